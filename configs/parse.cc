@@ -29,6 +29,7 @@
 #include "configs/defaults.h"
 #include "configs/fields.h"
 #include "configs/paths.h"
+#include "configs/recipe_problems.h"
 
 namespace plumb::configs {
 namespace {
@@ -98,6 +99,7 @@ constexpr Elsewhere kElsewhere[] = {
     {"use_peft", "it is policy.adapter = \"lora\""},
     {"use_lora", "it is policy.adapter = \"lora\""},
     {"lora", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
+    {"file", "a reward part's file is its path, a run's data are data.train"},
     {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
 };
 
@@ -155,6 +157,7 @@ class Parser {
     // Of this table first; of all tables, aliases too, where that is much nearer.
     std::vector<std::string> words;
     for (const auto& [word, home] : index_.places) words.push_back(word);
+    const size_t near = std::max<size_t>(2, last.size() / 3);
     std::string meant = NearestName(last, known);
     const std::string anywhere = NearestName(last, words, std::max<size_t>(2, last.size() / 4));
     if (!anywhere.empty() && EditDistance(last, anywhere) + 1 < EditDistance(last, meant)) {
@@ -164,13 +167,15 @@ class Parser {
       meant.clear();
       for (const std::string& home : places) meant += (meant.empty() ? "" : "' or '") + home;
       meant += places.begin()->ends_with("." + anywhere) ? "'" : "' ('" + anywhere + "' elsewhere)";
-    } else if (prefix.empty() && EditDistance(last, meant) > std::max<size_t>(2, last.size() / 3)) {
+    } else if (EditDistance(last, meant) > near) {
       meant.clear();
     } else if (!meant.empty()) {
       meant = prefix + meant + "'";
     }
+    std::string there;  // nothing is near: what there is to choose from
+    for (const std::string& name : known) there += (there.empty() ? "; known here: " : ", ") + name;
     problems_.push_back(place + ": unknown key '" + key + "'" +
-                        (meant.empty() ? "" : ", did you mean '" + meant + "?"));
+                        (meant.empty() ? there : ", did you mean '" + meant + "?"));
   }
 
   std::string Place(const toml::source_region& source) const {
@@ -474,11 +479,22 @@ void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std
 
 }  // namespace
 
-Loaded ParseRecipe(const std::string& text, const std::string& name,
-                   const std::vector<std::string>& overrides) {
+void ThrowProblems(const std::vector<std::string>& problems, ErrorCode code) {
+  if (problems.empty()) return;
+  std::string all = problems.size() == 1 ? "" : std::to_string(problems.size()) + " problems:";
+  for (size_t i = 0; i < std::min(problems.size(), kMaxProblems); ++i)
+    all += (problems.size() == 1 ? "" : "\n  ") + problems[i];
+  if (problems.size() > kMaxProblems)
+    all += "\n  and " + std::to_string(problems.size() - kMaxProblems) + " more";
+  throw Error(code, all);
+}
+
+namespace {
+
+Loaded Parse(const std::string& text, const std::string& name,
+             const std::vector<std::string>& overrides, std::vector<std::string>& problems) {
   RefuseEndlessKeys(text, name);
   Loaded loaded;
-  std::vector<std::string> problems;
   Parser parser(name, loaded.origins, problems);
   try {
     ReadRoot(toml::parse(text, name), parser, problems, loaded.config);
@@ -508,20 +524,30 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
   ApplyAlgorithmDefaults(loaded.config.algorithm, loaded.origins);
   for (const std::string& problem : Validate(loaded.config))
     problems.push_back(parser.PlaceOf(problem) + ": " + problem);
-  if (!problems.empty()) {
-    std::string all = problems.size() == 1 ? "" : std::to_string(problems.size()) + " problems:";
-    for (size_t i = 0; i < std::min(problems.size(), kMaxProblems); ++i)
-      all += (problems.size() == 1 ? "" : "\n  ") + problems[i];
-    if (problems.size() > kMaxProblems)
-      all += "\n  and " + std::to_string(problems.size() - kMaxProblems) + " more";
-    throw Error(ErrorCode::kInvalidArgument, all);
-  }
   DefaultOrigins defaults{loaded.origins, ""};
   loaded.config.Visit(defaults);
   return loaded;
 }
 
+}  // namespace
+
+Loaded ParseRecipe(const std::string& text, const std::string& name,
+                   const std::vector<std::string>& overrides) {
+  std::vector<std::string> problems;
+  Loaded loaded = Parse(text, name, overrides, problems);
+  ThrowProblems(problems);
+  return loaded;
+}
+
 Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overrides) {
+  std::vector<std::string> problems;
+  Loaded loaded = ReadRecipe(path, overrides, problems);
+  ThrowProblems(problems);
+  return loaded;
+}
+
+Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
+                  std::vector<std::string>& problems) {
   if (path.empty())
     throw Error(ErrorCode::kInvalidArgument, "is empty: name a TOML file", "recipe");
   if (!std::filesystem::exists(path)) {
@@ -534,7 +560,8 @@ Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overr
                     (PlaceOf(path) == Place::kRun ? ", its recipe " + path + "/config.toml" : ""),
                 path);
   }
-  Loaded loaded = ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides);
+  Loaded loaded =
+      Parse(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides, problems);
   FindBesideRecipe(loaded.config, path);
   return loaded;
 }

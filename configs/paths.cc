@@ -109,7 +109,8 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   look("critic.path", config.critic.path, model);
   if (IsOffline(config)) return missing;  // nothing is scored
   for (const RewardPartConfig& part : config.reward.parts) {
-    const std::string option = "reward part '" + part.name + "': path";
+    const std::string option =
+        "reward part '" + (part.name.empty() ? part.kind : part.name) + "': path";
     if (part.kind == "program" && part.path.find('/') == std::string::npos) {
       if (part.path.empty() || IsInPath(part.path)) continue;
       missing.push_back(option + " = \"" + part.path + "\" is no program of PATH" +

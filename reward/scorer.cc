@@ -60,17 +60,18 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
         "kind " + part.kind + " needs the policy's tokenizer: name the policy as [model] path",
         "reward part '" + part.name + "'");
   }
-  const std::string meant = DidYouMean(part.kind, KnownKinds());
   throw Error(ErrorCode::kInvalidArgument,
-              "unknown kind '" + part.kind + "'" + (meant.empty() ? ";" : meant) +
-                  " known: " + Join(KnownKinds()),
+              "unknown kind '" + part.kind + "'" + KindsThatThereAre(part.kind),
               "reward part '" + part.name + "'");
 }
 
-GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions& options)
-    : config_(config) {
+std::string KindsThatThereAre(const std::string& kind) {
+  const std::string meant = DidYouMean(kind, KnownKinds());
+  return (meant.empty() ? ";" : meant) + " known: " + Join(KnownKinds());
+}
+
+std::vector<std::string> RewardProblems(const configs::RewardConfig& config) {
   std::vector<std::string> problems;
-  ErrorCode code = ErrorCode::kInvalidArgument;
   if (config.parts.empty())
     problems.push_back("the recipe has no [[reward.parts]]: add one, e.g. kind = \"answer\"");
   if (config.retries < 0 || config.retries > 10)
@@ -83,6 +84,16 @@ GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions&
       problems.push_back("two reward parts are called '" + part.name + "'");
     if (!std::isfinite(part.weight))
       problems.push_back("reward part '" + part.name + "': weight has to be finite");
+  }
+  return problems;
+}
+
+GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions& options)
+    : config_(config) {
+  std::vector<std::string> problems = RewardProblems(config);
+  ErrorCode code = ErrorCode::kInvalidArgument;
+  for (configs::RewardPartConfig part : config.parts) {
+    if (part.name.empty()) part.name = part.kind;
     try {
       auto function = MakeFunction(part, config.allow_unsandboxed, options);
       // A call has its own timeout_s; waiting in the queue is back-pressure, named as a stall, and

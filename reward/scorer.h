@@ -36,6 +36,11 @@ enum class Outcome : uint8_t { kScored, kUnscored };
 
 // Every kind a recipe may name.
 std::vector<std::string> KnownKinds();
+// What contradicts itself in a recipe's rewards, without a look at what its parts are; a sentence
+// each.
+std::vector<std::string> RewardProblems(const configs::RewardConfig& config);
+// ", did you mean 'length'? known: ...", behind the name of a kind that there is none of.
+std::string KindsThatThereAre(const std::string& kind);
 // One function from its config. Throws Error.
 std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part,
                                              bool allow_unsandboxed,

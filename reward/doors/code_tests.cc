@@ -288,34 +288,40 @@ std::string Limits(const SandboxOptions& sandbox) {
 
 }  // namespace
 
-std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& part,
-                                              bool allow_unsandboxed, HostOptions options) {
-  const std::string place = "reward part '" + part.name + "'";
-  std::string python = "python3", score = "fraction";
-  auto setup = std::make_shared<Setup>();
+CodeTestsOptions ReadCodeTestsOptions(const configs::RewardPartConfig& part) {
+  CodeTestsOptions out;
   for (const std::string& argument : part.args) {
     const size_t equals = argument.find('=');
     const std::string key = argument.substr(0, equals),
                       value = equals == std::string::npos ? "" : argument.substr(equals + 1);
     if (key == "score" && (value == "fraction" || value == "all")) {
-      score = value;
+      out.all = value == "all";
     } else if (key == "tests" && !value.empty()) {
-      setup->column = value;
+      out.column = value;
     } else if (key == "python" && !value.empty()) {
-      python = value;
+      out.python = value;
     } else {
       throw Error(ErrorCode::kInvalidArgument,
                   "args has '" + argument +
                       "'; it takes score=fraction|all, tests=COLUMN, python=INTERPRETER",
-                  place);
+                  "reward part '" + part.name + "'");
     }
   }
-  setup->all = score == "all";
+  return out;
+}
+
+std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& part,
+                                              bool allow_unsandboxed, HostOptions options) {
+  const std::string place = "reward part '" + part.name + "'";
+  const CodeTestsOptions given = ReadCodeTestsOptions(part);
+  auto setup = std::make_shared<Setup>();
+  setup->column = given.column;
+  setup->all = given.all;
   options = WithPart(std::move(options), part, allow_unsandboxed);
   options.pool.per_answer = true;
   setup->timeout = options.pool.timeout;
   setup->start_grace = options.start_grace;
-  const nlohmann::json said = AskInterpreter(FindExecutable(python, part), place);
+  const nlohmann::json said = AskInterpreter(FindExecutable(given.python, part), place);
   const std::string exe = said["exe"].get<std::string>();
   options.sandbox.system_only = true;
   options.sandbox.network = false;
@@ -339,9 +345,10 @@ std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& p
     throw Error(ErrorCode::kInvalidArgument, why, place);
   }
   const std::string digest =
-      "rule:code_tests/1:" + TextSha256(std::string(kCodeTestsRunner) + "\n" + score + "\n" +
-                                        setup->column + "\n" + said["version"].get<std::string>())
-                                 .substr(0, 16);
+      "rule:code_tests/1:" +
+      TextSha256(std::string(kCodeTestsRunner) + "\n" + (setup->all ? "all" : "fraction") + "\n" +
+                 setup->column + "\n" + said["version"].get<std::string>())
+          .substr(0, 16);
   return std::make_unique<PooledFunction>(
       part.name.empty() ? part.kind : part.name, digest, options.pool,
       [setup](int) { return std::make_unique<CodeTestsWorker>(setup); });

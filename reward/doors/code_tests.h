@@ -40,6 +40,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "configs/config.h"
 #include "reward/doors/plugin.h"
@@ -48,6 +49,14 @@
 namespace plumb::reward {
 
 extern const char* const kCodeTestsRunner;  // the source of both processes
+
+// What `args` say.
+struct CodeTestsOptions {
+  std::string python = "python3", column;  // column of the tests; empty: the known ones
+  bool all = false;                        // score=all
+};
+// kInvalidArgument for what args does not take; starts nothing.
+CodeTestsOptions ReadCodeTestsOptions(const configs::RewardPartConfig& part);
 
 std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& part,
                                               bool allow_unsandboxed, HostOptions options = {});

@@ -10,23 +10,22 @@
 
 namespace plumb::reward {
 
-std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part,
-                                           bool allow_unsandboxed, HostOptions options) {
+PythonOptions ReadPythonOptions(const configs::RewardPartConfig& part) {
   const std::string place = "reward part '" + part.name + "'";
-  std::string function, style = "auto", interpreter = "python3", constants = "{}";
+  PythonOptions out;
   for (const std::string& argument : part.args) {
     const size_t equals = argument.find('=');
     const std::string key = argument.substr(0, equals);
     const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
     if (key == "function") {
-      function = value;
+      out.function = value;
     } else if (key == "style" &&
                (value == "auto" || value == "trl" || value == "verl" || value == "openrlhf")) {
-      style = value;
+      out.style = value;
     } else if (key == "python") {
-      interpreter = value;
+      out.interpreter = value;
     } else if (key == "kwargs") {
-      constants = value;
+      out.constants = value;
       if (TooDeep(value, 64) || !nlohmann::json::accept(value) ||
           !nlohmann::json::parse(value).is_object()) {
         throw Error(ErrorCode::kInvalidArgument,
@@ -41,6 +40,13 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
                   place);
     }
   }
+  return out;
+}
+
+std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part,
+                                           bool allow_unsandboxed, HostOptions options) {
+  const std::string place = "reward part '" + part.name + "'";
+  const auto [function, style, interpreter, constants] = ReadPythonOptions(part);
   std::error_code error;
   const std::filesystem::path file = std::filesystem::canonical(part.path, error);
   if (error) throw Error(ErrorCode::kNotFound, "no such Python file: '" + part.path + "'", place);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "configs/config.h"
 #include "reward/doors/plugin.h"
@@ -19,6 +20,13 @@
 namespace plumb::reward {
 
 extern const char* const kPythonRunner;  // the runner's source
+
+// What `args` say.
+struct PythonOptions {
+  std::string function, style = "auto", interpreter = "python3", constants = "{}";
+};
+// kInvalidArgument for what args does not take; reads no file and starts nothing.
+PythonOptions ReadPythonOptions(const configs::RewardPartConfig& part);
 
 std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part,
                                            bool allow_unsandboxed, HostOptions options = {});

@@ -123,8 +123,10 @@ class ProgramWorker : public Worker {
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
     if (const std::string said = child_.TakeStderr(); !said.empty()) {
-      Notice("'" + options_.pool.name + "' wrote " + std::to_string(written) +
-                 " bytes to stderr, last: " + said.substr(0, 400),
+      // What a Python function prints comes this way, too, and is no sign of trouble.
+      const std::string what = greets_ ? "' printed " : "' wrote to standard error ";
+      Notice("'" + options_.pool.name + what + std::to_string(written) +
+                 " bytes, last: " + said.substr(0, 400),
              options_.pool.name);
     }
     logged_ += written;
@@ -153,7 +155,7 @@ class ProgramWorker : public Worker {
     }
     logged_ = child_.stderr_bytes();
     if (const std::string said = child_.TakeStderr(); !said.empty())
-      why += "; stderr: " + said.substr(0, 400);
+      why += (greets_ ? "; it printed: " : "; stderr: ") + said.substr(0, 400);
     return why;
   }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -15,9 +16,10 @@
 #include "common/base/place.h"
 #include "common/base/program_call.h"
 #include "configs/config.h"
+#include "configs/paths.h"
 #include "configs/recipe_text.h"
-#include "reward/scorer.h"
 #include "run/commands/cli.h"
+#include "run/session/recipe/recipe_check.h"
 #include "run/session/recipe_proposal.h"
 
 namespace plumb::run {
@@ -46,20 +48,17 @@ size_t OutputWidth() {
   return kDefault;
 }
 
-// A run would refuse it, too, once it has read the model.
-void CheckKinds(const configs::RewardConfig& rewards) {
-  const std::vector<std::string> kinds = reward::KnownKinds();
-  for (const configs::RewardPartConfig& part : rewards.parts) {
-    if (std::find(kinds.begin(), kinds.end(), part.kind) != kinds.end()) continue;
-    throw Error(ErrorCode::kInvalidArgument,
-                "unknown kind '" + part.kind + "'" + DidYouMean(part.kind, kinds),
-                "reward part '" + part.name + "'");
-  }
-}
-
 void Show(const ShowArguments& a) {
-  const configs::Loaded loaded = configs::LoadRecipe(a.recipe, a.overrides);
-  CheckKinds(loaded.config.reward);
+  // Of a recipe for another machine the files may lie there.
+  const auto no_files = [](const configs::Loaded&) {
+    configs::Config none;
+    none.data.train = "arithmetic";
+    return none;
+  };
+  const configs::Loaded loaded =
+      CheckedRecipe(a.recipe, a.overrides, no_files, nullptr, Surroundings::kIgnored);
+  for (const std::string& missing : configs::MissingFiles(loaded.config, a.recipe))
+    std::fprintf(stderr, "note: %s\n", missing.c_str());
   if (a.toml) {
     if (!a.only.empty() || a.changed)
       throw Error(ErrorCode::kInvalidArgument,
@@ -76,10 +75,13 @@ void New(const NewArguments& a) {
   const auto algorithm = configs::FromName<configs::AlgorithmName>(a.algorithm);
   if (!algorithm) {
     const auto& names = configs::kNames<configs::AlgorithmName>;
+    std::string lower = a.algorithm;
+    for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const std::string meant =
+        DidYouMean(lower, std::vector<std::string>(names.begin(), names.end()));
     throw Error(ErrorCode::kInvalidArgument,
-                "is \"" + a.algorithm + "\"" +
-                    DidYouMean(a.algorithm, std::vector<std::string>(names.begin(), names.end())) +
-                    " It is one of " + configs::ListOfNames<configs::AlgorithmName>(),
+                "is \"" + a.algorithm + "\"" + (meant.empty() ? ";" : meant) + " it is one of " +
+                    configs::ListOfNames<configs::AlgorithmName>(),
                 "--algorithm");
   }
   const bool to_file = a.out != "-";

@@ -9,7 +9,6 @@
 
 #include "common/record/json_text.h"
 #include "configs/config.h"
-#include "configs/paths.h"
 #include "replay/store/record.h"
 #include "replay/store/unscored.h"
 #include "reward/models/reward_model.h"
@@ -17,6 +16,7 @@
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
+#include "run/session/recipe/recipe_check.h"
 #include "run/session/reward_samples.h"
 
 namespace plumb::run {
@@ -254,24 +254,25 @@ int Test(const TestArguments& a) {
   // Samples are the data, and text alone will do: a file with nothing but [[reward.parts]] can be
   // tried.
   if (!a.samples.empty()) overrides.insert(overrides.begin(), "data.train=arithmetic");
-  const configs::Loaded loaded = configs::LoadRecipe(a.recipe, overrides);
-  configs::Config config = loaded.config;
-  Select(config, a.parts, a.recipe);
-  const bool names_model =
-      std::any_of(loaded.origins.begin(), loaded.origins.end(), [](const auto& origin) {
-        return origin.first.starts_with("model.") && origin.second != "default";
+  bool asks_model = a.samples.empty();
+  const auto read_of = [&](const configs::Loaded& loaded) {  // of what may be missing
+    asks_model = asks_model ||
+                 std::any_of(loaded.origins.begin(), loaded.origins.end(), [](const auto& origin) {
+                   return origin.first.starts_with("model.") && origin.second != "default";
+                 });
+    configs::Config read = PartsAlone(loaded);
+    if (asks_model) read.model.path = loaded.config.model.path;
+    read.data.train = loaded.config.data.train;
+    if (!asks_model) {  // of those that need one, that is the first thing to say
+      std::erase_if(read.reward.parts, [](const configs::RewardPartConfig& part) {
+        return part.kind == "reward_model" || part.kind == "perplexity";
       });
-  const bool asks_model = names_model || a.samples.empty();
-  configs::Config read;  // of what may be missing, what is read here
-  if (asks_model) read.model.path = config.model.path;
-  read.data.train = config.data.train;
-  read.reward.parts = config.reward.parts;
-  if (!asks_model) {  // of those that need one, that is the first thing to say
-    std::erase_if(read.reward.parts, [](const configs::RewardPartConfig& part) {
-      return part.kind == "reward_model" || part.kind == "perplexity";
-    });
-  }
-  configs::RefuseMissingFiles(read, a.recipe);
+    }
+    return read;
+  };
+  const configs::Loaded loaded = CheckedRecipe(
+      a.recipe, overrides, read_of, [&](configs::Config& c) { Select(c, a.parts, a.recipe); });
+  const configs::Config& config = loaded.config;
   const std::unique_ptr<Session> session = asks_model ? Session::WithoutRun(config) : nullptr;
   std::vector<RewardSample> samples;
   if (a.samples.empty()) {

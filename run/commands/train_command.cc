@@ -6,13 +6,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/program_call.h"
 #include "common/base/size_text.h"
-#include "configs/paths.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/schedule.h"
 #include "run/commands/checked_numbers.h"
@@ -26,6 +26,7 @@
 #include "run/roles/supervisor.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
+#include "run/session/recipe/recipe_check.h"
 #include "run/session/run_folder.h"
 #include "run/session/session.h"
 
@@ -45,6 +46,7 @@ struct TrainArguments {
 struct PlanArguments {
   std::string recipe;
   std::vector<std::string> overrides;
+  bool json = false;
 };
 
 struct RoleArguments {
@@ -174,17 +176,36 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   return code;
 }
 
+void PrintJson(const RunMemory& memory, bool automatic) {
+  nlohmann::ordered_json out = {{"device", DeviceName(memory.device)},
+                                {"items", nlohmann::ordered_json::array()}};
+  for (const learner::MemoryItem& item : memory.plan.items)
+    out["items"].push_back({{"kind", item.kind}, {"bytes", item.bytes}, {"what", item.what}});
+  out["total"] = memory.plan.total();
+  out["free"] = memory.free > 0 ? nlohmann::ordered_json(memory.free) : nullptr;
+  out["fits"] = memory.fits();
+  out["recompute"] = {{"value", configs::NameOf(memory.recompute)}, {"automatic", automatic}};
+  out["smaller_with"] = memory.smaller;
+  std::printf("%s\n", out.dump(1).c_str());
+}
+
 // What a recipe would take, without a run.
 void Plan(const PlanArguments& arguments) {
-  const configs::Config config = configs::LoadRecipe(arguments.recipe, arguments.overrides).config;
-  configs::RefuseMissingFiles(config, arguments.recipe);
+  const configs::Config config =
+      CheckedRecipe(arguments.recipe, arguments.overrides, nullptr, nullptr, Surroundings::kIgnored)
+          .config;
   const std::optional<Device> device = ParseDevice(config.run.device);
   if (!device)
     throw Error(ErrorCode::kInvalidArgument, "is no device: cpu, cuda, cuda:1", "run.device");
   const auto session = Session::WithoutRun(config);
   const RunMemory memory = PlanRun(config, session->shape(), *device, FreeMemory(config, *device));
+  const bool automatic = config.optimizer.recompute == configs::Recompute::kAuto;
+  if (arguments.json) {
+    PrintJson(memory, automatic);
+    return memory.Check();
+  }
   std::string text = memory.plan.Text();
-  if (config.optimizer.recompute == configs::Recompute::kAuto)
+  if (automatic)
     text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
   text += "free                  " +
           (memory.free > 0 ? SizeText(memory.free)
@@ -260,10 +281,20 @@ int Train(const TrainArguments& arguments) {
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
-  configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
+  configs::Config config = CheckedRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
-  configs::RefuseMissingFiles(config, arguments.recipe);
   PreparedRun run = PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite);
+  // Whether it met its bar is found by the evaluation, once more.
+  if (config.eval.bar == 0 && run.Finished(config)) {
+    const std::string out = run.folder().path;
+    std::printf(
+        "this run is finished: %lld of %lld steps are done\nmodel:  %s\nreport: %s\ngo on:  %s "
+        "train --resume --out %s --steps %lld\n",
+        static_cast<long long>(run.next_step()), static_cast<long long>(config.run.steps),
+        run.folder().model().c_str(), run.folder().report().c_str(), ProgramCall().c_str(),
+        out.c_str(), static_cast<long long>(2 * config.run.steps));
+    return 0;
+  }
   int code = 0;
   try {
     code = TrainIn(run, config, arguments);
@@ -367,6 +398,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
       ->required();
   planned->add_option("--set", plan->overrides, "section.key=value, any number of times")
       ->allow_extra_args(false);
+  planned->add_flag("--json", plan->json, "one JSON object, in bytes");
   planned->footer("Exit code 2: it does not fit.");
   planned->callback([plan] { Plan(*plan); });
 

@@ -119,7 +119,8 @@ TEST(AliasTest, ARightNameInTheWrongTableIsToldItsPlace) {
       {"algorithm.num_generations=4", "here it is rollout.samples_per_prompt"},
       {"algorithm.cliprange_value=0.1", "here it is critic.value_clip"},
       {"beta=0.1", "here it is algorithm.kl_coef or preference.beta"},
-      {"algorithm.nothing_like_it=1", "did you mean"},
+      {"algorithm.nothing_like_it=1", "known here: name, "},
+      {"reward.parts.0.file=r.py", "a reward part's file is its path"},
       {"max_completion_lenght=9",
        "did you mean 'rollout.max_new_tokens' ('max_completion_length' elsewhere)?"},
       {"rollout.learning_rat=1", "'optimizer.learning_rate' or 'sft.learning_rate'?"},
@@ -131,7 +132,9 @@ TEST(AliasTest, ARightNameInTheWrongTableIsToldItsPlace) {
   for (const auto& [set, said] : cases) {
     EXPECT_NE(ProblemsOf({set}).find(said), std::string::npos) << set << ": " << ProblemsOf({set});
   }
-  EXPECT_EQ(ProblemsOf({"nothing_like_any=1"}).find("did you mean"), std::string::npos);
+  for (const char* far : {"nothing_like_any=1", "algorithm.nothing_like_it=1",
+                          "reward.parts.0.file=r.py", "data.hub=1"})
+    EXPECT_EQ(ProblemsOf({far}).find("did you mean"), std::string::npos) << ProblemsOf({far});
 }
 
 }  // namespace

@@ -1,0 +1,25 @@
+// A recipe with its mistakes collected, for whoever has more to find in it than contradictions
+// between options (run/session/recipe/recipe_check.h), so that all are said at once.
+//
+// Thread safety: pure functions of the file. Errors: ReadRecipe throws only for a file that cannot
+// be read and text that is no TOML.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "configs/config.h"
+
+namespace plumb::configs {
+
+// As LoadRecipe; `problems` gets what is wrong, a sentence each with its place in front, and the
+// options that are fine are read.
+Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
+                  std::vector<std::string>& problems);
+
+// One Error that lists them; none: returns.
+void ThrowProblems(const std::vector<std::string>& problems,
+                   ErrorCode code = ErrorCode::kInvalidArgument);
+
+}  // namespace plumb::configs
