@@ -41,6 +41,13 @@ void CheckOutput(const std::string& path, const std::vector<std::string>& inputs
   const fs::path folder = fs::path(path).parent_path();
   if (!folder.empty() && !fs::is_directory(folder, none))
     refuse(ErrorCode::kNotFound, "there is no folder " + folder.string() + ": make it first");
+  // Said now, not when the work is done.
+  const bool there = fs::exists(path, none);
+  if (access(there            ? path.c_str()
+             : folder.empty() ? "."
+                              : folder.c_str(),
+             there ? W_OK : W_OK | X_OK) != 0)
+    refuse(ErrorCode::kIo, std::string("cannot be written: ") + std::strerror(errno));
   if (!fs::is_regular_file(path, none)) return;
   for (const std::string& input : inputs) {
     if (!fs::equivalent(path, input, none)) continue;

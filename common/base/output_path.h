@@ -2,8 +2,8 @@
 // whether what was printed got there.
 //
 // Thread safety: functions of the file system and of standard output. Errors: CheckOutput throws
-// kInvalidArgument and kNotFound, CheckNothingIsLost kConflict, FlushOutput kIo; what cannot be
-// looked at is taken for a new file.
+// kInvalidArgument, kNotFound and kIo, CheckNothingIsLost kConflict, FlushOutput kIo; what cannot
+// be looked at is taken for a new file.
 #pragma once
 
 #include <optional>
@@ -17,8 +17,8 @@ namespace plumb {
 std::optional<std::string> ReplaceablePath(const std::string& path);
 
 // Refuses, before any work is done, a file that could not be written or whose writing would destroy
-// what is read: a folder, a name in a folder that is not there, one of `inputs` under any name. "-"
-// is standard output. `option`: what named it, for messages.
+// what is read: a folder, a name in a folder that is not there or takes no file, one of `inputs`
+// under any name. "-" is standard output. `option`: what named it, for messages.
 void CheckOutput(const std::string& path, const std::vector<std::string>& inputs,
                  const std::string& option);
 

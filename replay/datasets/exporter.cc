@@ -162,9 +162,9 @@ class Export {
 
   ExportReport Run(ExportRows rows) {
     report_.rows = rows;
-    const bool whole = rows == ExportRows::kPrompts       ? Prompts()
-                       : rows == ExportRows::kPreferences ? Preferences()
-                                                          : Rollouts();
+    const bool whole = rows == ExportRows::kPrompts    ? Prompts()
+                       : rows == ExportRows::kRollouts ? Rollouts()
+                                                       : Preferences();
     if (!whole) {
       report_.stopped = true;
       return report_;
@@ -352,14 +352,31 @@ class Export {
   ExportReport report_;
 };
 
+// Of a dataset that is not of prompts: as its first row, for all are of one kind
+// (replay/datasets/importer.h).
+ExportRows KindOfRows(const Store& store, const std::string& dataset) {
+  const auto first = store.ReadPreferences(dataset, 0, 1);
+  if (first.empty()) return ExportRows::kPreferences;
+  switch (first.front().kind) {
+    case PreferenceKind::kPair: return ExportRows::kPreferences;
+    case PreferenceKind::kLabelled: return ExportRows::kLabelled;
+    case PreferenceKind::kDemonstration: return ExportRows::kDemonstrations;
+  }
+  return ExportRows::kPreferences;
+}
+
 std::string Known(const Store& store) {
   std::string names;
   for (const auto& [name, rows] : store.Datasets())
     names += (names.empty() ? "" : ", ") + name + " (prompts)";
   for (const auto& [name, rows] : store.PreferenceDatasets())
-    names += (names.empty() ? "" : ", ") + name + " (preferences)";
+    names += (names.empty() ? "" : ", ") + name + " (" + RowsName(KindOfRows(store, name)) + ")";
   return names.empty() ? "none" : names;
 }
+
+constexpr ExportRows kAllRows[] = {ExportRows::kAuto,           ExportRows::kPrompts,
+                                   ExportRows::kPreferences,    ExportRows::kLabelled,
+                                   ExportRows::kDemonstrations, ExportRows::kRollouts};
 
 }  // namespace
 
@@ -368,14 +385,21 @@ const char* RowsName(ExportRows rows) {
     case ExportRows::kAuto: return "auto";
     case ExportRows::kPrompts: return "prompts";
     case ExportRows::kPreferences: return "preferences";
+    case ExportRows::kLabelled: return "labelled";
+    case ExportRows::kDemonstrations: return "demonstrations";
     case ExportRows::kRollouts: return "rollouts";
   }
   return "unknown";
 }
 
+std::string RowsNames(const std::string& between) {
+  std::string names;
+  for (const ExportRows rows : kAllRows) names += (names.empty() ? "" : between) + RowsName(rows);
+  return names;
+}
+
 std::optional<ExportRows> ExportRowsOfName(std::string_view name) {
-  for (const auto rows :
-       {ExportRows::kAuto, ExportRows::kPrompts, ExportRows::kPreferences, ExportRows::kRollouts}) {
+  for (const ExportRows rows : kAllRows) {
     if (name == RowsName(rows)) return rows;
   }
   return std::nullopt;
@@ -396,19 +420,24 @@ std::string OtherPurpose(const ExportReport& report, const ExportRequest& reques
 
 ExportReport ExportDataset(const Store& store, const ExportRequest& request) {
   ExportRows rows = request.rows;
+  if (rows == ExportRows::kRollouts) return Export(store, request).Run(rows);
   const bool prompts = store.PromptCount(request.dataset) > 0,
-             preferences = store.PreferenceCount(request.dataset) > 0;
-  if (rows == ExportRows::kAuto && prompts && preferences) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "'" + request.dataset +
-            "' names prompts and preferences: say which with --rows prompts or --rows preferences",
-        store.path());
+             others = store.PreferenceCount(request.dataset) > 0;
+  const ExportRows kind = others ? KindOfRows(store, request.dataset) : ExportRows::kPrompts;
+  if (rows == ExportRows::kAuto && prompts && others) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "'" + request.dataset + "' names prompts and " + RowsName(kind) +
+                    ": say which with --rows prompts or --rows " + RowsName(kind),
+                store.path());
   }
-  if (rows == ExportRows::kAuto)
-    rows = preferences ? ExportRows::kPreferences : ExportRows::kPrompts;
-  if ((rows == ExportRows::kPrompts && !prompts) ||
-      (rows == ExportRows::kPreferences && !preferences)) {
+  if (rows == ExportRows::kAuto) rows = kind;
+  if (rows != ExportRows::kPrompts && others && rows != kind) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "'" + request.dataset + "' holds " + RowsName(kind) + ", no " + RowsName(rows) +
+                    ": --rows " + RowsName(kind),
+                store.path());
+  }
+  if (rows == ExportRows::kPrompts ? !prompts : !others) {
     throw Error(
         ErrorCode::kNotFound,
         "no dataset '" + request.dataset + "'" +

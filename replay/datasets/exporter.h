@@ -6,7 +6,8 @@
 // form the prompt), the rest is named by its column. The file appears whole or not at all
 // (replay/datasets/line_writer.h). Memory: 1,024 records; for Parquet all.
 // Thread safety: pure function of the store, which may be open for reading only. Errors: those of
-// Store and LineWriter; kNotFound for a dataset or rollouts that are not there.
+// Store and LineWriter; kNotFound for a dataset or rollouts that are not there,
+// kInvalidArgument for a name that two tables have or rows of another kind.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +22,18 @@
 
 namespace plumb::replay {
 
-// kAuto: the dataset of that name, whichever table has it.
-enum class ExportRows : uint8_t { kAuto, kPrompts, kPreferences, kRollouts };
+// kAuto: the dataset of that name, whichever table has it. A dataset that is no prompts' has rows
+// of one kind: pairs (kPreferences), judged completions (kLabelled) or demonstrations.
+enum class ExportRows : uint8_t {
+  kAuto,
+  kPrompts,
+  kPreferences,
+  kLabelled,
+  kDemonstrations,
+  kRollouts
+};
 const char* RowsName(ExportRows rows);
+std::string RowsNames(const std::string& between);  // all
 std::optional<ExportRows> ExportRowsOfName(std::string_view name);
 
 struct ExportRequest {

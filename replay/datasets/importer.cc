@@ -411,7 +411,7 @@ class Import {
       for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
         message += "\n  " + ledger.examples[i];
       if (ledger.read > 0 && ledger.rejected["bad_json"] == ledger.read) {
-        message += std::string("\n  ") + kWhatAFileHolds;
+        message += "\n  " + WhatAFileHolds(file);
       }
       throw Error(ErrorCode::kInvalidArgument, message, file);
     }

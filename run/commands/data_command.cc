@@ -248,7 +248,7 @@ void RunImport(ImportArguments& a, CliResult& result) {
 struct ExportArguments {
   replay::ExportRequest request;
   std::string store, form = "trl", rows = "auto";
-  bool eval = false, quiet = false;
+  bool eval = false, quiet = false, overwrite = false;
 };
 
 // `to`: where the rows are not.
@@ -290,6 +290,7 @@ void RunExport(ExportArguments& a, CliResult& result) {
   // Rows go to standard output once all of them are there: half a dataset looks like a whole one.
   const bool standard_output = request.out == "-";
   CheckOutput(request.out, {}, "data export");
+  CheckNothingIsLost(request.out, a.overwrite, "data export");
   for (const char* other : {".csv", ".tsv", ".csv.gz", ".tsv.gz"}) {
     if (!request.out.ends_with(other)) continue;
     throw Error(ErrorCode::kInvalidArgument,
@@ -308,7 +309,7 @@ void RunExport(ExportArguments& a, CliResult& result) {
   const auto rows = replay::ExportRowsOfName(a.rows);
   if (!rows)
     throw Error(ErrorCode::kInvalidArgument,
-                "--rows '" + a.rows + "' is unknown; known: auto, prompts, preferences, rollouts");
+                "--rows '" + a.rows + "' is unknown; known: " + replay::RowsNames(", "));
   request.form = *form;
   request.rows = *rows;
   if (a.eval && *rows != replay::ExportRows::kRollouts)
@@ -342,17 +343,18 @@ void AddExport(CLI::App& data, CliResult& result) {
   auto a = std::make_shared<ExportArguments>();
   CLI::App* out = data.add_subcommand(
       "export", "A dataset or the rollouts of a store as JSON lines, in the forms of TRL and verl");
-  out->add_option("out", a->request.out,
-                  "file, replaced as a whole; gzip when it ends in .gz; -: standard output")
+  out->add_option(
+         "out", a->request.out,
+         "file, there as a whole or not at all; gzip when it ends in .gz; -: standard output")
       ->required();
+  out->add_flag("--overwrite", a->overwrite, "replace the file that is there");
   out->add_option("--store", a->store, "folder of the store; a run may hold it")->required();
   a->request.dataset.clear();
   out->add_option(
       "--dataset", a->request.dataset,
       "name in the store (default: the only one, else train; rollouts: of every dataset)");
   out->add_option("--form", a->form, "trl | verl")->capture_default_str();
-  out->add_option("--rows", a->rows,
-                  "prompts | preferences | rollouts; auto: whichever has the name")
+  out->add_option("--rows", a->rows, replay::RowsNames(" | ") + "; auto: whichever has the name")
       ->capture_default_str();
   out->add_flag("--eval", a->eval,
                 "of rollouts: answers of held-out evaluations instead of those of training");

@@ -142,9 +142,7 @@ FileRows FromFile(const ModelFolder& model, const GenerateArguments& a) {
 // Answers as they are shown: text, or a JSON object a line.
 class Answers {
  public:
-  Answers(const ModelFolder& model, const GenerateArguments& a) : model_(model), a_(a) {
-    if (!a.out.empty()) file_ = RealFileSystem().OpenAppend(a.out, /*truncate=*/true);
-  }
+  Answers(const ModelFolder& model, const GenerateArguments& a) : model_(model), a_(a) {}
 
   // Of --prompt and --messages.
   void Show(const Prompt& prompt, const actor::GenerateResult& result, bool many) {
@@ -156,7 +154,7 @@ class Answers {
       }
       std::string text = Text(sample);
       RepairUtf8(text);
-      if (!file_ && isatty(STDOUT_FILENO) != 0) text = ForTerminal(text);
+      if (a_.out.empty() && isatty(STDOUT_FILENO) != 0) text = ForTerminal(text);
       if (many) {
         Write("--- prompt " + std::to_string(result.id + 1) + ", sample " +
               std::to_string(sample.sample + 1) + ": " + std::to_string(sample.tokens.size()) +
@@ -177,7 +175,7 @@ class Answers {
       Line(std::move(line), sample, a_.json);
     }
     // a row that was answered stays, whatever ends the verb; nobody answers for a reader that left
-    if (!file_) FlushOutput();
+    if (a_.out.empty()) FlushOutput();
     ++rows_;
   }
 
@@ -203,9 +201,14 @@ class Answers {
     if (!sample.reason.empty()) line["reason"] = sample.reason;
     Write(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
   }
+  // A verb that is stopped before its first answer leaves no file, and one that is there as it was.
   void Write(const std::string& text) {
-    if (file_) file_->Append(text);
-    else std::fwrite(text.data(), 1, text.size(), stdout);
+    if (a_.out.empty()) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      return;
+    }
+    if (!file_) file_ = RealFileSystem().OpenAppend(a_.out, /*truncate=*/true);
+    file_->Append(text);
   }
 
   const ModelFolder& model_;
@@ -238,7 +241,7 @@ void ShowWhileDrawn(Answering& answering, const ModelFolder& model, const Genera
 // For whoever stops the verb.
 std::string HowFar(const GenerateArguments& a, const Answers& answers, size_t prompts) {
   return std::to_string(answers.rows()) + " of " + std::to_string(prompts) +
-         " prompts are answered" + (a.out.empty() ? "" : ", in " + a.out);
+         " prompts are answered" + (a.out.empty() || answers.rows() == 0 ? "" : ", in " + a.out);
 }
 
 // Rows in their order, each as soon as those before it have ended; false: stopped.

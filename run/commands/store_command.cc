@@ -19,7 +19,7 @@ struct Arguments {
   std::string path, to, out;
   replay::DumpOptions options;
   int64_t lease = -1;
-  bool eval = false, tokens = false, json = false;
+  bool eval = false, tokens = false, json = false, overwrite = false;
 };
 using Shared = std::shared_ptr<Arguments>;
 
@@ -97,11 +97,17 @@ void AddExplain(CLI::App& store, const Shared& a) {
 void AddExport(CLI::App& store, const Shared& a) {
   CLI::App* out = store.add_subcommand("export", "Every stored group as one JSON object a line");
   out->add_option("store", a->path, "folder")->required();
-  out->add_option("--out", a->out, "file; replaced when it is there (default: standard output)");
+  out->add_option("--out", a->out, "file (default: standard output)");
+  out->add_flag("--overwrite", a->overwrite, "replace the file of --out that is there");
   out->add_flag("--tokens", a->tokens,
                 "with tokens, masks, log-probs, versions, and how many tokens filters kept");
   out->callback([a] {
-    if (!a->out.empty()) CheckOutput(a->out, {}, "--out");
+    if (!a->out.empty()) {
+      CheckOutput(a->out, {}, "--out");
+      CheckNothingIsLost(a->out, a->overwrite, "--out");
+    } else if (a->overwrite) {
+      throw Error(ErrorCode::kInvalidArgument, "is for --out FILE", "--overwrite");
+    }
     std::unique_ptr<AppendFile> file;
     const std::optional<std::string> out = ReplaceablePath(a->out);  // nullopt: a pipe, a device
     const std::string part = out ? *out + ".part" : a->out;

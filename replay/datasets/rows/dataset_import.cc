@@ -173,7 +173,7 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
     message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
   for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
     message += "\n  " + ledger.examples[i];
-  if (ledger.rejected["bad_json"] == ledger.read) message += std::string("\n  ") + kWhatAFileHolds;
+  if (ledger.rejected["bad_json"] == ledger.read) message += "\n  " + WhatAFileHolds(path);
   throw Error(ErrorCode::kInvalidArgument, message, path);
 }
 

@@ -302,6 +302,13 @@ void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
     ReadJudged(row, record);
   } else if (kind == RowKind::kDemonstrations) {
     ReadDemonstration(row, out.form, record, out.notes);
+    // As `plumb data export --rows rollouts` writes them.
+    if (as != RowKind::kPrompts && row.Find("", {"lease"}) && row.Find("", {"sample"})) {
+      out.notes.push_back(
+          {"a sampled answer taken as a demonstration, whatever its reward: training imitates all "
+           "of them; leave the bad ones out first, or make pairs of them with `plumb data mine`",
+           ""});
+    }
   } else if (out.form == RowForm::kNemo) {
     ReadRanked(row, record);
   } else if (out.form == RowForm::kWinner) {

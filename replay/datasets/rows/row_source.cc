@@ -143,6 +143,19 @@ bool IsSavedToDisk(const std::string& folder) {
   return false;
 }
 
+std::string WhatAFileHolds(const std::string& path) {
+  std::string text =
+      "a file holds one JSON object a line, or one JSON array of objects; an object over several "
+      "lines is neither; CSV and TSV are known by their names (.csv, .tsv, and .gz behind either)";
+  if (path.ends_with(".txt") || path.ends_with(".md")) {
+    const std::string rows = path.substr(0, path.rfind('.')) + ".jsonl";
+    text +=
+        "\n  plain text is no rows; where each of its lines is a prompt: jq -Rc '{prompt: .}' " +
+        path + " > " + rows;
+  }
+  return text;
+}
+
 std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_row_bytes) {
   std::error_code ignored;
   if (std::filesystem::is_regular_file(path, ignored)) {

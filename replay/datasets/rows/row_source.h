@@ -20,10 +20,9 @@
 
 namespace plumb::replay {
 
-// What a reader is told of whose file not one row was JSON.
-inline constexpr char kWhatAFileHolds[] =
-    "a file holds one JSON object a line, or one JSON array of objects; an object over several "
-    "lines is neither; CSV and TSV are known by their names (.csv, .tsv, and .gz behind either)";
+// For an error about a file of which no line is JSON; one of plain text by its name is told how it
+// becomes rows.
+std::string WhatAFileHolds(const std::string& path);
 
 struct SourceRow {
   std::string_view text;  // with kPadding readable bytes behind it; until the next row is asked for

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -77,6 +78,29 @@ TEST(OutputPathTest, WhatCannotBeWrittenOrWouldDestroyWhatIsReadIsRefusedAtOnce)
       << error(temp / "no/x");
   for (const std::string& same : {file, temp / "link", temp / "./rows.jsonl"})
     EXPECT_NE(error(same).find("is the file that is read"), std::string::npos) << same;
+}
+
+TEST(OutputPathTest, AFolderThatTakesNoFileIsSaidBeforeTheWork) {
+  const testing::TempFolder temp;
+  std::filesystem::permissions(
+      temp.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (getuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) _exit(2);  // root writes all
+    try {
+      CheckOutput(temp / "x", {}, "--out");
+    } catch (const Error& e) {
+      const bool said =
+          e.code() == ErrorCode::kIo &&
+          e.message().find("cannot be written: Permission denied") != std::string::npos;
+      _exit(said ? 0 : 3);
+    }
+    _exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  std::filesystem::permissions(temp.path(), std::filesystem::perms::owner_all);
 }
 
 TEST(OutputPathTest, AFileThatHoldsSomethingIsReplacedOnlyWithLeave) {

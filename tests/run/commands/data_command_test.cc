@@ -235,5 +235,62 @@ TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
   EXPECT_TRUE(Has(RunPlumb({"store", "verify", kept}).out, ", 1 prompts"));
 }
 
+TEST(DataCommandTest, AnExportReplacesAFileOnlyWithLeave) {
+  const TempFolder temp;
+  const std::string store = temp / "store", out = temp / "out.jsonl",
+                    file = Write(temp / "rows.jsonl", "{\"prompt\": \"p\"}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store}).code, 0);
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"data", "export", out, "--store", store},
+        {"store", "export", store, "--out", out}}) {
+    Write(out, "mine");
+    const auto refused = RunPlumb(verb);
+    EXPECT_EQ(refused.code, 2) << refused.out;
+    EXPECT_TRUE(Has(refused.err, "replace it with --overwrite")) << refused.err;
+    EXPECT_EQ(RealFileSystem().ReadFile(out, 1 << 16), "mine");
+    auto replace = verb;
+    replace.emplace_back("--overwrite");
+    EXPECT_EQ(RunPlumb(replace).code, 0) << verb[0];
+    EXPECT_NE(RealFileSystem().ReadFile(out, 1 << 16), "mine");
+  }
+  EXPECT_EQ(RunPlumb({"store", "export", store, "--overwrite"}).code, 2) << "there is no --out";
+}
+
+TEST(DataCommandTest, DemonstrationsAreExportedByTheirName) {
+  const TempFolder temp;
+  const std::string store = temp / "store";
+  const std::string prompts = Write(temp / "prompts.jsonl", "{\"prompt\": \"p\"}\n"),
+                    shown = Write(temp / "shown.jsonl",
+                                  "{\"prompt\": \"p\", \"completion\": \"said\"}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", prompts, "--store", store}).code, 0);
+  ASSERT_EQ(RunPlumb({"data", "import", shown, "--store", store}).code, 0);
+  const auto both = RunPlumb({"data", "export", "-", "--store", store});
+  EXPECT_EQ(both.code, 2);
+  EXPECT_TRUE(Has(both.err,
+                  "names prompts and demonstrations: say which with --rows prompts or "
+                  "--rows demonstrations"))
+      << both.err;
+  const auto one = RunPlumb({"data", "export", "-", "--store", store, "--rows", "demonstrations"});
+  EXPECT_EQ(one.code, 0) << one.err;
+  EXPECT_EQ(one.out, "{\"prompt\":\"p\",\"completion\":\"said\"}\n");
+  const auto pairs = RunPlumb({"data", "export", "-", "--store", store, "--rows", "preferences"});
+  EXPECT_EQ(pairs.code, 2);
+  EXPECT_TRUE(Has(pairs.err, "'train' holds demonstrations")) << pairs.err;
+  const auto unknown = RunPlumb({"data", "export", "-", "--store", store, "--rows", "rows"});
+  EXPECT_TRUE(Has(unknown.err, "known: auto, prompts, preferences, labelled, demonstrations"))
+      << unknown.err;
+}
+
+TEST(DataCommandTest, SampledAnswersAreNotTakenForDemonstrationsWithoutAWord) {
+  const TempFolder temp;
+  const std::string file = Write(temp / "rollouts.jsonl",
+                                 "{\"prompt\": \"p\", \"completion\": \"said\", \"reward\": 0, "
+                                 "\"lease\": 1, \"sample\": 0}\n");
+  const auto imported = RunPlumb({"data", "import", file, "--store", temp / "store"});
+  EXPECT_EQ(imported.code, 0) << imported.err;
+  EXPECT_TRUE(Has(imported.out, "1 row: a sampled answer taken as a demonstration"))
+      << imported.out;
+}
+
 }  // namespace
 }  // namespace plumb::run

@@ -316,6 +316,9 @@ TEST_F(EvalCommandTest, LinesOfTextAreToldWhatAFileHolds) {
   const CliOutput output = RunPlumb({"generate", model_, "--prompts", temp_ / "q.txt"});
   EXPECT_EQ(output.code, 2);
   EXPECT_TRUE(Has(output.err, "a file holds one JSON object a line")) << output.err;
+  EXPECT_TRUE(
+      Has(output.err, "jq -Rc '{prompt: .}' " + temp_ / "q.txt" + " > " + temp_ / "q.jsonl"))
+      << output.err;
 }
 
 TEST_F(EvalCommandTest, WhatIsNoModelIsNamedWithWhatTakesIt) {
