@@ -72,9 +72,14 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
                          Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
                          bool resume) {
   if (objective.size() < options.batch) {
+    const std::string section =
+        config.algorithm.name == configs::AlgorithmName::kSft ? "sft" : "preference";
     throw Error(ErrorCode::kInvalidArgument,
-                "a batch has " + std::to_string(options.batch) + " rows but there are only " +
-                    std::to_string(objective.size()) + " to train on: lower it or add data");
+                section + ".batch = " + std::to_string(options.batch) +
+                    " is more than the rows to train on, of which there are " +
+                    std::to_string(objective.size()) + " besides those that " + section +
+                    ".heldout holds back: lower " + section + ".batch or " + section +
+                    ".heldout, or add rows to data.train");
   }
   return OfflineLoop(config, options, objective, weights, optimizer, checkpoints, hooks)
       .Run(resume);

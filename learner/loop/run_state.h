@@ -32,6 +32,10 @@ struct EvalResult {
   // exp(loss), where that is in nats a token: then there is neither accuracy nor reward
   std::optional<double> perplexity = {};
   double seconds = 0;  // that the evaluation took; 0: not known
+
+  int64_t scored() const { return answers - unscored; }
+  // false: answers there were, and not one got a score: accuracy and reward are not known.
+  bool measured() const { return answers == 0 || scored() > 0; }
 };
 
 // What the rewards of a run had to tell.

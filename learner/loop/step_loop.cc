@@ -307,7 +307,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
         if (now->loss) metrics["eval/loss"] = *now->loss;
         if (now->perplexity) {
           metrics["eval/perplexity"] = *now->perplexity;
-        } else {
+        } else if (now->measured()) {
           metrics["eval/accuracy"] = now->accuracy;
           if (now->loss) metrics["eval/margin"] = now->reward;
         }
@@ -337,7 +337,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
 
 void StepLoop::Steps() {
   if (step_ == 0 && !result_.before) result_.before = EvaluateOrStop(0);
-  if (result_.stopped_early) return;
+  if (result_.stopped_early || step_ >= config_.run.steps) return;
   Phase("training");
   product_speed_ =
       policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype());
@@ -394,9 +394,13 @@ LearnerResult StepLoop::Run(bool resume) {
     SaveGoodSteps();
     throw;
   }
-  // Of a run that was stopped before its first step there is nothing to save; one that found no
+  // Of a run without a step there is nothing to save but a model that is new; one that found no
   // score at all does its steps again once that is mended.
-  const bool nothing = AllScoreless() || (step_ == 0 && !last_saved_ && result_.stopped_early);
+  const bool nothing = AllScoreless() || (step_ == 0 && !last_saved_ &&
+                                          (result_.stopped_early || !config_.model.path.empty()));
+  if (nothing && step_ == 0 && !result_.stopped_early)
+    Phase("no step was asked for: nothing is saved, the weights are those of " +
+          config_.model.path);
   if (last_saved_ != step_ && !nothing) Save(Capture(step_), /*ending=*/given_up_);
   if (!result_.stopped_early) result_.after = EvaluateOrStop(step_);
   if (result_.policy.version != step_ || result_.policy.digest.empty()) Identify(step_);

@@ -15,6 +15,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/output_path.h"
+#include "common/base/wilson_interval.h"
 #include "configs/config.h"
 #include "replay/datasets/rows/arithmetic.h"
 #include "replay/datasets/rows/dataset_import.h"
@@ -26,6 +27,7 @@
 #include "run/models/pair_eval.h"
 #include "run/models/perplexity_eval.h"
 #include "run/report/count_progress.h"
+#include "run/session/recipe/recipe_check.h"
 
 namespace plumb::run {
 namespace {
@@ -80,7 +82,9 @@ configs::Config ConfigOf(const EvalArguments& a) {
   std::vector<std::string> overrides = a.overrides;
   // Nothing is trained: a file with nothing but [[reward.parts]] will do.
   overrides.insert(overrides.begin(), "data.train=arithmetic");
-  configs::Config config = configs::LoadRecipe(recipe, overrides).config;
+  const bool own_rows = !a.recipe.empty() && a.dataset.empty();
+  const auto read_of = [=](const configs::Loaded& r) { return PartsAlone(r, own_rows); };
+  configs::Config config = CheckedRecipe(recipe, overrides, read_of).config;
   if (config.reward.parts.empty())
     throw Error(ErrorCode::kInvalidArgument, "the recipe has no [[reward.parts]]", recipe);
   if (!a.recipe.empty()) return config;
@@ -103,8 +107,8 @@ std::vector<Prompt> Sums(const EvalArguments& a, const Plan& plan, const ModelFo
   return std::move(sets.eval);
 }
 
-Plan PlanOf(const EvalArguments& a, const ModelFolder& model) {
-  Plan plan{.config = ConfigOf(a),
+Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& model) {
+  Plan plan{.config = std::move(asked),
             .success = {},
             .prompts = {},
             .ledger = {},
@@ -160,19 +164,19 @@ Plan PlanOf(const EvalArguments& a, const ModelFolder& model) {
   return plan;
 }
 
-// Lines of a file, or nothing where none was asked for.
+// Lines of a file, or nothing where none was asked for; made with its first line.
 class LineFile {
  public:
-  explicit LineFile(const std::string& path) {
-    if (!path.empty()) file_ = RealFileSystem().OpenAppend(path, /*truncate=*/true);
-  }
-  explicit operator bool() const { return file_ != nullptr; }
+  explicit LineFile(std::string path) : path_(std::move(path)) {}
+  explicit operator bool() const { return !path_.empty(); }
   void Write(const OrderedJson& line) {
-    if (file_)
-      file_->Append(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+    if (path_.empty()) return;
+    if (!file_) file_ = RealFileSystem().OpenAppend(path_, /*truncate=*/true);
+    file_->Append(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
   }
 
  private:
+  const std::string path_;
   std::unique_ptr<AppendFile> file_;
 };
 
@@ -322,8 +326,9 @@ int CodeOf(const Plan& plan, const AnswerTally& tally) {
 }
 
 int EvalAnswers(const EvalArguments& a) {
+  configs::Config asked = ConfigOf(a);  // its mistakes before the model is read
   const ModelFolder model = LoadModel(a.model, a.options);
-  const Plan plan = PlanOf(a, model);
+  const Plan plan = PlanOf(a, std::move(asked), model);
   if (!a.json)
     std::fprintf(stderr, "%s: %s\n",
                  (a.dataset.empty() ? plan.config.data.eval : a.dataset).c_str(),

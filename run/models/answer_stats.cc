@@ -10,7 +10,6 @@ namespace plumb::run {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr double kZ = 1.959964;  // 97.5 % of the normal distribution
 
 }  // namespace
 
@@ -40,14 +39,6 @@ Estimate RatioOf(std::span<const double> sums, std::span<const double> sizes) {
   const auto n = static_cast<double>(sums.size());
   if (sums.size() > 1) e.error = std::sqrt(squares * n / (n - 1)) / size;
   return e;
-}
-
-std::pair<double, double> WilsonInterval(double share, double n) {
-  if (n <= 0) return {0, 1};
-  const double wide = kZ * kZ / n;
-  const double centre = (share + wide / 2) / (1 + wide);
-  const double half = kZ * std::sqrt(share * (1 - share) / n + wide / (4 * n)) / (1 + wide);
-  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
 double PassAtK(int64_t n, int64_t c, int64_t k) {

@@ -9,7 +9,6 @@
 #include <functional>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace plumb::run {
@@ -27,9 +26,6 @@ Estimate EstimateOf(std::span<const double> values);  // of none: mean NaN
 // Of a mean over things that come in clusters (tokens of texts): sum of `sums` / sum of `sizes`,
 // with the error of a ratio of sums over clusters; n is the number of clusters.
 Estimate RatioOf(std::span<const double> sums, std::span<const double> sizes);
-
-// Wilson's interval at 95 % of a share of n.
-std::pair<double, double> WilsonInterval(double share, double n);
 
 // The chance that at least one of k answers is right, from n answers of which c are: 1 - C(n-c, k)
 // / C(n, k), which is unbiased (Chen et al., "Evaluating Large Language Models Trained on Code",

@@ -50,6 +50,7 @@ void CountParameters(const ModelReportOptions& options, ModelReport& r) {
   const policy_model::TensorTable table(*r.shape);
   r.parameters = table.parameters();
   r.active = table.active_parameters();
+  r.stored = table.flat_elements();
   for (const policy_model::TensorEntry& e : table.entries()) {
     if (e.offset == table.embedding()) r.embedding = e.elements;
     else if (e.offset == table.lm_head() || e.offset == table.score()) r.head = e.elements;
@@ -65,8 +66,11 @@ void CountParameters(const ModelReportOptions& options, ModelReport& r) {
   r.adapter.rank = options.rank;
   if (r.place.is_adapter())
     Try(r.problems, [&] { r.adapter = policy_model::ReadAdapterConfig(r.place.model).spec; });
-  Try(r.problems,
-      [&] { r.adapter_parameters = policy_model::AdapterTable(table, r.adapter).parameters(); });
+  Try(r.problems, [&] {
+    const policy_model::AdapterTable adapter(table, r.adapter);
+    r.adapter_parameters = adapter.parameters();
+    r.adapter_stored = adapter.flat_elements();
+  });
   Try(r.problems, [&] {
     for (std::string& problem : policy_model::WhyNotLoadable(table, r.place.base))
       r.problems.push_back(r.place.base + ": " + std::move(problem));
@@ -126,14 +130,14 @@ OrderedJson MemoryJson(const learner::StateBytes& m) {
 }  // namespace
 
 int64_t ModelReport::WeightBytes(DType type) const {
-  return (parameters + (place.is_adapter() ? adapter_parameters : 0)) *
+  return (stored + (place.is_adapter() ? adapter_stored : 0)) *
          static_cast<int64_t>(ElementSize(type));
 }
 learner::StateBytes ModelReport::Full(DType type, const configs::OptimizerConfig& options) const {
-  return learner::BytesOfState(parameters, 0, type, options);
+  return learner::BytesOfState(stored, 0, type, options);
 }
 learner::StateBytes ModelReport::Lora(DType type) const {
-  return learner::BytesOfState(adapter_parameters, parameters, type, {});
+  return learner::BytesOfState(adapter_stored, stored, type, {});
 }
 
 ModelReport ReportOnModel(const std::string& path, const ModelReportOptions& options) {
@@ -256,7 +260,8 @@ std::string ModelReport::Text() const {
                      Count(adapter_parameters) + " trained");
   }
   line("weights",
-       (dtype.empty() ? "dtype not named" : dtype) + ", files of " + SizeText(file_bytes));
+       (dtype.empty() ? "dtype not named" : dtype) + ", files of " + SizeText(file_bytes) +
+           (shape ? ", in memory " + SizeText(WeightBytes(type())) + " with padded tensors" : ""));
   line("tokenizer", vocabulary < 0 ? "cannot be read" : n(vocabulary) + " tokens");
   line("chat template",
        chat_template ? takes_tools ? "yes, shows tools" : "yes, without tools" : "no");

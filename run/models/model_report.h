@@ -33,7 +33,10 @@ struct ModelReport {
   std::string dtype;                              // as stored
   int64_t file_bytes = 0;                         // of its weights' files
   int64_t parameters = 0, active = 0;             // active: what a token goes through
-  int64_t embedding = 0, head = 0;                // head: of its own, 0 where it is the embedding
+  // Elements that memory holds of them: tensors and the padding behind each, as `plumb plan`
+  // counts.
+  int64_t stored = 0, adapter_stored = 0;
+  int64_t embedding = 0, head = 0;  // head: of its own, 0 where it is the embedding
   // Of an adapter's folder: its own; else that of options.rank on every linear part.
   policy_model::AdapterSpec adapter;
   int64_t adapter_parameters = 0;

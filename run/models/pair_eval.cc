@@ -11,6 +11,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/wilson_interval.h"
 #include "learner/offline/preference_loss.h"
 #include "learner/update/train_step.h"
 #include "policy_model/packing.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "common/base/wilson_interval.h"
 #include "run/report/html.h"
 #include "run/report/run_charts.h"
 
@@ -55,11 +56,22 @@ std::string AccuracyTile(const RunData& data) {
   const Json* before = FindIn(data.summary, {"eval", "before"});
   const Json* after = FindIn(data.summary, {"eval", "after"});
   if (!before && !after) return "";
-  const auto share = [](const Json* e) {
+  const double samples = std::max(1.0, NumberOf(data.recipe, "eval.samples", 1));
+  bool interval = false;
+  const auto share = [&](const Json* e) {
     if (!e) return std::string("?");
-    return Format("%.1f", 100 * NumberIn(FindIn(*e, {"accuracy"}), 0)) + kSpace + "\u00b1" +
-           kSpace + Format("%.1f", 100 * AccuracyError(*e));
+    const Json* known = FindIn(*e, {"accuracy"});
+    if (!known || !known->is_number()) return std::string("-");  // no answer had a score
+    const double right = NumberIn(known, 0), error = AccuracyError(*e);
+    std::string text = Format("%.1f", 100 * right) + kSpace;
+    // All or none: a standard error of 0 would say that few answers leave no doubt.
+    if (error > 0 || (right > 0 && right < 1))
+      return text + "\u00b1" + kSpace + Format("%.1f", 100 * error);
+    interval = true;
+    const auto [low, high] = WilsonInterval(right, NumberIn(FindIn(*e, {"answers"}), 0) / samples);
+    return text + "(" + Format("%.1f", 100 * low) + "\u2013" + Format("%.1f", 100 * high) + ")";
   };
+  const std::string shares = share(before) + " \u2192 " + share(after);
   const bool pairs = HasColumn(data, "dpo/loss") || HasColumn(data, "rm/loss"),
              judged = pairs && TextOf(data.recipe, "preference.loss") == "kto" &&
                       !HasColumn(data, "rm/loss");
@@ -67,7 +79,12 @@ std::string AccuracyTile(const RunData& data) {
                       : pairs ? "held-out pairs ranked right (equal rewards count as half)"
                               : "held-out accuracy";
   label += " before and after, \u00b1 standard error";
-  if (before && after) {
+  if (interval) label += " (of all or none: Wilson's interval at 95 %)";
+  const auto known = [](const Json* e) {
+    const Json* accuracy = e ? FindIn(*e, {"accuracy"}) : nullptr;
+    return accuracy && accuracy->is_number();
+  };
+  if (known(before) && known(after)) {
     label += ", " + Gain(100 * (NumberIn(FindIn(*after, {"accuracy"}), 0) -
                                 NumberIn(FindIn(*before, {"accuracy"}), 0)),
                          "%+.1f points");
@@ -80,10 +97,11 @@ std::string AccuracyTile(const RunData& data) {
            (after ? NumberIn(FindIn(*after, {name}), 0) : 0);
   };
   if (const double unscored = both("unscored"); unscored > 0)
-    label += ", " + Grouped(unscored) + " without a score count as not solved";
+    label += ", " + Grouped(unscored) + " without a score" +
+             (known(before) || known(after) ? " count as not solved" : "");
   if (const double aborted = both("aborted"); aborted > 0)
     label += ", " + Grouped(aborted) + " of them never generated";
-  return Tile(share(before) + " \u2192 " + share(after) + kSpace + "%", label, "tile wide");
+  return Tile(shares + kSpace + "%", label, "tile wide");
 }
 
 // Demonstrations have a loss to go by, nothing that is right or wrong.

@@ -52,10 +52,16 @@ Json EvalJson(const std::optional<learner::EvalResult>& e) {
             {"answers", e->answers},
             {"version", e->version}};
   }
-  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward},     {"reward_se", e->reward_se},
-              {"answers", e->answers},   {"unscored", e->unscored}, {"aborted", e->aborted},
+  const auto known = [&](double value) { return e->measured() ? Json(value) : Json(nullptr); };
+  Json out = {{"accuracy", known(e->accuracy)},
+              {"reward", known(e->reward)},
+              {"reward_se", known(e->reward_se)},
+              {"answers", e->answers},
+              {"scored", e->scored()},
+              {"unscored", e->unscored},
+              {"aborted", e->aborted},
               {"version", e->version}};
-  out["accuracy_se"] = e->accuracy_se;
+  out["accuracy_se"] = known(e->accuracy_se);
   if (e->reward_chosen) out["reward_chosen"] = *e->reward_chosen;
   if (e->reward_rejected) out["reward_rejected"] = *e->reward_rejected;
   if (e->loss) out["loss"] = *e->loss;
@@ -313,7 +319,8 @@ void Observer::Evaluated(const learner::EvalResult& result, std::span<const Traj
   char share[32];
   std::snprintf(share, sizeof share, "%.1f %%",
                 100 * static_cast<double>(result.aborted) / static_cast<double>(result.answers));
-  Note("  " + std::to_string(result.unscored) + " of them have no score and count as not solved" +
+  Note("  " + std::to_string(result.unscored) + " of them have no score" +
+       (result.measured() ? " and count as not solved" : "") +
        (result.aborted > 0
             ? ", " + std::to_string(result.aborted) + " (" + share + ") were never generated"
             : "") +
@@ -348,7 +355,7 @@ void Observer::EndTensorBoard(const learner::LearnerResult& result) {
     if (after.loss) values["eval/loss"] = *after.loss;
     if (after.perplexity) {
       values["eval/perplexity"] = *after.perplexity;
-    } else {
+    } else if (after.measured()) {
       values["eval/accuracy"] = after.accuracy;
       if (after.loss) values["eval/margin"] = after.reward;
       if (after.reward_chosen) values["eval/reward_chosen"] = *after.reward_chosen;
@@ -385,10 +392,16 @@ std::string HeldOutText(const configs::Config& config, const learner::EvalResult
   } else if (configs::IsOffline(config)) {
     std::snprintf(text, sizeof text, "accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)",
                   e.accuracy, e.reward, e.loss.value_or(0), n);
-  } else {
+  } else if (!e.measured()) {
     std::snprintf(text, sizeof text,
-                  "pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers, temperature %g)",
-                  e.accuracy, e.reward, e.reward_se, n, config.rollout.temperature);
+                  "pass@1 -, mean reward - (%lld answers, none with a score, temperature %g)", n,
+                  config.rollout.temperature);
+  } else {
+    const std::string scored =
+        e.unscored > 0 ? ", " + std::to_string(e.scored()) + " with a score" : "";
+    std::snprintf(text, sizeof text,
+                  "pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers%s, temperature %g)",
+                  e.accuracy, e.reward, e.reward_se, n, scored.c_str(), config.rollout.temperature);
   }
   return text;
 }

@@ -398,7 +398,11 @@ TEST(StepLoopTest, TheStartIsNoCheckpointUnlessItWasTrained) {
   none.run.steps = 0;
   Life made(none, stopped / "c");
   EXPECT_TRUE(made.Run(false).saved);
-  EXPECT_EQ(made.NewestStep(), 0) << "what such a run is for";
+  EXPECT_EQ(made.NewestStep(), 0) << "a new model: what such a run is for";
+  none.model.path = "somewhere";  // its weights lie there
+  Life known(none, stopped / "known");
+  EXPECT_FALSE(known.Run(false).saved);
+  EXPECT_EQ(known.NewestStep(), -1);
 }
 
 TEST(StepLoopTest, WhatWillBeSavedIsSaidBeforeTheFirstStepAndWhatIsSavedAsItIs) {

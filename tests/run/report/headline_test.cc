@@ -70,5 +70,26 @@ TEST(HeadlineTest, FactsHaveDigests) {
   EXPECT_TRUE(Has(FactsHtml(data), "3 steps, held-out loss 2.0000 to 1.0000"));
 }
 
+TEST(HeadlineTest, AllOrNoneRightIsNotFreeOfDoubt) {
+  RunData data;
+  data.recipe = ReadRecipeValues("[eval]\nsamples = 2\n");
+  data.summary = Json::parse(
+      R"({"eval":{"before":{"accuracy":0.0,"accuracy_se":0.0,"answers":100},"after":{"accuracy":1.0,"accuracy_se":0.0,"answers":100}}})");
+  const std::string tiles = TilesHtml(data);
+  EXPECT_TRUE(Has(tiles, "0.0\u00a0(0.0\u20137.1) \u2192 100.0\u00a0(92.9\u2013100.0)\u00a0%"))
+      << "of 50 prompts: " << tiles;
+  EXPECT_TRUE(Has(tiles, "Wilson's interval"));
+}
+
+TEST(HeadlineTest, WhatHadNoScoreHasNoAccuracy) {
+  RunData data;
+  data.summary = Json::parse(
+      R"({"eval":{"before":{"accuracy":null,"accuracy_se":null,"answers":8,"unscored":8},"after":{"accuracy":0.5,"accuracy_se":0.1,"answers":8,"unscored":0}}})");
+  const std::string tiles = TilesHtml(data);
+  EXPECT_TRUE(Has(tiles, "<b>- \u2192 50.0\u00a0\u00b1\u00a010.0")) << tiles;
+  EXPECT_FALSE(Has(tiles, "points")) << "there is nothing to compare with";
+  EXPECT_TRUE(Has(tiles, "8 without a score"));
+}
+
 }  // namespace
 }  // namespace plumb::run

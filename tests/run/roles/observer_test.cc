@@ -39,6 +39,19 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
   EXPECT_FALSE(json.contains("sft"));
 }
 
+TEST(ObserverTest, WhatNoAnswerHadAScoreForIsNotRecordedAsZero) {
+  RunSummary summary;
+  summary.learner.before = learner::EvalResult{.answers = 8, .unscored = 8};
+  summary.learner.after = learner::EvalResult{.accuracy = 0.25, .answers = 8, .unscored = 6};
+  const auto eval = nlohmann::json::parse(SummaryJson(summary))["eval"];
+  for (const char* name : {"accuracy", "accuracy_se", "reward", "reward_se"}) {
+    EXPECT_TRUE(eval["before"][name].is_null()) << name;
+    EXPECT_TRUE(eval["after"][name].is_number()) << name;
+  }
+  EXPECT_EQ(eval["before"]["scored"], 0);
+  EXPECT_EQ(eval["after"]["scored"], 2);
+}
+
 TEST(ObserverTest, OneLineSaysWhatWasLost) {
   EXPECT_EQ(LossLine({{"inserts", 5}}), "dropped: nothing; answers without a score: 0");
   EXPECT_EQ(LossLine({{"dropped/aborted", 1},

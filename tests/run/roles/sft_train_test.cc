@@ -175,8 +175,10 @@ TEST(SftTrainTest, WrongInputIsSaidAtTheStart) {
                   "10 usable rows and sft.heldout = 10: nothing is left to train on"));
   EXPECT_TRUE(Has(refused({"data.limit=5", "sft.heldout=5"}), "5 usable rows"))
       << "of generated sums, too";
-  EXPECT_TRUE(Has(refused({"data.train=" + file, "sft.batch=10"}),
-                  "a batch has 10 rows but there are only 9"));
+  EXPECT_TRUE(Has(
+      refused({"data.train=" + file, "sft.batch=10"}),
+      "sft.batch = 10 is more than the rows to train on, of which there are 9 besides those that "
+      "sft.heldout holds back"));
   EXPECT_TRUE(Has(refused({"data.train=" + file, "sft.max_tokens=5", "data.overlong=error"}),
                   "raise sft.max_tokens"));
   EXPECT_TRUE(Has(refused({"data.train=" + SourcePath("examples/data/gsm8k_train.jsonl")}),
@@ -203,6 +205,12 @@ TEST(ObserverTest, WhatIsHeldOutIsSaidInTheWordsOfTheAlgorithm) {
   const learner::EvalResult e{.accuracy = 0.5, .reward = 0.25, .answers = 8, .loss = 0.7};
   EXPECT_EQ(HeldOutText(config, e),
             "pass@1 0.500, mean reward 0.250 +- 0.000 (8 answers, temperature 1)");
+  learner::EvalResult some = e;
+  some.unscored = 3;
+  EXPECT_EQ(HeldOutText(config, some),
+            "pass@1 0.500, mean reward 0.250 +- 0.000 (8 answers, 5 with a score, temperature 1)");
+  EXPECT_EQ(HeldOutText(config, {.answers = 8, .unscored = 8}),
+            "pass@1 -, mean reward - (8 answers, none with a score, temperature 1)");
   config.algorithm.name = configs::AlgorithmName::kDpo;
   EXPECT_EQ(HeldOutText(config, e), "accuracy 0.500, margin 0.2500, loss 0.7000 (8 pairs)");
   config.algorithm.name = configs::AlgorithmName::kSft;
