@@ -39,14 +39,27 @@ int ExitCodeOf(const Error& error) {
 
 namespace {
 
-// What CLI11 could not read, said with the verb it was given to, and what was probably meant.
-void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
+// The innermost verb that was given, and its name with those around it.
+std::pair<const CLI::App*, std::string> GivenVerb(const CLI::App& root) {
   const CLI::App* at = &root;
   std::string verb = "plumb";
   while (!at->get_subcommands().empty()) {
     at = at->get_subcommands().front();
     verb += " " + at->get_name();
   }
+  return {at, verb};
+}
+
+// Where a verb is due, a word in front is one, however many options of its own follow.
+bool IsMisspeltVerb(const CLI::App& root) {
+  const std::vector<std::string> left = root.remaining(/*recurse=*/true);
+  return !left.empty() && !left.front().starts_with("-") &&
+         !GivenVerb(root).first->get_subcommands([](const CLI::App*) { return true; }).empty();
+}
+
+// What CLI11 could not read, said with the verb it was given to, and what was probably meant.
+void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
+  const auto [at, verb] = GivenVerb(root);
   std::vector<std::string> verbs, options;
   const auto listed = [](const CLI::App* sub) { return !sub->get_group().empty(); };
   for (const CLI::App* sub : at->get_subcommands(listed)) verbs.push_back(sub->get_name());
@@ -57,7 +70,7 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   const auto option = std::find_if(left.begin(), left.end(),
                                    [](const std::string& word) { return word.starts_with("-"); });
   std::string what = error.what();
-  if (option != left.end()) {
+  if (option != left.end() && !IsMisspeltVerb(root)) {
     const std::string name = option->substr(0, option->find('='));
     const std::string meant = NearestName(name, options, std::max<size_t>(2, name.size() / 3));
     what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
@@ -138,7 +151,8 @@ int RunCli(int argc, char** argv) {
       policy_model::RethrowOutOfMemory(Device::kCpu);  // what no role's edge has said better
     }
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    // --help; of a verb that there is not, which one was meant
+    if (e.get_exit_code() == 0 && !IsMisspeltVerb(app)) return app.exit(e);
     ExplainUsage(app, e);
     return ExitCodeOf(ErrorCode::kInvalidArgument);
   } catch (const Error& e) {

@@ -189,6 +189,16 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     const configs::RecipeDifference difference =
         configs::CompareForResume(run.earlier_config_, config, next.has_value());
     RefuseOtherOptions(difference.refused, folder.path);
+    if (config.run.steps < run.next_step_) {
+      const std::string done = std::to_string(run.next_step_);
+      throw Error(ErrorCode::kConflict,
+                  "run.steps = " + std::to_string(config.run.steps) + ", but " + done +
+                      " steps are done: steps are counted from the beginning of the run, so a "
+                      "resume asks for more than " +
+                      done + ", e.g. --steps " + std::to_string(2 * run.next_step_) +
+                      "; another --out begins anew",
+                  folder.path);
+    }
     run.changes_ = difference.changed;
     files.RemoveAll(folder.path + "/" + kStoppedMark);  // of the life before
     std::string changes = run.earlier_changes_;
@@ -217,6 +227,17 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     files.CreateDirectories(path);
   files.WriteFileAtomic(folder.config(), configs::ToToml(config));
   return run;
+}
+
+bool PreparedRun::Finished(const configs::Config& config) const {
+  if (!resumed_ || !changes_.empty() || next_step_ == 0 || next_step_ < config.run.steps)
+    return false;
+  if (!fs::exists(folder_.model()) || !fs::exists(folder_.report())) return false;
+  const Json summary = Json::parse(ReadIfThere(folder_.summary()), nullptr,
+                                   /*allow_exceptions=*/false);
+  // A life that goes on removes it: it is the last one's.
+  return summary.is_object() && summary.value("steps", Json()) == Json(config.run.steps) &&
+         summary.value("stopped_early", Json()) == Json(false);
 }
 
 void ReplacedRunGoes(const RunFolder& folder) { RealFileSystem().RemoveAll(folder.replaced()); }

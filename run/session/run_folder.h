@@ -56,6 +56,9 @@ class PreparedRun {
   const std::vector<configs::OptionChange>& changes() const { return changes_; }
   int64_t next_step() const { return next_step_; }
 
+  // All its steps are done and summed up, and this resume changes nothing: there is nothing to do.
+  bool Finished(const configs::Config& config) const;
+
   // The run ended with `code` and has trained nothing since it was prepared: a new one whose recipe
   // cannot start is removed, so that it does not stand in the way of the corrected one, and a run
   // that it was to replace is back; of a resumed one the recipe goes back to what it was.

@@ -40,7 +40,16 @@ TEST(ResumeRunTest, OfARunThatHasEndedLeavesItsSummary) {
         Train(run, 3, {"--overwrite", "--set", std::string("checkpoint.optimizer=") + keep}).code,
         0);
     const std::string summary = Read(run + "/summary.json");
-    ASSERT_EQ(Resume(run, {}).code, 0);
+    const CliOutput ended = Resume(run, {});
+    ASSERT_EQ(ended.code, 0);
+    EXPECT_TRUE(Has(ended.out, "this run is finished: 3 of 3 steps are done")) << ended.out;
+    EXPECT_TRUE(Has(ended.out, " train --resume --out " + run + " --steps 6")) << ended.out;
+    EXPECT_FALSE(Has(ended.out, "training") || Has(ended.out, "held-out")) << ended.out;
+    EXPECT_EQ(Read(run + "/summary.json"), summary);
+
+    const CliOutput fewer = Resume(run, {"--steps", "2"});
+    EXPECT_EQ(fewer.code, 2);
+    EXPECT_TRUE(Has(fewer.err, "run.steps = 2, but 3 steps are done")) << fewer.err;
     EXPECT_EQ(Read(run + "/summary.json"), summary);
 
     // Killed behind the last checkpoint and before the summary.

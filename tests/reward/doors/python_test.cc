@@ -398,6 +398,11 @@ TEST_F(PythonReward, PrintingAndCoroutines) {
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
     EXPECT_EQ(group.trajectories[1].reward, want);
   }
+  // What print() says is no error.
+  for (int i = 0; i < 500 && notices.text().find("' printed ") == std::string::npos; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_NE(notices.text().find("'code' printed "), std::string::npos) << notices.text();
+  EXPECT_EQ(notices.text().find("stderr"), std::string::npos) << notices.text();
 }
 
 TEST_F(PythonReward, RefusesBeforeTheRunBegins) {

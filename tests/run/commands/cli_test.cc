@@ -50,6 +50,11 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"tarin", kRecipe},
        "plumb: error: no verb 'tarin', did you mean 'train'?\n" + ProgramCall() + " --help says"},
+      {{"tarin", kRecipe, "--steps", "3"}, "error: no verb 'tarin', did you mean 'train'?\n"},
+      {{"data", "exprot", "x", "--rows", "prompts"},
+       "plumb data: error: no verb 'exprot', did you mean 'export'?\n"},
+      {{"tarin", "--help"}, "error: no verb 'tarin', did you mean 'train'?\n"},
+      {{"--verison"}, "unknown option --verison, did you mean --version?"},
       {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
       {{}, "plumb: error: a verb is missing: train plan data config"},
       {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},

@@ -197,7 +197,7 @@ TEST_F(ConfigNew, SaysWhatDoesNotFit) {
     return made.err;
   };
   EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "did you mean 'grpo'?"));
-  EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "'grpo'? It is one of"));
+  EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "'grpo'? it is one of"));
   EXPECT_TRUE(Has(refused({"dpo", "--data", "arithmetic"}), "name it with --data"));
   const std::string folder = refused({"grpo", "--data", temp_.path()});
   EXPECT_TRUE(Has(folder, "is a folder") && !Has(folder, "--model")) << folder;
