@@ -1,23 +1,26 @@
-// bf16 matrix product that computes in fp32 lanes, for processors whose bf16 instruction is slower
-// than that.
+// bf16 matrix product with fp32 sums, for processors where it beats the library's.
 //
-// Measured on a Sapphire Rapids core without AMX: 82 GFLOP/s by the bf16 dot product instruction
-// (which library products reach), 170 by fp32 multiply-adds. Here both operands are widened into
-// fp32 blocks that stay in the caches. A bf16 product is exact in fp32, and every output is one
-// running sum over k in ascending order (blocks of kBf16GemmDepth are summed in order): it depends
-// neither on the number of rows nor on the threads, and few rows and many give the same bits.
+// Libraries are not made for every processor: on a Sapphire Rapids core without AMX they use the
+// bf16 dot product instruction, which is slower there than widened operands and fp32
+// multiply-adds; on a Zen 4 core, where it is twice as fast as those, MKL's product with float
+// results stays below half of it. Which way this one goes: products/bf16_words.h.
+// A bf16 product is exact in fp32, and every output is one running sum over k in ascending order
+// (blocks of kBf16GemmDepth are summed in order; the dot product instruction adds two terms at a
+// time): it depends neither on the number of rows nor on the threads, and few rows and many give
+// the same bits.
 // Thread safety: pure function of its buffers; OpenMP inside; work areas are kept by the calling
 // and the worker threads.
 #pragma once
 
 #include "kernels/device/launch.h"
+#include "kernels/products/bf16_words.h"
 
 namespace plumb::kernels {
 
 inline constexpr int64_t kBf16GemmDepth = 2048;
 
-// Whether Bf16Gemm is the better product on this processor: AVX-512, made by Intel, no AMX; or AVX2
-// without AVX-512. The same on every run.
+// Whether Bf16Gemm is the better product on this processor (products/bf16_words.h). The same on
+// every run.
 bool PreferBf16Gemm();
 
 // How an operand lies: op(X)[i, p] for a row i of the result (or column, for `b`) and a term p of
@@ -41,6 +44,8 @@ struct Bf16Gemm {
   bool accumulate = false;
   DType y_dtype = DType::kBFloat16;
   void* y = nullptr;  // [m, n]
+  // How it multiplies; kNone as kFloats. REQUIRES: kPairs only where OwnBf16Words says so.
+  Bf16Words words = OwnBf16Words();
   void Cpu(const Launch& launch) const;
 };
 

@@ -30,9 +30,9 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
   memory.PlanForward(branches, pass, size.rows, recompute);
   saved.Commit();
   scratch.Commit();
-  const int64_t chunk = shape.scalar_head ? 0 : PassMemory::LogitRows(size.rows, shape.vocab);
+  const int64_t chunk = shape.scalar_head ? 0 : PassMemory::HeadRows(pass.launch, shape, size.rows);
   scratch.Begin();
-  scratch.Reserve(4 * chunk * shape.vocab);
+  scratch.Reserve(chunk > 0 ? PassMemory::HeadBytes(pass.launch, shape, chunk) : 0);
   scratch.Commit();
   if (backward) {
     memory.PlanBackward(branches, pass, size.rows, chunk);

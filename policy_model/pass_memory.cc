@@ -2,12 +2,15 @@
 
 #include <algorithm>
 
+#include "kernels/bf16_gemm.h"
+#include "kernels/head/head_logprob.h"
 #include "kernels/rms_norm.h"
 
 namespace plumb::policy_model {
 namespace {
 
 constexpr int64_t kLogitChunkBytes = int64_t{32} << 20;  // of float logits at a time
+constexpr int64_t kFusedVocab = 4096;  // pieces enough for the threads of most machines
 
 bool BeginsLayer(size_t branch) { return branch % kBranchesALayer == 0; }
 
@@ -15,6 +18,22 @@ bool BeginsLayer(size_t branch) { return branch % kBranchesALayer == 0; }
 
 int64_t PassMemory::LogitRows(int64_t rows, int64_t vocab) {
   return std::clamp<int64_t>(kLogitChunkBytes / (4 * vocab), 1, std::max<int64_t>(1, rows));
+}
+
+bool PassMemory::FusedHead(const kernels::Launch& launch, const ModelShape& shape) {
+  return launch.device().is_cpu() && shape.vocab >= kFusedVocab && !shape.scalar_head &&
+         (launch.dtype == DType::kFloat32 || kernels::PreferBf16Gemm());
+}
+
+int64_t PassMemory::HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows) {
+  if (!FusedHead(launch, shape)) return LogitRows(rows, shape.vocab);
+  return std::clamp<int64_t>(rows, 1, kernels::HeadRows(launch, shape.hidden));
+}
+
+int64_t PassMemory::HeadBytes(const kernels::Launch& launch, const ModelShape& shape,
+                              int64_t chunk) {
+  if (!FusedHead(launch, shape)) return 4 * chunk * shape.vocab;
+  return 4 * kernels::HeadScratch(chunk, shape.hidden, shape.vocab);
 }
 
 void PassMemory::PlanForward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
@@ -46,7 +65,8 @@ void PassMemory::PlanForward(std::span<Branch> branches, const PackedPass& pass,
 
 void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
                               int64_t chunk) {
-  const int64_t n = pass.tokens(), h = pass.hidden(), vocab = pass.weights.shape().vocab;
+  const int64_t n = pass.tokens(), h = pass.hidden();
+  const ModelShape& shape = pass.weights.shape();
   Arena& a = pass.scratch;
   a.Begin();
   dx = a.Reserve(pass.Bytes(n * h));
@@ -56,8 +76,8 @@ void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass
   dgathered = a.Reserve(pass.Bytes(rows * h));
   spare = recompute ? a.Reserve(pass.Bytes(n * h)) : 0;
   const int64_t mark = a.Mark();  // head and branches come one after the other
-  logits = a.Reserve(4 * chunk * vocab);
-  dlogits = a.Reserve(pass.Bytes(chunk * vocab));
+  logits = a.Reserve(chunk > 0 ? HeadBytes(pass.launch, shape, chunk) : 0);
+  dlogits = a.Reserve(FusedHead(pass.launch, shape) ? 0 : pass.Bytes(chunk * shape.vocab));
   for (size_t i = 0; i < branches.size(); ++i) {
     a.Rewind(mark);
     if (recompute) {

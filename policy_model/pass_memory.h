@@ -28,7 +28,7 @@ struct PassMemory {
   int64_t dx = 0, partial = 0, gathered = 0, dgathered = 0;
   int64_t dhead = 0;                // T[R, H], the gradient of `normed`
   int64_t spare = 0;                // T[T, H], what a layer that is computed again gives
-  int64_t logits = 0, dlogits = 0;  // of a chunk of rows
+  int64_t logits = 0, dlogits = 0;  // of a chunk of rows; logits: the head's scratch if it is fused
 
   // Plan both arenas of the pass from their beginning; who runs it commits them.
   void PlanForward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
@@ -37,8 +37,14 @@ struct PassMemory {
   void PlanBackward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
                     int64_t chunk);
 
-  // Rows whose logits are there at a time.
+  // Rows whose logits are there at a time, where they are there.
   static int64_t LogitRows(int64_t rows, int64_t vocab);
+  // Whether log-probs come of one kernel that leaves no logits (kernels/head): where its products
+  // are no slower than the library's and the vocabulary is worth the sharing out.
+  static bool FusedHead(const kernels::Launch& launch, const ModelShape& shape);
+  // Rows that the head takes at a time, and its bytes of `logits` for them.
+  static int64_t HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows);
+  static int64_t HeadBytes(const kernels::Launch& launch, const ModelShape& shape, int64_t chunk);
 };
 
 // The same of a paged step, in one arena.

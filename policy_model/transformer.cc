@@ -8,8 +8,10 @@
 #include "common/record/task_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
+#include "kernels/head/head_logprob.h"
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
+#include "policy_model/batch_check.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
@@ -133,26 +135,14 @@ struct Transformer::Impl {
     return words;
   }
 
-  void CheckBatch(const Weights& weights, const PackedBatch& batch) {
+  void CheckWith(const Weights& weights, const PackedBatch& batch) {
     tasks.Begin(weights, batch);
-    for (int32_t t : batch.tokens) {
-      if (t < 0 || (t >= shape.vocab && !tasks.Has(t))) {
-        throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) +
-                                                     " is outside the vocabulary of " +
-                                                     std::to_string(shape.vocab));
-      }
-    }
-    if (batch.max_seqlen > shape.max_positions) {
-      throw Error(ErrorCode::kInvalidArgument, "a sequence of " + std::to_string(batch.max_seqlen) +
-                                                   " tokens is longer than the model's " +
-                                                   std::to_string(shape.max_positions) +
-                                                   " positions");
-    }
+    CheckBatch(shape, tasks, batch);
   }
 
-  // Leaves of the logits of the batch's rows [first, first + rows) what the tokens were drawn from.
-  void KeepDrawn(const PackedBatch& batch, float* logits, int64_t first, int64_t rows) {
-    if (!batch.filtered) return;
+  // The sets that the tokens of the batch's rows [first, first + rows) were drawn from, or nullptr.
+  const uint32_t* DrawnSets(const PackedBatch& batch, int64_t first, int64_t rows) {
+    if (!batch.filtered) return nullptr;
     const int64_t words = kernels::SetWords(shape.vocab);
     drawn_sets.resize(static_cast<size_t>(rows * words));
     for (int64_t r = 0; r < rows; ++r) {
@@ -164,11 +154,35 @@ struct Transformer::Impl {
     const int at = set_staging.Add(
         std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
     set_staging.Commit();
-    kernels::Call(launch, kernels::KeepTokens{
-                              .logits = logits,
-                              .rows = rows,
-                              .vocab = shape.vocab,
-                              .kept = reinterpret_cast<const uint32_t*>(set_staging.Ints(at))});
+    return reinterpret_cast<const uint32_t*>(set_staging.Ints(at));
+  }
+
+  // Those rows for the kernel that leaves no logits.
+  kernels::HeadShape FusedRows(const Weights& weights, const PackedBatch& batch, const Indices& at,
+                               int64_t first, int64_t rows, float temperature) {
+    return {.x = static_cast<const std::byte*>(saved.At(memory.normed)) + T(first * H()),
+            .w = weights.flat().at(weights.table().lm_head()),
+            .target = at.targets + first,
+            .rows = rows,
+            .hidden = H(),
+            .vocab = shape.vocab,
+            .temperature = temperature,
+            .dropped = static_cast<const int32_t*>(unused.data()),
+            .dropped_count = unused.elements(),
+            .kept = DrawnSets(batch, first, rows)};
+  }
+
+  // The logits of those rows, over what their tokens were drawn from.
+  void RowLogits(const Weights& weights, const PackedBatch& batch, int64_t first, int64_t rows,
+                 float* logits) {
+    const void* normed = static_cast<const std::byte*>(saved.At(memory.normed)) + T(first * H());
+    ops::LinearToFloat(launch, normed, weights.flat().at(weights.table().lm_head()), rows,
+                       shape.vocab, H(), logits);
+    DropUnused(logits, rows);
+    const uint32_t* kept = DrawnSets(batch, first, rows);
+    if (!kept) return;
+    Call(launch,
+         kernels::KeepTokens{.logits = logits, .rows = rows, .vocab = shape.vocab, .kept = kept});
   }
 
   // What of a head's product is a distribution over tokens.
@@ -179,16 +193,6 @@ struct Transformer::Impl {
                                               .vocab = shape.vocab,
                                               .ids = static_cast<const int32_t*>(unused.data()),
                                               .count = unused.elements()});
-  }
-
-  void CheckTargets(const PackedBatch& batch) const {
-    if (shape.unused_tokens.empty()) return;
-    for (int32_t t : batch.targets) {
-      if (!std::binary_search(shape.unused_tokens.begin(), shape.unused_tokens.end(), t)) continue;
-      throw Error(ErrorCode::kInvalidArgument,
-                  "token id " + std::to_string(t) +
-                      " is no token of this model's tokenizer: it has no log-prob");
-    }
   }
 
   AttentionShape Varlen(const PackedBatch& batch, const Indices& at) const {
@@ -262,7 +266,8 @@ struct Transformer::Impl {
   void TrunkBackward(const PackedBatch& batch, const Indices& at, const PackedPass& pass);
   void ForwardAgain(const PackedPass& pass, size_t first);
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
-  int64_t ChunkRows(int64_t rows) const { return PassMemory::LogitRows(rows, shape.vocab); }
+  bool FusedHead() const { return PassMemory::FusedHead(launch, shape); }
+  int64_t HeadRows(int64_t rows) const { return PassMemory::HeadRows(launch, shape, rows); }
 };
 
 Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dtype)
@@ -298,25 +303,30 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   m.last_rows = rows;
   m.dropout = options.dropout;
   if (rows == 0) return;
-  m.CheckBatch(weights, batch);
-  m.CheckTargets(batch);
+  m.CheckWith(weights, batch);
+  CheckTargets(m.shape, batch);
   m.Trunk(weights, batch, keep);
   const Impl::Indices at = m.Stage(batch);
-  const int64_t v = m.shape.vocab, h = m.H(), chunk = m.ChunkRows(rows);
+  const int64_t v = m.shape.vocab, chunk = m.HeadRows(rows);
   m.scratch.Begin();
-  const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);
+  const int64_t logits_at = m.scratch.Reserve(PassMemory::HeadBytes(m.launch, m.shape, chunk));
   m.scratch.Commit();
   float* logits = Impl::F(m.scratch, logits_at);
   float* device_logprob = Impl::F(m.saved, m.memory.logprob);
   float* device_entropy = Impl::F(m.saved, m.memory.entropy);
   float* lse = Impl::F(m.saved, m.memory.lse);
-  const auto* normed = static_cast<const std::byte*>(m.saved.At(m.memory.normed));
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()),
-                       n, v, h, logits);
-    m.DropUnused(logits, n);
-    m.KeepDrawn(batch, logits, r, n);
+    if (m.FusedHead()) {
+      kernels::Call(m.launch, kernels::HeadLogprob{.shape = m.FusedRows(weights, batch, at, r, n,
+                                                                        options.temperature),
+                                                   .logprob = device_logprob + r,
+                                                   .entropy = device_entropy + r,
+                                                   .lse = lse + r,
+                                                   .scratch = logits});
+      continue;
+    }
+    m.RowLogits(weights, batch, r, n, logits);
     kernels::Call(m.launch, kernels::TokenLogprob{.logits = logits,
                                                   .target = at.targets + r,
                                                   .rows = n,
@@ -358,7 +368,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   m.kept_tokens = -1;
   m.dropout.reset();
   if (rows == 0) return;
-  m.CheckBatch(weights, batch);
+  m.CheckWith(weights, batch);
   m.Trunk(weights, batch, keep);
   float* out = Impl::F(m.saved, m.memory.logprob);
   ops::LinearToFloat(m.launch, m.saved.At(m.memory.normed),
@@ -391,7 +401,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
   PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows,
               "Backward needs Forward(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_logprob.size()) == rows);
-  const int64_t head = weights.table().lm_head(), chunk = m.ChunkRows(rows);
+  const int64_t head = weights.table().lm_head(), chunk = m.HeadRows(rows);
   std::vector<float> g_values;
   if (shared) {
     PLUMB_CHECK(static_cast<int64_t>(shared->g_values.size()) == rows);
@@ -401,7 +411,8 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
   const PackedPass pass = m.PlanBackward(weights, batch, at, chunk, grad);
   const PassMemory& p = m.memory;
 
-  // Head: the logits of a chunk once more, their gradient, and both products.
+  // Head: the logits of a chunk once more, their gradient, and both products; all in one, or one
+  // after the other.
   Arena& a = m.scratch;
   float* logits = Impl::F(a, p.logits);
   auto* normed = static_cast<std::byte*>(m.saved.At(m.memory.normed));
@@ -410,9 +421,20 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
   const float* entropy = at.g_second ? Impl::F(m.saved, m.memory.entropy) : nullptr;
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t c = std::min(chunk, rows - r);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
-    m.DropUnused(logits, c);
-    m.KeepDrawn(batch, logits, r, c);
+    if (m.FusedHead()) {
+      kernels::Call(m.launch,
+                    kernels::HeadLogprobBackward{
+                        .shape = m.FusedRows(weights, batch, at, r, c, m.kept_temperature),
+                        .lse = lse + r,
+                        .entropy = entropy ? entropy + r : nullptr,
+                        .g_logprob = at.g_first + r,
+                        .g_entropy = entropy ? at.g_second + r : nullptr,
+                        .dx = dhead + m.T(r * h),
+                        .dw = pass.G(head),
+                        .scratch = logits});
+      continue;
+    }
+    m.RowLogits(weights, batch, r, c, logits);
     kernels::Call(m.launch,
                   kernels::TokenLogprobBackward{.logits = logits,
                                                 .target = at.targets + r,
@@ -511,13 +533,13 @@ void Transformer::Impl::ForwardAgain(const PackedPass& pass, size_t first) {
 void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
-  const int64_t v = m.shape.vocab, h = m.H(), chunk = m.ChunkRows(rows);
+  const int64_t v = m.shape.vocab, h = m.H(), chunk = PassMemory::LogitRows(rows, v);
   PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no logits");
   PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
   m.dropout.reset();
   if (rows == 0) return;
-  m.CheckBatch(weights, batch);
+  m.CheckWith(weights, batch);
   m.Trunk(weights, batch, false);
   m.scratch.Begin();
   const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);

@@ -66,7 +66,8 @@ class Transformer {
   // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is
   // false): log-prob of targets[r] after the tokens up to rows[r], and the entropy of that
   // distribution. With `keep`, what Backward needs is kept until the next Forward. [tokens, V]
-  // logits are never materialised: the head runs in chunks of rows.
+  // logits are never materialised: the head runs in chunks of rows, or on the CPU in one kernel
+  // that leaves no logits at all (kernels/head).
   void Forward(const Weights& weights, const PackedBatch& batch, const ScoreOptions& options,
                bool keep, std::span<float> logprob, std::span<float> entropy);
 

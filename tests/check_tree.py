@@ -79,6 +79,7 @@ NO_CUDA = {
     "weigh_groups": "policy.tasks is refused on a GPU, by configs/config.cc and Weights::AddAdapter",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
     "latent_heads": "latent attention is computed on the CPU only",
+    "head_logprob": "on CUDA the head runs in chunks of rows, in policy_model/transformer.cc",
 }
 # Source files whose test goes by another name, and which. Both have to exist.
 TESTED_BY = {

@@ -26,7 +26,14 @@ std::vector<BFloat16> Laid(const std::vector<float>& x, int64_t count, int64_t t
 
 struct Case {
   int64_t m, n, k;
+  Bf16Words words = OwnBf16Words();
 };
+
+// The ways to multiply that this processor has.
+std::vector<Bf16Words> Ways() {
+  if (OwnBf16Words() != Bf16Words::kPairs) return {Bf16Words::kFloats};
+  return {Bf16Words::kFloats, Bf16Words::kPairs};
+}
 
 std::vector<float> Product(const std::vector<float>& a, Layout a_layout,
                            const std::vector<float>& b, Layout b_layout, const Case& c, DType dtype,
@@ -42,7 +49,8 @@ std::vector<float> Product(const std::vector<float>& a, Layout a_layout,
                     .k = c.k,
                     .accumulate = add != nullptr,
                     .y_dtype = dtype,
-                    .y = y.data()});
+                    .y = y.data(),
+                    .words = c.words});
   return y.Host();
 }
 
@@ -75,10 +83,13 @@ TEST(Bf16GemmTest, IsTheProductInEveryLayout) {
     for (const Layout la : {Layout::kTermsInner, Layout::kTermsOuter}) {
       for (const Layout lb : {Layout::kTermsInner, Layout::kTermsOuter}) {
         for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-          ExpectClose(Product(a, la, b, lb, c, dtype), expected, OutputRounding(dtype), absolute,
-                      what);
-          ExpectClose(Product(a, la, b, lb, c, dtype, &before), added, OutputRounding(dtype),
-                      absolute, what + " added");
+          for (const Bf16Words words : Ways()) {
+            const Case way{c.m, c.n, c.k, words};
+            ExpectClose(Product(a, la, b, lb, way, dtype), expected, OutputRounding(dtype),
+                        absolute, what);
+            ExpectClose(Product(a, la, b, lb, way, dtype, &before), added, OutputRounding(dtype),
+                        absolute, what + " added");
+          }
         }
       }
     }
@@ -90,14 +101,16 @@ TEST(Bf16GemmTest, ARowDoesNotKnowItsBatchNorTheThreads) {
     constexpr int64_t kN = 93, kMost = 150;
     const auto x = Normal(static_cast<size_t>(kMost * k), 1, DType::kBFloat16),
                w = Normal(static_cast<size_t>(kN * k), 2, DType::kBFloat16);
-    const auto expected =
-        Product(x, Layout::kTermsInner, w, Layout::kTermsInner, {kMost, kN, k}, DType::kFloat32);
-    for (const int64_t m : {1, 5, 9, 32, 63, 64, 65, 150}) {
-      WithThreads([&](int) {
-        ExpectSameBits(Product({x.begin(), x.begin() + m * k}, Layout::kTermsInner, w,
-                               Layout::kTermsInner, {m, kN, k}, DType::kFloat32),
-                       {expected.begin(), expected.begin() + m * kN}, std::to_string(m));
-      });
+    for (const Bf16Words words : Ways()) {
+      const auto expected = Product(x, Layout::kTermsInner, w, Layout::kTermsInner,
+                                    {kMost, kN, k, words}, DType::kFloat32);
+      for (const int64_t m : {1, 5, 9, 32, 63, 64, 65, 150}) {
+        WithThreads([&](int) {
+          ExpectSameBits(Product({x.begin(), x.begin() + m * k}, Layout::kTermsInner, w,
+                                 Layout::kTermsInner, {m, kN, k, words}, DType::kFloat32),
+                         {expected.begin(), expected.begin() + m * kN}, std::to_string(m));
+        });
+      }
     }
   }
 }
