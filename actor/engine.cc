@@ -9,6 +9,7 @@
 #include "actor/kv_pages.h"
 #include "actor/page_pools.h"
 #include "actor/scheduler.h"
+#include "actor/state_rows.h"
 #include "actor/stop_rule.h"
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
@@ -38,24 +39,28 @@ EngineOptions Checked(EngineOptions o) {
   return o;
 }
 
+PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o) {
+  return {
+      .size = {.max_batch = o.max_batch,
+               .prefill_tokens = o.prefill_tokens,
+               .max_positions = static_cast<int32_t>(shape.max_positions)},
+      .longest = o.longest,
+      .page_tokens = o.page_tokens,
+      .budget_mb = o.kv_budget_mb,
+      .keep_all = o.keep_all_pages,
+      // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
+      .one_pool = o.keep_last || device.is_cuda()};
+}
+
 std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
                                          DType dtype, const EngineOptions& o) {
-  return DividePages(
-      shape, dtype,
-      {.size = {.max_batch = o.max_batch,
-                .prefill_tokens = o.prefill_tokens,
-                .max_positions = static_cast<int32_t>(shape.max_positions)},
-       .longest = o.longest,
-       .page_tokens = o.page_tokens,
-       .budget_mb = o.kv_budget_mb,
-       .keep_all = o.keep_all_pages,
-       // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
-       .one_pool = o.keep_last || device.is_cuda()});
+  return DividePages(shape, dtype, DemandOf(shape, device, o));
 }
 
 // The shape as a pool of pages sees it.
 policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool& pool) {
   shape.layers = pool.layers;
+  shape.hybrid.layers.clear();  // layers with states have no pages
   return shape;
 }
 
@@ -79,11 +84,14 @@ struct Engine::Impl {
                           ? nullptr
                           : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
                                                       o.page_tokens, pools[1].pages)),
+        states(StateBytes(shape), 2 * o.max_batch),
         scheduler({.max_batch = o.max_batch,
                    .prefill_tokens = o.prefill_tokens,
                    .max_positions = static_cast<int32_t>(shape.max_positions),
                    .window = pools[0].window,
-                   .sliding_window = pools[1].window},
+                   .sliding_window = pools[1].window,
+                   .at_once = SequencesAtOnce(shape, dtype, DemandOf(shape, stream.device(), o)),
+                   .states = StateBytes(shape) > 0},
                   &pages, sliding_pages.get()),
         stop(o.stop, o.max_batch),
         last_token(stream, slots()),
@@ -165,6 +173,7 @@ struct Engine::Impl {
   const std::array<PagePool, kPageKinds> pools;
   KvPages pages;
   const std::unique_ptr<KvPages> sliding_pages;  // nullptr: all layers' pages lie in one pool
+  StateRows states;  // of layers that have them, a row of the page tables each
   Scheduler scheduler;
   StopStrings stop;
   kernels::DecodeState state;
@@ -225,6 +234,7 @@ void Engine::Impl::StartSlots(const StepPlan& plan) {
   for (const StepPlan::Start& start : plan.starts) {
     const GenerateRequest& request = start.group->request;
     const size_t s = static_cast<size_t>(start.slot);
+    if (start.group->prefilled > 0) states.Copy(start.prompt_row, start.slot);
     last_token[s] = request.tokens.back();
     position[s] = static_cast<int32_t>(request.tokens.size()) - 1;
     generated[s] = 0;
@@ -299,7 +309,8 @@ int64_t Engine::Impl::HeldBytes() const {
   const auto bytes = [](const KvPages& p) {
     return p.view().bytes() / p.num_pages() * p.held_pages();
   };
-  return bytes(pages) + (sliding_pages ? bytes(*sliding_pages) : 0);
+  return bytes(pages) + (sliding_pages ? bytes(*sliding_pages) : 0) +
+         scheduler.held_rows() * states.row_bytes();
 }
 
 void Engine::Impl::Draw(const float* logits, int32_t rows) {
@@ -417,7 +428,8 @@ int64_t Engine::KvBytes(const policy_model::ModelShape& shape, Device device, DT
     if (pool.layers > 0)
       bytes += pool.pages * KvPages::PageBytes(OfLayers(shape, pool), dtype, options.page_tokens);
   }
-  return bytes;
+  const int64_t rows = 2 * SequencesAtOnce(shape, dtype, DemandOf(shape, device, options));
+  return bytes + rows * StateBytes(shape);
 }
 
 void Engine::Submit(GenerateRequest request) {
@@ -479,10 +491,11 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
   const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), page_table,
                                  e.scheduler.page_table_stride()};
   const kernels::SlidingPages sliding = e.Sliding();
+  const kernels::SequenceStates states = e.states.view();
   const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
   const float* logits = e.model.ForwardPaged(
       weights, {e.row_token.device(), static_cast<size_t>(rows)}, paged, e.pages.view(),
-      {e.logit_row.device(), plan.decode.size()}, e.sliding_pages ? &sliding : nullptr,
+      {e.logit_row.device(), plan.decode.size()}, e.sliding_pages ? &sliding : nullptr, &states,
       e.options.tasks > 0 ? std::span(e.row_task.host(), static_cast<size_t>(rows))
                           : std::span<const int32_t>());
   e.scheduler.Commit();

@@ -36,7 +36,7 @@ namespace plumb::actor {
 struct EngineOptions {
   int32_t max_batch = 256;        // samples decoded together
   int32_t page_tokens = 16;       // KV slots per page
-  int64_t kv_budget_mb = 2048;    // MiB of KV pages at most
+  int64_t kv_budget_mb = 2048;    // MiB of KV pages and states at most
   int32_t prefill_tokens = 2048;  // prompt tokens per step at most
   int32_t max_new_tokens = 64;    // of a sample, and the default limit of a request
   kernels::SamplingOptions sampling;
@@ -67,7 +67,7 @@ struct EngineCounters {
   uint64_t nonfinite_samples = 0;  // aborted: logits without a finite maximum
   uint64_t refused_requests = 0;   // can never run: empty, or longer than the model or the pool
   double generate_seconds = 0;     // wall time inside Step
-  int64_t most_kv_bytes = 0;       // of pages held in a step
+  int64_t most_kv_bytes = 0;       // of pages and states held in a step
   // Mean share of the slots that were in use in decode steps.
   double Occupancy(int32_t max_batch) const {
     return decode_steps == 0 ? 0
@@ -90,8 +90,8 @@ class Engine {
   Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
          const EngineOptions& options, const Tokenizer* tokenizer = nullptr);
   ~Engine();
-  // Of keys and values that such an engine takes on a GPU; on the CPU it is what it touches at
-  // most.
+  // Of keys and values, and of states, that such an engine takes on a GPU; on the CPU it is what it
+  // touches at most.
   static int64_t KvBytes(const policy_model::ModelShape& shape, Device device, DType dtype,
                          const EngineOptions& options);
 

@@ -14,7 +14,7 @@ namespace plumb::actor {
 
 int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype,
                            int32_t page_tokens) {
-  return shape.layers * shape.cache_width() * int64_t{page_tokens} *
+  return shape.paged_layers() * shape.cache_width() * int64_t{page_tokens} *
          static_cast<int64_t>(ElementSize(dtype));
 }
 
@@ -26,7 +26,7 @@ KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DT
                     " pages of " + std::to_string(page_tokens) + " tokens");
   }
   view_.dtype = dtype;
-  view_.layers = static_cast<int32_t>(shape.layers);
+  view_.layers = static_cast<int32_t>(shape.paged_layers());
   view_.num_pages = num_pages;
   view_.page_tokens = page_tokens;
   view_.kv_heads = static_cast<int32_t>(shape.cache_heads());

@@ -25,7 +25,8 @@ namespace plumb::actor {
 
 class KvPages {
  public:
-  // `num_pages` pages of `page_tokens` KV slots for every layer of `shape`.
+  // `num_pages` pages of `page_tokens` KV slots for every layer of `shape` that has keys and
+  // values.
   KvPages(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
           int32_t page_tokens, int32_t num_pages);
   ~KvPages();

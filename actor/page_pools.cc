@@ -5,6 +5,7 @@
 
 #include "actor/kv_pages.h"
 #include "common/base/error.h"
+#include "common/base/size_text.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::actor {
@@ -20,20 +21,59 @@ Pools KindsOf(const policy_model::ModelShape& shape, const PageDemand& demand) {
   Pools pools;
   int64_t widest = 0;
   for (const policy_model::LayerSpec& layer : policy_model::PlanOf(shape).layers) {
+    if (!layer.KeepsPages()) continue;
     ++pools[layer.GivesPagesBack() ? 1 : 0].layers;
     if (layer.GivesPagesBack()) widest = std::max(widest, layer.window);
   }
   const auto window = static_cast<int32_t>(std::min(widest, shape.max_positions));
   const bool every = pools[0].layers == 0, none = pools[1].layers == 0;
   if (every || none || demand.one_pool || demand.keep_all) {
-    return {PagePool{.layers = shape.layers, .window = every && !demand.keep_all ? window : 0},
-            PagePool{}};
+    return {
+        PagePool{.layers = shape.paged_layers(), .window = every && !demand.keep_all ? window : 0},
+        PagePool{}};
   }
   pools[1].window = window;
   return pools;
 }
 
+// Bytes of a page of one layer.
+int64_t OfLayer(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens) {
+  return KvPages::PageBytes(shape, dtype, page_tokens) / shape.paged_layers();
+}
+
 }  // namespace
+
+int64_t StateBytes(const policy_model::ModelShape& shape) {
+  return 4 * policy_model::PlanOf(shape).state();
+}
+
+int32_t SequencesAtOnce(const policy_model::ModelShape& shape, DType dtype,
+                        const PageDemand& demand) {
+  const int64_t state = StateBytes(shape), budget = demand.budget_mb << 20;
+  if (state == 0) return demand.size.max_batch;
+  const Pools pools = KindsOf(shape, demand);
+  const int64_t of_layer = OfLayer(shape, dtype, demand.page_tokens);
+  int64_t sample = 0, prompt = 0, page = 0;  // bytes
+  for (const PagePool& pool : pools) {
+    if (pool.layers == 0) continue;
+    PageTableSize size = demand.size;
+    size.window = pool.window;
+    if (demand.longest > 0) size.max_positions = std::min(size.max_positions, demand.longest);
+    page += of_layer * pool.layers;
+    sample += of_layer * pool.layers * PageTable::PagesOfSample(size, demand.page_tokens);
+    prompt += of_layer * pool.layers * PageTable::PagesOfPrompt(size, demand.page_tokens);
+  }
+  if (2 * state + page > budget) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "kv_budget_mb = " + std::to_string(demand.budget_mb) +
+                    " does not hold the states of one answer and one prompt (" + LimitText(state) +
+                    " each) and a page of " + std::to_string(demand.page_tokens) +
+                    " tokens; raise it",
+                "rollout.kv_budget_mb");
+  }
+  const int64_t fit = (budget - prompt) / (sample + 2 * state);
+  return static_cast<int32_t>(std::clamp<int64_t>(fit, 1, demand.size.max_batch));
+}
 
 Pools DividePages(const policy_model::ModelShape& shape, DType dtype, const PageDemand& demand) {
   Pools pools = KindsOf(shape, demand);
@@ -44,8 +84,9 @@ Pools DividePages(const policy_model::ModelShape& shape, DType dtype, const Page
     int64_t prompt = 0;  // and of a prompt in work
   };
   std::array<Part, kPageKinds> parts;
-  const int64_t budget = demand.budget_mb << 20, page_tokens = demand.page_tokens;
-  const int64_t of_layer = KvPages::PageBytes(shape, dtype, demand.page_tokens) / shape.layers;
+  const int64_t states = 2 * SequencesAtOnce(shape, dtype, demand) * StateBytes(shape);
+  const int64_t budget = (demand.budget_mb << 20) - states, page_tokens = demand.page_tokens;
+  const int64_t of_layer = OfLayer(shape, dtype, demand.page_tokens);
   int64_t useful_bytes = 0, sample_bytes = 0, prompt_bytes = 0;
   for (size_t k = 0; k < kPageKinds; ++k) {
     if (pools[k].layers == 0) continue;

@@ -4,9 +4,12 @@
 // A sequence of n tokens holds ceil(n / page_tokens) pages of the layers that see everything, and
 // of sliding ones no more than a ring for its window, however long it is. So the pools are of sizes
 // at which as many of the longest sequences as the budget allows find room in both: neither runs
-// dry before the other. Where the budget buys more than could ever be in use, less is taken. Thread
-// safety: pure functions. Errors: kInvalidArgument where the budget does not hold one page of each
-// pool.
+// dry before the other. Where the budget buys more than could ever be in use, less is taken.
+// Layers that keep a state in the place of keys and values (ModelPlan::state) take their part of
+// the budget first: so many answers, and as many prompts in work, are computed at once as find room
+// with all that they hold, or one of each where the budget is smaller than that.
+// Thread safety: pure functions. Errors: kInvalidArgument where the budget does not hold one page
+// of each pool, or the states of one answer and one prompt besides.
 #pragma once
 
 #include <array>
@@ -33,6 +36,12 @@ struct PageDemand {
   bool keep_all = false;  // also what lies behind every window: one pool
   bool one_pool = false;  // pages are given back only where every layer slides
 };
+
+// Answers at a time, and prompts in work, for whose states the budget has room; size.max_batch
+// where the model has none. StateBytes: of one of them.
+int32_t SequencesAtOnce(const policy_model::ModelShape& shape, DType dtype,
+                        const PageDemand& demand);
+int64_t StateBytes(const policy_model::ModelShape& shape);
 
 std::array<PagePool, kPageKinds> DividePages(const policy_model::ModelShape& shape, DType dtype,
                                              const PageDemand& demand);

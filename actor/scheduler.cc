@@ -19,7 +19,8 @@ int64_t Scheduler::MostPages(const SchedulerOptions& o, int32_t page_tokens) {
 }
 
 Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* sliding)
-    : options_(options) {
+    : options_(options), at_once_(options.at_once > 0 ? options.at_once : options.max_batch) {
+  PLUMB_CHECK(at_once_ <= options.max_batch, "more at once than there are slots");
   tables_.emplace_back(0, SizeOf(options, options.window), pages);
   if (sliding != nullptr) {
     PLUMB_CHECK(options.sliding_window > 0 && sliding->page_tokens() == pages->page_tokens());
@@ -27,7 +28,7 @@ Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* s
   }
   const auto slots = static_cast<size_t>(options.max_batch);
   slots_.resize(slots);
-  for (int32_t s = options.max_batch - 1; s >= 0; --s) {
+  for (int32_t s = at_once_ - 1; s >= 0; --s) {
     free_slots_.push_back(s);
     free_prompt_rows_.push_back(options.max_batch + s);
   }
@@ -89,7 +90,7 @@ void Scheduler::StartOne(Group* g, int64_t step) {
   for (size_t k = 0; k < tables_.size(); ++k)
     tables_[k].Start(g, slot, &plan_.copies[k].from, &plan_.copies[k].to);
   slots_[static_cast<size_t>(slot)] = Slot{g, g->started};
-  plan_.starts.push_back({slot, g, g->started});
+  plan_.starts.push_back({slot, g, g->started, g->prompt_row});
   plan_.decode.push_back(slot);
   ++g->started;
   --unstarted_;
@@ -116,7 +117,7 @@ bool Scheduler::StartSamples(int64_t step) {
 }
 
 void Scheduler::Admit() {
-  while (!queue_.empty() && waiting_samples_ < options_.max_batch && !free_prompt_rows_.empty()) {
+  while (!queue_.empty() && waiting_samples_ < at_once_ && !free_prompt_rows_.empty()) {
     Group* g = queue_.front();
     if (!std::all_of(tables_.begin(), tables_.end(),
                      [&](const PageTable& table) { return table.CanAdmit(*g, waiting_); }))
@@ -132,6 +133,7 @@ void Scheduler::Admit() {
 
 void Scheduler::KeepPrefix(int32_t slot, std::span<const int32_t> tokens) {
   PLUMB_CHECK(options_.max_batch == 1 && prefix_tokens_.empty(), "one prefix at a time");
+  if (options_.states) return;  // they have gone on to the answer's end
   for (const PageTable& table : tables_) {
     if (table.slides()) return;  // the first pages have made room for later ones
   }

@@ -44,6 +44,9 @@ struct SchedulerOptions {
   int32_t max_positions = 1;   // longest sequence of the model
   int32_t window = 0;          // positions that any layer sees, the own included; 0: all
   int32_t sliding_window = 0;  // the same of the layers whose pages lie in a pool of their own
+  // samples at a time, and prompts in work, at most; 0: max_batch
+  int32_t at_once = 0;
+  bool states = false;  // layers have states: a prefix of tokens cannot be kept
 };
 
 // What the next step does, in this order. All arrays are reused from step to step.
@@ -51,7 +54,8 @@ struct StepPlan {
   struct Start {
     int32_t slot = 0;
     Group* group = nullptr;
-    int32_t index = 0;  // of the sample within the group
+    int32_t index = 0;       // of the sample within the group
+    int32_t prompt_row = 0;  // where the prompt was prefilled: what it left there goes to the slot
   };
   struct Prefill {
     Group* group = nullptr;
@@ -93,7 +97,7 @@ class Scheduler {
   void Finish(int32_t slot, int64_t step);
   // Keeps the whole pages of `tokens`, whose keys and values the sample in `slot` has written, for
   // the next group in the queue, in place of what was kept before; nothing where layers slide whose
-  // first pages are gone. REQUIRES: max_batch = 1.
+  // first pages are gone, or have states. REQUIRES: max_batch = 1.
   void KeepPrefix(int32_t slot, std::span<const int32_t> tokens);
   void ForgetPrefix(int64_t step);
   // Prompt tokens of all groups so far that were taken from what was kept.
@@ -113,6 +117,10 @@ class Scheduler {
   size_t kinds() const { return tables_.size(); }
   int32_t page_table_rows() const { return 2 * options_.max_batch; }
   int32_t running() const { return static_cast<int32_t>(plan_.decode.size()); }
+  // Rows of the page table that samples and prompts in work hold.
+  int32_t held_rows() const {
+    return 2 * at_once_ - static_cast<int32_t>(free_slots_.size() + free_prompt_rows_.size());
+  }
   // Samples submitted that have no slot yet.
   int64_t unstarted() const { return unstarted_; }
   bool idle() const { return groups_.empty(); }
@@ -130,6 +138,7 @@ class Scheduler {
   void HandPrefixOn(int64_t step);
 
   const SchedulerOptions options_;
+  const int32_t at_once_;
   std::vector<PageTable> tables_;    // one a kind of layers
   std::vector<Slot> slots_;          // [max_batch]
   std::vector<int32_t> free_slots_;  // stack

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "policy_model/families/family.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/weights.h"
 
@@ -24,10 +25,15 @@ int64_t OfAttention(const ModelShape& s) {
 int64_t ParametersInProducts(const ModelShape& s) {
   const int64_t attention = OfAttention(s);
   const ExpertsShape& e = s.experts;
+  const ModelPlan plan = PlanOf(s);
   int64_t widths = 0, sum = s.hidden * (s.scalar_head ? 1 : s.vocab);
   for (int64_t i = 0; i < e.count; ++i) widths += e.width(i);
   for (int64_t l = 0; l < s.layers; ++l) {
-    sum += attention;
+    const LayerSpec& spec = plan.layers[static_cast<size_t>(l)];
+    const DeltaSpec& delta = spec.delta;
+    if (spec.conv.there()) sum += 4 * s.hidden * spec.conv.channels;
+    else if (delta.there()) sum += s.hidden * (delta.in_width() + delta.value_width());
+    else sum += attention + (s.attention_gate ? s.hidden * s.heads * s.head_dim : 0);
     if (!e.of(l)) {
       sum += 3 * s.hidden * s.ffn;
       continue;

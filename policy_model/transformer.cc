@@ -560,6 +560,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                        const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                                        std::span<const int32_t> logit_rows,
                                        const kernels::SlidingPages* sliding,
+                                       const kernels::SequenceStates* states,
                                        std::span<const int32_t> tasks) {
   Impl& m = *impl_;
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
@@ -572,7 +573,8 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                        rows,
                        kv,
                        a,
-                       sliding};
+                       sliding,
+                       states};
   StepMemory p;
   p.Plan(m.branches, pass, outputs);
   a.Commit();

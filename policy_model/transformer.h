@@ -21,6 +21,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/routing.h"
 #include "policy_model/memory/weights.h"
@@ -105,15 +106,17 @@ class Transformer {
   // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows
   // listed in `logit_rows` (ascending indices into the rows) in device memory
   // float[logit_rows.size(), V], valid until the next call. `sliding`: the pages of the layers that
-  // give them back, where they lie apart; kv holds those of the others then. `tasks`: of each row,
-  // where the policy has tasks (common/record/task_tokens.h). Everything it reads
-  // lies in the device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory
-  // once it has run at these sizes, so that a step can be captured in a graph after a first one by
-  // the same thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
+  // give them back, where they lie apart; kv holds those of the others then. `states`: of a model
+  // with layers that have them, ModelPlan::state() floats for each row of the page table. `tasks`:
+  // of each row, where the policy has tasks (common/record/task_tokens.h). Everything it reads lies
+  // in the device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory once
+  // it has run at these sizes, so that a step can be captured in a graph after a first one by the
+  // same thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
   const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                             const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                             std::span<const int32_t> logit_rows,
                             const kernels::SlidingPages* sliding = nullptr,
+                            const kernels::SequenceStates* states = nullptr,
                             std::span<const int32_t> tasks = {});
 
   // Bytes of arenas held now.

@@ -9,14 +9,15 @@ namespace plumb::policy_model {
 
 extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kQwen3Moe, kGemma3, kSmolLm3,
     kOlmo3, kPhi3, kGlm4, kGranite, kPlumb;
-extern const Family kDeepseekV2, kDeepseekV3, kGlm4Moe, kGlm4MoeLite;
+extern const Family kDeepseekV2, kDeepseekV3, kGlm4Moe, kGlm4MoeLite;  // experts/
+extern const Family kQwen3Next, kQwen35, kQwen35Moe, kLfm2;            // hybrid/
 
 namespace {
 
 const Family* const kFamilies[] = {
-    &kLlama,  &kMistral,    &kMinistral3, &kQwen2,   &kQwen3,      &kQwen3Moe,
-    &kGemma3, &kSmolLm3,    &kOlmo3,      &kPhi3,    &kGlm4,       &kGranite,
-    &kPlumb,  &kDeepseekV2, &kDeepseekV3, &kGlm4Moe, &kGlm4MoeLite};
+    &kLlama,   &kMistral,     &kMinistral3, &kQwen2,  &kQwen3,     &kQwen3Moe,   &kGemma3,
+    &kSmolLm3, &kOlmo3,       &kPhi3,       &kGlm4,   &kGranite,   &kDeepseekV2, &kDeepseekV3,
+    &kGlm4Moe, &kGlm4MoeLite, &kQwen3Next,  &kQwen35, &kQwen35Moe, &kLfm2,       &kPlumb};
 
 }  // namespace
 
@@ -63,6 +64,7 @@ ModelPlan CommonPlan(const ModelShape& s) {
     layer.rotary = !s.rotates(l) ? -1 : s.slides(l) && s.local_rope_theta > 0 ? 1 : 0;
     layer.qkv_bias = s.attention_bias;
     layer.o_bias = s.output_bias;
+    layer.attention_gate = s.attention_gate;
     layer.ffn = s.ffn;
     layer.ffn_bias = s.mlp_bias;
     plan.layers.push_back(layer);

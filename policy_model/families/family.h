@@ -28,6 +28,14 @@ struct LayerNames {
   const char* qkv = nullptr;
   // gate and up in one matrix, in that order; nullptr: two
   const char* gate_up = nullptr;
+  const char* q_norm = "self_attn.q_norm";
+  const char* k_norm = "self_attn.k_norm";
+  const char* o = "self_attn.o_proj";
+  // Of a dense feed-forward part.
+  const char* gate = "mlp.gate_proj";
+  const char* up = "mlp.up_proj";
+  const char* down = "mlp.down_proj";
+  const char* final_norm = "model.norm";  // whole, in front of the head
   // Of a mixture of experts. The experts' own are "<experts>.E.gate_proj" and so on, or
   // "<experts>.gate_up_proj" and "<experts>.down_proj" for all together.
   const char* router = "mlp.gate";

@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "policy_model/families/hybrid/state_layers.h"
+
 namespace plumb::policy_model {
 
 enum class QkNorm : uint8_t {
@@ -66,6 +68,14 @@ struct LayerSpec {
   int rotary = 0;  // index into ModelPlan::rotary; -1: no positions
   bool qkv_bias = false, o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
+  bool attention_gate = false;  // what is mixed is multiplied by sigmoid of a second half of q
+  // In the place of attention, where it is there: no keys and values, but a state.
+  DeltaSpec delta;
+  ConvSpec conv;
+  bool KeepsPages() const { return !delta.there() && !conv.there(); }
+  int64_t state() const {  // floats
+    return delta.there() ? delta.state() : conv.there() ? conv.state() : 0;
+  }
   // Feed-forward: down(act(gate x) * up x).
   int64_t ffn = 0;
   FfnActivation activation = FfnActivation::kSilu;
@@ -91,6 +101,13 @@ struct ModelPlan {
   double embedding_scale = 1;          // of the rows of the embedding
   bool round_embedding_scale = false;  // to the weights' type before use
   double logit_divisor = 1;
+
+  // Floats of one sequence's states, all layers together.
+  int64_t state() const {
+    int64_t sum = 0;
+    for (const LayerSpec& layer : layers) sum += layer.state();
+    return sum;
+  }
 };
 
 }  // namespace plumb::policy_model

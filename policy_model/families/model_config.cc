@@ -286,6 +286,25 @@ void ValidateLatent(const ModelShape& s, const std::string& where) {
     fail("all of the rotated part turns in one way, by partial_rotary_factor 1");
 }
 
+void ValidateHybrid(const ModelShape& s, const std::string& where) {
+  constexpr int64_t kMostTaps = 16, kMostHeads = 4096, kMostDim = 1024;
+  const HybridShape& h = s.hybrid;
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::kInvalidArgument, what, where);
+  };
+  if (h.count() >= s.layers) fail("a model without a layer of attention is not computed");
+  if (h.taps < 1 || h.taps > kMostTaps)
+    fail("a short convolution of " + std::to_string(h.taps) + " taps: 1 to " +
+         std::to_string(kMostTaps) + " are computed");
+  if (h.v_heads == 0) return;
+  if (h.k_heads < 1 || h.v_heads < 1 || h.v_heads > kMostHeads || h.v_heads % h.k_heads != 0)
+    fail("linear attention with " + std::to_string(h.k_heads) + " heads of keys and " +
+         std::to_string(h.v_heads) + " of values: the first has to divide the second");
+  if (h.k_dim < 1 || h.k_dim > kMostDim || h.v_dim < 1 || h.v_dim > kMostDim)
+    fail("heads of linear attention of size " + std::to_string(h.k_dim) + " and " +
+         std::to_string(h.v_dim) + ": 1 to " + std::to_string(kMostDim) + " are computed");
+}
+
 }  // namespace
 
 int32_t ModelShape::ScoredPosition(std::span<const int32_t> tokens) const {
@@ -351,7 +370,9 @@ void Validate(const ModelShape& s, const std::string& where) {
          " is out of range or without a window");
   if (s.experts.count != 0) ValidateExperts(s, where);
   if (s.latent != LatentShape{}) ValidateLatent(s, where);
-  for (const auto* list : {&s.sliding, &s.rotated, &s.layer_norms, &s.experts.dense}) {
+  if (s.hybrid.count() != 0) ValidateHybrid(s, where);
+  for (const auto* list :
+       {&s.sliding, &s.rotated, &s.layer_norms, &s.experts.dense, &s.hybrid.layers}) {
     if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers)
       fail("a list of layers has another length than the model");
   }
@@ -425,7 +446,13 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
       keys.Mentions("num_key_value_heads") || family->kv_heads == 0 ? s.heads : family->kv_heads);
   if (s.heads <= 0) keys.Fail("num_attention_heads is not positive");
   s.head_dim = keys.Int("head_dim", family->head_dim > 0 ? family->head_dim : s.hidden / s.heads);
-  s.ffn = keys.Int("intermediate_size");
+  // Some files have another name for it; where all layers have experts, some say nothing of dense
+  // ones.
+  const char* ffn = "intermediate_size";
+  for (const char* other : {"block_ff_dim", "moe_intermediate_size"}) {
+    if (!keys.Has(ffn) && keys.Has(other)) ffn = other;
+  }
+  s.ffn = keys.Int(ffn);
   s.vocab = keys.Int("vocab_size");
   s.max_positions = keys.Int("max_position_embeddings", family->max_positions);
   if (s.rope.kind == RopeKind::kLongRope) {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "policy_model/families/hybrid/state_layers.h"
+
 namespace plumb::policy_model {
 
 // Do not change the values of existing entries.
@@ -127,7 +129,9 @@ struct ModelShape {
   bool final_layer_norm = false;  // plumb: so is the one in front of the head
   std::vector<uint8_t> rotated;   // [L] 0: the layer has no positions; empty: all have
   ExpertsShape experts;
-  LatentShape latent;  // where it is there, kv_heads is heads and head_dim latent.head()
+  LatentShape latent;           // where it is there, kv_heads is heads and head_dim latent.head()
+  HybridShape hybrid;           // layers with states in the place of attention
+  bool attention_gate = false;  // LayerSpec::attention_gate of all others
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;
@@ -145,6 +149,8 @@ struct ModelShape {
   int64_t cache_dim() const { return latent.there() ? latent.cached() : head_dim; }
   // Numbers that a layer keeps of a token.
   int64_t cache_width() const { return (latent.there() ? 1 : 2) * cache_heads() * cache_dim(); }
+  // Layers that have keys and values.
+  int64_t paged_layers() const { return layers - hybrid.count(); }
   // Dimensions of a head that rotate; even.
   int64_t rotated_dims() const {
     if (latent.there()) return latent.rope;

@@ -63,10 +63,11 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
   const int64_t h = shape.hidden;
   // The backward meets the head first, then the layers from the last to the first, then the
   // embedding.
-  final_norm_ = Add("final_norm", {h}, false, norm, {{"model.norm.weight", h, SplitAxis::kNone}});
+  final_norm_ = Add("final_norm", {h}, false, norm,
+                    {{std::string(names_.final_norm) + ".weight", h, SplitAxis::kNone}});
   if (plan_.final_norm == NormKind::kLayer) {
     final_norm_bias_ = Add("final_norm_bias", {h}, false, TensorInit::kZeros,
-                           {{"model.norm.bias", h, SplitAxis::kNone}});
+                           {{std::string(names_.final_norm) + ".bias", h, SplitAxis::kNone}});
   }
   if (shape.scalar_head) {
     score_ =
@@ -90,8 +91,7 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
 void TensorTable::AddLayer(int64_t l) {
   const LayerSpec& spec = plan_.layers[static_cast<size_t>(l)];
   LayerSlices& s = layers_[static_cast<size_t>(l)];
-  const int64_t h = shape_.hidden, q = shape_.heads * shape_.head_dim, kv = shape_.kv_width(),
-                d = shape_.head_dim;
+  const int64_t h = shape_.hidden;
   const std::string ours = "layers." + std::to_string(l) + ".",
                     file = "model.layers." + std::to_string(l) + ".";
   const TensorInit ones = plan_.norm_offset == 0 ? TensorInit::kOnes : TensorInit::kZeros;
@@ -113,35 +113,51 @@ void TensorTable::AddLayer(int64_t l) {
   if (spec.norm_before) s.ffn_norm = norm("post_norm", names_.ffn_norm, h);
   if (biased) s.ffn_norm_bias = norm_bias("post_norm_bias", names_.ffn_norm);
   if (spec.norm_behind) s.attention_behind = norm("attention_behind", names_.attention_behind, h);
-  if (spec.o_bias) {
-    s.o_bias = Add(ours + "o_bias", {h}, false, TensorInit::kZeros,
-                   {{file + "self_attn.o_proj.bias", h, SplitAxis::kNone}});
-  }
-  if (spec.latent) {
-    AddLatent(l);
-  } else {
-    s.o = Add(ours + "o", {h, q}, true, TensorInit::kResidual,
-              {{file + "self_attn.o_proj.weight", h, SplitAxis::kColumns}});
-    s.qkv = Add(ours + "qkv", {q + 2 * kv, h}, true, TensorInit::kNormal,
-                {{file + "self_attn.q_proj.weight", q, SplitAxis::kRows},
-                 {file + "self_attn.k_proj.weight", kv, SplitAxis::kRows},
-                 {file + "self_attn.v_proj.weight", kv, SplitAxis::kRows}},
-                named(names_.qkv, ".weight"));
-    if (spec.qkv_bias) {
-      s.qkv_bias = Add(ours + "qkv_bias", {q + 2 * kv}, false, TensorInit::kZeros,
-                       {{file + "self_attn.q_proj.bias", q, SplitAxis::kRows},
-                        {file + "self_attn.k_proj.bias", kv, SplitAxis::kRows},
-                        {file + "self_attn.v_proj.bias", kv, SplitAxis::kRows}},
-                       named(names_.qkv, ".bias"));
-    }
-    if (spec.qk_norm != QkNorm::kNone) {
-      const bool whole = spec.qk_norm == QkNorm::kFullWidth;
-      s.q_norm = norm("q_norm", "self_attn.q_norm", whole ? q : d);
-      s.k_norm = norm("k_norm", "self_attn.k_norm", whole ? kv : d);
-    }
-  }
+  if (spec.delta.there()) AddDelta(l);
+  else if (spec.conv.there()) AddConv(l);
+  else AddAttention(l);
   if (spec.norm_before) s.attention_norm = norm("input_norm", names_.attention_norm, h);
   if (biased) s.attention_norm_bias = norm_bias("input_norm_bias", names_.attention_norm);
+}
+
+void TensorTable::AddAttention(int64_t l) {
+  const LayerSpec& spec = plan_.layers[static_cast<size_t>(l)];
+  LayerSlices& s = layers_[static_cast<size_t>(l)];
+  const int64_t h = shape_.hidden, d = shape_.head_dim, q = shape_.heads * d,
+                kv = shape_.kv_width(), queries = spec.attention_gate ? 2 * q : q;
+  const std::string ours = "layers." + std::to_string(l) + ".",
+                    file = "model.layers." + std::to_string(l) + ".";
+  const TensorInit ones = plan_.norm_offset == 0 ? TensorInit::kOnes : TensorInit::kZeros;
+  const auto named = [&](const char* name, const char* suffix) {
+    return name ? file + name + suffix : std::string();
+  };
+  const auto norm = [&](const char* name, const char* in_file, int64_t n) {
+    return Add(ours + name, {n}, false, ones, {{named(in_file, ".weight"), n, SplitAxis::kNone}});
+  };
+  if (spec.o_bias) {
+    s.o_bias = Add(ours + "o_bias", {h}, false, TensorInit::kZeros,
+                   {{named(names_.o, ".bias"), h, SplitAxis::kNone}});
+  }
+  if (spec.latent) return AddLatent(l);
+  s.o = Add(ours + "o", {h, q}, true, TensorInit::kResidual,
+            {{named(names_.o, ".weight"), h, SplitAxis::kColumns}});
+  s.qkv = Add(ours + "qkv", {queries + 2 * kv, h}, true, TensorInit::kNormal,
+              {{file + "self_attn.q_proj.weight", queries, SplitAxis::kRows},
+               {file + "self_attn.k_proj.weight", kv, SplitAxis::kRows},
+               {file + "self_attn.v_proj.weight", kv, SplitAxis::kRows}},
+              named(names_.qkv, ".weight"));
+  if (spec.qkv_bias) {
+    s.qkv_bias = Add(ours + "qkv_bias", {queries + 2 * kv}, false, TensorInit::kZeros,
+                     {{file + "self_attn.q_proj.bias", queries, SplitAxis::kRows},
+                      {file + "self_attn.k_proj.bias", kv, SplitAxis::kRows},
+                      {file + "self_attn.v_proj.bias", kv, SplitAxis::kRows}},
+                     named(names_.qkv, ".bias"));
+  }
+  if (spec.qk_norm != QkNorm::kNone) {
+    const bool whole = spec.qk_norm == QkNorm::kFullWidth;
+    s.q_norm = norm("q_norm", names_.q_norm, whole ? q : d);
+    s.k_norm = norm("k_norm", names_.k_norm, whole ? kv : d);
+  }
 }
 
 void TensorTable::AddLatent(int64_t l) {
@@ -188,21 +204,21 @@ void TensorTable::AddDense(int64_t l) {
   };
   if (spec.ffn_bias) {
     s.down_bias = Add(ours + "down_bias", {h}, false, TensorInit::kZeros,
-                      {{file + "mlp.down_proj.bias", h, SplitAxis::kNone}});
+                      {{named(names_.down, ".bias"), h, SplitAxis::kNone}});
   }
   s.down = Add(ours + "down", {h, spec.ffn}, true, TensorInit::kResidual,
-               {{file + "mlp.down_proj.weight", h, SplitAxis::kColumns}});
+               {{named(names_.down, ".weight"), h, SplitAxis::kColumns}});
   // Other systems' adapters take its names for those of experts.
   if (shape_.experts.count > 0) MarkExpert(0);
   if (spec.ffn_bias) {
     s.gate_up_bias = Add(ours + "gate_up_bias", {2 * spec.ffn}, false, TensorInit::kZeros,
-                         {{file + "mlp.gate_proj.bias", spec.ffn, SplitAxis::kRows},
-                          {file + "mlp.up_proj.bias", spec.ffn, SplitAxis::kRows}},
+                         {{named(names_.gate, ".bias"), spec.ffn, SplitAxis::kRows},
+                          {named(names_.up, ".bias"), spec.ffn, SplitAxis::kRows}},
                          named(names_.gate_up, ".bias"));
   }
   s.gate_up = Add(ours + "gate_up", {2 * spec.ffn, h}, true, TensorInit::kNormal,
-                  {{file + "mlp.gate_proj.weight", spec.ffn, SplitAxis::kRows},
-                   {file + "mlp.up_proj.weight", spec.ffn, SplitAxis::kRows}},
+                  {{named(names_.gate, ".weight"), spec.ffn, SplitAxis::kRows},
+                   {named(names_.up, ".weight"), spec.ffn, SplitAxis::kRows}},
                   named(names_.gate_up, ".weight"));
   if (shape_.experts.count > 0) MarkExpert(0);
 }

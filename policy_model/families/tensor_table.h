@@ -66,6 +66,10 @@ struct LayerSlices {
   int64_t router = -1, router_bias = -1, experts_gate_up = -1;
   std::vector<int64_t> experts_down;  // [experts]
   int64_t shared_gate_up = -1, shared_down = -1, shared_gate = -1;
+  // Of a gated delta net: what comes of a token, the taps, decay rates and biases, norm, output.
+  int64_t delta_in = -1, delta_conv = -1, delta_a_log = -1, delta_bias = -1, delta_norm = -1,
+          delta_out = -1;
+  int64_t conv_in = -1, conv_taps = -1, conv_out = -1;  // of a gated short convolution
 };
 
 // The tensors of one parameter set and where they lie in its flat buffer.
@@ -115,6 +119,9 @@ class TensorTable : public TensorList {
   void AddLatent(int64_t layer);
   void AddDense(int64_t layer);
   void AddExperts(int64_t layer);
+  void AddAttention(int64_t layer);
+  void AddDelta(int64_t layer);  // hybrid/state_tensors.cc
+  void AddConv(int64_t layer);
 
   ModelShape shape_;
   ModelPlan plan_;

@@ -1,12 +1,37 @@
 #include "policy_model/layers/attention_stage.h"
 
 #include "kernels/attention_paged.h"
+#include "kernels/delta/sigmoid_gate.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
 
 namespace plumb::policy_model {
 
 using kernels::Call;
+using kernels::ColumnRun;
+
+namespace {
+
+// With a gate a head's columns of the product are its query and then its gate; keys and values come
+// behind all heads.
+std::vector<ColumnRun> ToQkv(const ModelShape& shape, const LayerSpec& spec) {
+  std::vector<ColumnRun> runs;
+  if (!spec.attention_gate) return runs;
+  for (int64_t h = 0; h < shape.heads; ++h)
+    runs.push_back({2 * h * shape.head_dim, h * shape.head_dim, shape.head_dim});
+  const int64_t q = shape.heads * shape.head_dim;
+  runs.push_back({2 * q, q, 2 * shape.kv_width()});
+  return runs;
+}
+
+std::vector<ColumnRun> ToGate(const ModelShape& shape, const LayerSpec& spec) {
+  std::vector<ColumnRun> runs;
+  for (int64_t h = 0; spec.attention_gate && h < shape.heads; ++h)
+    runs.push_back({(2 * h + 1) * shape.head_dim, h * shape.head_dim, shape.head_dim});
+  return runs;
+}
+
+}  // namespace
 
 AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
                                const LayerSlices& slices, float weight_offset, int32_t layer,
@@ -20,8 +45,21 @@ AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
       weight_offset_(weight_offset),
       layer_(layer),
       layer_of_kind_(layer_of_kind),
-      qkv_product_(slices.qkv, width(), shape.hidden),
+      to_qkv_(ToQkv(shape, spec)),
+      to_gate_(ToGate(shape, spec)),
+      qkv_product_(slices.qkv, product_width(), shape.hidden),
       o_product_(slices.o, shape.hidden, mixed_width()) {}
+
+void AttentionStage::Move(const Pass& pass, int64_t n, const void* from, int64_t from_width,
+                          const std::vector<ColumnRun>& runs, int64_t to_width, void* to) const {
+  Call(pass.launch, kernels::MoveColumns{.x = from,
+                                         .rows = n,
+                                         .x_width = from_width,
+                                         .y_width = to_width,
+                                         .runs = runs.data(),
+                                         .count = static_cast<int64_t>(runs.size()),
+                                         .y = to});
+}
 
 AttentionShape AttentionStage::Shape(const PackedPass& pass) const {
   AttentionShape shape = pass.attention;
@@ -84,6 +122,11 @@ void AttentionStage::PlanForward(const PackedPass& pass) {
   rstd_ = normed() ? pass.saved.Reserve(4 * n * NormShape(n).parts()) : 0;
   mixed_ = pass.saved.Reserve(pass.Bytes(n * mixed_width()));
   lse_ = pass.saved.Reserve(4 * AttentionLseElements(pass.launch, pass.attention));
+  if (spec_.attention_gate) {
+    gate_ = pass.saved.Reserve(pass.Bytes(n * mixed_width()));
+    product_ = pass.scratch.Reserve(pass.Bytes(n * product_width()));
+    gated_ = pass.scratch.Reserve(pass.Bytes(n * mixed_width()));
+  }
   qkv_product_.Plan(pass, n, pass.scratch);
   o_product_.Plan(pass, n, pass.scratch);
 }
@@ -92,10 +135,17 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
   const int64_t n = pass.tokens(), h = pass.hidden();
   void* qkv = pass.saved.At(qkv_);
   void* raw = pass.saved.At(raw_);
-  qkv_product_.Forward(pass, in, false, raw);
-  if (spec_.qkv_bias)
+  void* product = spec_.attention_gate ? pass.scratch.At(product_) : raw;
+  qkv_product_.Forward(pass, in, false, product);
+  if (spec_.qkv_bias) {
     Call(pass.launch,
-         kernels::AddBias{.x = raw, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
+         kernels::AddBias{
+             .x = product, .bias = pass.W(at_.qkv_bias), .rows = n, .width = product_width()});
+  }
+  if (spec_.attention_gate) {
+    Move(pass, n, product, product_width(), to_qkv_, width(), raw);
+    Move(pass, n, product, product_width(), to_gate_, mixed_width(), pass.saved.At(gate_));
+  }
   if (normed()) {
     Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n),
                                         .x = raw,
@@ -107,6 +157,13 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
   Turn(pass, qkv, false);
   void* mixed = pass.saved.At(mixed_);
   AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
+  if (spec_.attention_gate) {
+    void* gated = pass.scratch.At(gated_);
+    Call(pass.launch,
+         kernels::SigmoidGate{
+             .x = mixed, .gate = pass.saved.At(gate_), .n = n * mixed_width(), .y = gated});
+    mixed = gated;
+  }
   o_product_.Forward(pass, mixed, accumulate, out);
   if (spec_.o_bias)
     Call(pass.launch,
@@ -122,6 +179,11 @@ void AttentionStage::PlanBackward(const PackedPass& pass) {
       normed()
           ? pass.scratch.Reserve(4 * kernels::kHeadNormScratchRows * (norm.q_size + norm.k_size))
           : 0;
+  if (spec_.attention_gate) {
+    gated_again_ = pass.scratch.Reserve(pass.Bytes(n * mixed_width()));
+    dgate_ = pass.scratch.Reserve(pass.Bytes(n * mixed_width()));
+    dproduct_ = pass.scratch.Reserve(pass.Bytes(n * product_width()));
+  }
   const bool cpu = pass.launch.device().is_cpu();
   attention_scratch_ =
       pass.scratch.Reserve(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
@@ -135,7 +197,23 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
   const void* mixed = pass.saved.At(mixed_);
   void* dmixed = pass.scratch.At(dmixed_);
   void* dqkv = pass.scratch.At(dqkv_);
-  o_product_.Backward(pass, dout, mixed, false, dmixed);
+  const void* given = mixed;
+  if (spec_.attention_gate) {
+    void* gated = pass.scratch.At(gated_again_);
+    Call(pass.launch,
+         kernels::SigmoidGate{
+             .x = mixed, .gate = pass.saved.At(gate_), .n = n * mixed_width(), .y = gated});
+    given = gated;
+  }
+  o_product_.Backward(pass, dout, given, false, dmixed);
+  if (spec_.attention_gate) {
+    Call(pass.launch, kernels::SigmoidGateBackward{.dy = dmixed,
+                                                   .x = mixed,
+                                                   .gate = pass.saved.At(gate_),
+                                                   .n = n * mixed_width(),
+                                                   .dx = dmixed,
+                                                   .dgate = pass.scratch.At(dgate_)});
+  }
   if (spec_.o_bias && pass.G(at_.o_bias)) {
     Call(pass.launch,
          kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
@@ -154,16 +232,28 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
                                                 .dw_k = pass.G(at_.k_norm),
                                                 .scratch = pass.scratch.Floats(norm_scratch_)});
   }
-  if (spec_.qkv_bias && pass.G(at_.qkv_bias)) {
-    Call(pass.launch, kernels::BiasBackward{
-                          .dx = dqkv, .rows = n, .width = width(), .dbias = pass.G(at_.qkv_bias)});
+  void* dproduct = dqkv;
+  if (spec_.attention_gate) {
+    dproduct = pass.scratch.At(dproduct_);
+    Move(pass, n, dqkv, width(), kernels::Reversed(to_qkv_), product_width(), dproduct);
+    Move(pass, n, pass.scratch.At(dgate_), mixed_width(), kernels::Reversed(to_gate_),
+         product_width(), dproduct);
   }
-  qkv_product_.Backward(pass, dqkv, in, accumulate, din);
+  if (spec_.qkv_bias && pass.G(at_.qkv_bias)) {
+    Call(pass.launch,
+         kernels::BiasBackward{
+             .dx = dproduct, .rows = n, .width = product_width(), .dbias = pass.G(at_.qkv_bias)});
+  }
+  qkv_product_.Backward(pass, dproduct, in, accumulate, din);
 }
 
 void AttentionStage::PlanStep(const PagedPass& pass) {
   step_qkv_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * width()));
   step_mixed_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
+  if (spec_.attention_gate) {
+    step_product_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * product_width()));
+    step_gate_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
+  }
   qkv_product_.Plan(pass, pass.rows.rows, pass.scratch);
   o_product_.Plan(pass, pass.rows.rows, pass.scratch);
 }
@@ -172,10 +262,17 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
   const int64_t n = pass.rows.rows, h = pass.hidden();
   void* qkv = pass.scratch.At(step_qkv_);
   void* mixed = pass.scratch.At(step_mixed_);
-  qkv_product_.Step(pass, in, false, qkv);
-  if (spec_.qkv_bias)
+  void* product = spec_.attention_gate ? pass.scratch.At(step_product_) : qkv;
+  qkv_product_.Step(pass, in, false, product);
+  if (spec_.qkv_bias) {
     Call(pass.launch,
-         kernels::AddBias{.x = qkv, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
+         kernels::AddBias{
+             .x = product, .bias = pass.W(at_.qkv_bias), .rows = n, .width = product_width()});
+  }
+  if (spec_.attention_gate) {
+    Move(pass, n, product, product_width(), to_qkv_, width(), qkv);
+    Move(pass, n, product, product_width(), to_gate_, mixed_width(), pass.scratch.At(step_gate_));
+  }
   if (normed()) {
     Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n),
                                         .x = qkv,
@@ -210,6 +307,11 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
                                .window = static_cast<int32_t>(spec_.window),
                                .global_every = static_cast<int32_t>(spec_.global_every),
                                .out = mixed});
+  if (spec_.attention_gate) {
+    Call(pass.launch,
+         kernels::SigmoidGate{
+             .x = mixed, .gate = pass.scratch.At(step_gate_), .n = n * mixed_width(), .y = mixed});
+  }
   o_product_.Step(pass, mixed, accumulate, out);
   if (spec_.o_bias)
     Call(pass.launch,

@@ -5,6 +5,8 @@
 #include "policy_model/layers/attention_stage.h"
 #include "policy_model/layers/experts_stage.h"
 #include "policy_model/layers/ffn_stage.h"
+#include "policy_model/layers/hybrid/conv_stage.h"
+#include "policy_model/layers/hybrid/delta_stage.h"
 #include "policy_model/layers/latent_stage.h"
 #include "policy_model/layers/ops.h"
 
@@ -124,7 +126,8 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   };
   std::vector<Branch> branches;
   int32_t of_kind[2] = {0, 0};  // layers so far that keep pages, and that give them back
-  int64_t with_experts = 0;
+  int32_t with_pages = 0;
+  int64_t with_experts = 0, state = 0;  // states of the layers so far
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
@@ -139,14 +142,19 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
                       ") are computed on the CPU only: run.device = \"cpu\", or a model without");
     }
     const auto scale = static_cast<float>(spec.residual_scale);
-    const auto layer = static_cast<int32_t>(l);
-    const int32_t layer_of_kind = of_kind[spec.GivesPagesBack() ? 1 : 0]++;
-    std::unique_ptr<Stage> attention;
-    if (spec.latent)
-      attention = std::make_unique<LatentStage>(shape, spec, at, offset, layer, layer_of_kind);
-    else
-      attention = std::make_unique<AttentionStage>(shape, spec, at, offset, layer, layer_of_kind);
-    branches.emplace_back(norm(at.attention_norm, at.attention_norm_bias), std::move(attention),
+    std::unique_ptr<Stage> mixer;
+    if (spec.delta.there()) {
+      mixer = std::make_unique<DeltaStage>(shape, spec, at, state);
+    } else if (spec.conv.there()) {
+      mixer = std::make_unique<ConvStage>(shape, spec, at, state);
+    } else {
+      const int32_t layer = with_pages++, layer_of_kind = of_kind[spec.GivesPagesBack() ? 1 : 0]++;
+      if (spec.latent)
+        mixer = std::make_unique<LatentStage>(shape, spec, at, offset, layer, layer_of_kind);
+      else mixer = std::make_unique<AttentionStage>(shape, spec, at, offset, layer, layer_of_kind);
+    }
+    state += spec.state();
+    branches.emplace_back(norm(at.attention_norm, at.attention_norm_bias), std::move(mixer),
                           norm(at.attention_behind), scale);
     std::unique_ptr<Stage> ffn;
     if (spec.experts.there())

@@ -17,6 +17,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/attention.h"
 #include "policy_model/layers/rotary_table.h"
@@ -79,6 +80,7 @@ struct PagedPass : Pass {
   const kernels::PagedKv& kv;
   Arena& scratch;
   const kernels::SlidingPages* sliding = nullptr;
+  const kernels::SequenceStates* states = nullptr;  // where layers have them
 };
 
 class Stage {

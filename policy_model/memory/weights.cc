@@ -306,7 +306,14 @@ std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::str
 }
 
 void CheckDeviceOf(const ModelShape& shape, Device device) {
-  if (device.is_cpu() || (shape.experts.count == 0 && !shape.latent.there())) return;
+  if (device.is_cpu()) return;
+  if (shape.hybrid.count() > 0) {
+    throw Error(ErrorCode::kUnsupported,
+                "this model (" + shape.family + ") has a state of constant size in " +
+                    std::to_string(shape.hybrid.count()) + " of " + std::to_string(shape.layers) +
+                    " layers, which is computed on the CPU only; set run.device = \"cpu\"");
+  }
+  if (shape.experts.count == 0 && !shape.latent.there()) return;
   throw Error(
       ErrorCode::kUnsupported,
       "this model (" + shape.family + ", " +

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "actor/kv_pages.h"
+#include "actor/page_pools.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/size_text.h"
@@ -56,6 +57,7 @@ void CountParameters(const ModelReportOptions& options, ModelReport& r) {
     else if (e.offset == table.lm_head() || e.offset == table.score()) r.head = e.elements;
   }
   r.kv_bytes_per_token = actor::KvPages::PageBytes(*r.shape, r.type(), 1);
+  r.state_bytes = actor::StateBytes(*r.shape);
   r.length = options.length > 0 ? options.length : std::min(kUsualLength, r.shape->max_positions);
   if (r.length > r.shape->max_positions) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -196,13 +198,14 @@ OrderedJson ModelReport::Json() const {
                  {"rank_pattern", adapter.rank_pattern},
                  {"alpha_pattern", adapter.alpha_pattern},
                  {"parameters", adapter_parameters}};
-  const int64_t kv = kv_bytes_per_token * length * batch;
+  const int64_t kv = kv_bytes_per_token * length * batch, states = state_bytes * batch;
   out["generate_bytes"] = {{"weights", WeightBytes(type())},
                            {"kv_per_token", kv_bytes_per_token},
                            {"batch", batch},
                            {"length", length},
                            {"kv", kv},
-                           {"total", WeightBytes(type()) + kv}};
+                           {"states", states},
+                           {"total", WeightBytes(type()) + kv + states}};
   out["train_bytes"] = {{"full_float32", MemoryJson(Full(DType::kFloat32))},
                         {"full_bfloat16", MemoryJson(Full(DType::kBFloat16))},
                         {"full_least", MemoryJson(Full(DType::kBFloat16, Least()))},
@@ -270,11 +273,14 @@ std::string ModelReport::Text() const {
     texts += (texts.empty() ? "" : ", ") + (text.empty() ? "" : text + " ") + "(" + n(id) + ")";
   line("end tokens", texts.empty() ? "none: answers end at their limit" : texts);
   if (shape && !shape->scalar_head) {
-    const int64_t kv = kv_bytes_per_token * length * batch;
-    line("to generate", SizeText(WeightBytes(type()) + kv) + ": weights " +
+    const int64_t kv = kv_bytes_per_token * length * batch, states = state_bytes * batch;
+    line("to generate", SizeText(WeightBytes(type()) + kv + states) + ": weights " +
                             SizeText(WeightBytes(type())) + ", keys and values " + SizeText(kv) +
                             " (" + n(batch) + " x " + n(length) + " tokens, " +
-                            SizeText(kv_bytes_per_token) + " each)");
+                            SizeText(kv_bytes_per_token) + " each)" +
+                            (states > 0 ? ", states " + SizeText(states) + " (" + n(batch) + " x " +
+                                              SizeText(state_bytes) + ", whatever the length)"
+                                        : ""));
   }
   if (shape) {
     const auto parts = [&](const learner::StateBytes& m) {

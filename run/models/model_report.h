@@ -45,6 +45,7 @@ struct ModelReport {
   std::vector<std::pair<int32_t, std::string>> ends;  // end tokens, with their text
   int64_t batch = 1, length = 0;                      // what generation is reckoned for
   int64_t kv_bytes_per_token = 0;                     // of one sequence, in the stored dtype
+  int64_t state_bytes = 0;                            // of one sequence, whatever its length
 
   int64_t WeightBytes(DType type) const;
   // What training holds of them but activations (learner/loop/memory_plan.h).

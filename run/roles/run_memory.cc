@@ -6,6 +6,7 @@
 
 #include "actor/engine.h"
 #include "actor/kv_pages.h"
+#include "actor/page_pools.h"
 #include "common/base/error.h"
 #include "common/base/free_memory.h"
 #include "common/base/size_text.h"
@@ -50,10 +51,15 @@ void AddActors(const Config& config, const policy_model::Weights& weights, Memor
     const int64_t longest = std::min(config.data.max_prompt_tokens + config.rollout.max_new_tokens,
                                      shape.max_positions);
     const int64_t pages = (longest + engine.page_tokens - 1) / engine.page_tokens + 2;
-    kv = std::min(
-        kv, engine.max_batch * pages * actor::KvPages::PageBytes(shape, type, engine.page_tokens));
+    // A state for each answer and for each prompt in work.
+    const int64_t each_sequence =
+        pages * actor::KvPages::PageBytes(shape, type, engine.page_tokens) +
+        2 * actor::StateBytes(shape);
+    kv = std::min(kv, engine.max_batch * each_sequence);
   }
-  plan.Add("keys and values", actors * kv, each + "rollout.kv_budget_mb at most");
+  const bool states = actor::StateBytes(shape) > 0;
+  plan.Add(states ? "keys, values, states" : "keys and values", actors * kv,
+           each + "rollout.kv_budget_mb at most");
   const int64_t logits = engine.max_batch, rows = logits + int64_t{engine.prefill_tokens};
   plan.Add("generation",
            actors * (policy_model::BytesOfStep(weights, rows, logits) +

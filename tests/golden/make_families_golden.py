@@ -4,10 +4,11 @@ No weights are stored: both sides fill every tensor by the same formula of its n
 tests/golden/families.json holds each family's config.json as transformers writes it, the names and shapes of its file's
 tensors, and in float64: log-probs of two sequences, the norm and samples of every tensor's gradient; besides the gaps
 between the reference's own float32, and bfloat16, and float64, which set the tests' tolerances.
-Run: python tests/golden/make_families_golden.py   (torch 2.11, transformers 5.23)"""
+Run: python tests/golden/make_families_golden.py [case ...]   (torch 2.11, transformers 5.23)"""
 import json
 import pathlib
 import re
+import sys
 import tempfile
 
 import torch
@@ -23,11 +24,16 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_f
 LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.25, 1.5],
             "long_factor": [1.5, 3.0, 6.0]}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+DELTA = dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.25), head_dim=16, linear_num_key_heads=2,
+             linear_num_value_heads=4, linear_key_head_dim=12, linear_value_head_dim=10,
+             layer_types=["linear_attention", "full_attention", "linear_attention", "linear_attention"])
+SHARED = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=24, shared_expert_intermediate_size=20)
 MOE = dict(rope_parameters=DEFAULT, head_dim=16, num_local_experts=6, num_experts_per_tok=2, moe_intermediate_size=24,
            norm_topk_prob=True)
 # The parts of a head have sizes that no vector divides, and where v_head_dim is 20 a value is longer than a key.
 LATENT = dict(num_key_value_heads=4, kv_lora_rank=14, q_lora_rank=10, qk_nope_head_dim=9, qk_rope_head_dim=6, v_head_dim=11)
 GROUPS = dict(n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=24, n_group=4, topk_group=2, first_k_dense_replace=2)
+HYBRID = ("Qwen3_5", "Qwen3_5Moe", "Qwen3Next")
 # name -> class prefix, and what differs from BASE
 CASES = {
     "llama_llama3": ("Llama", dict(rope_parameters=LLAMA3, tie_word_embeddings=True, head_dim=16)),
@@ -70,9 +76,21 @@ CASES = {
     "glm4_moe_fused": ("Glm4Moe", dict(GROUPS, rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5))),
     "glm4_moe_lite": ("Glm4MoeLite", dict(LATENT, **GROUPS, rope_parameters=DEFAULT,
                                           mlp_layer_types=["sparse", "dense", "sparse", "dense"])),
+    "qwen3_5": ("Qwen3_5", dict(DELTA)),
+    "qwen3_5_tied": ("Qwen3_5", dict(DELTA, tie_word_embeddings=True, linear_num_key_heads=3, linear_num_value_heads=3)),
+    "qwen3_5_moe": ("Qwen3_5Moe", dict(DELTA, **SHARED)),
+    "qwen3_next_moe": ("Qwen3Next", dict(DELTA, **SHARED, mlp_only_layers=[1])),
+    "lfm2": ("Lfm2", dict(rope_parameters=DEFAULT, layer_types=["conv", "full_attention", "conv", "conv"],
+                          block_auto_adjust_ff_dim=False)),
     "glm4": ("Glm4", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16)),
 }
 SEQUENCES = [[3, 17, 5, 29, 11, 8, 8, 30, 21, 4, 36, 12, 7, 19, 25, 6, 33, 14, 9, 27, 22, 3, 10], [20, 15, 31, 5, 24]]
+
+
+def norm_base(prefix, name):
+    """What norms are stored as distances from; those of gated delta nets never are."""
+    distances = prefix == "Gemma3" or prefix in HYBRID and ".linear_attn." not in name
+    return 0.0 if distances else 1.0
 
 
 def fill(name, count, norm_base):
@@ -101,8 +119,7 @@ def write_filled(folder, prefix, fused):
             gate, up, down = of("gate_proj"), of("up_proj"), of("down_proj")
             state[f"{layer}.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up)])
             state[f"{layer}.down_proj"] = torch.stack(down)
-    base = 0.0 if prefix == "Gemma3" else 1.0
-    save_file({n: fill(n, t.numel(), base).reshape(t.shape).float() for n, t in state.items()}, path, {"format": "pt"})
+    save_file({n: fill(n, t.numel(), norm_base(prefix, n)).reshape(t.shape).float() for n, t in state.items()}, path, {"format": "pt"})
     return {n: list(t.shape) for n, t in sorted(state.items())}
 
 
@@ -146,9 +163,13 @@ def log_probs_in_bfloat16(folder, cls):
     return torch.cat(out).double()
 
 
-out = {}
+# With names of cases as arguments, only those are computed; the others stay as they are.
+GOLDEN = HERE / "families.json"
+out = json.loads(GOLDEN.read_text())["families"] if sys.argv[1:] else {}
 for case, (prefix, changes) in CASES.items():
-    config_class = getattr(transformers, f"{prefix}TextConfig" if prefix == "Gemma3" else f"{prefix}Config")
+    if sys.argv[1:] and case not in sys.argv[1:]:
+        continue
+    config_class = getattr(transformers, f"{prefix}TextConfig" if prefix in ("Gemma3", "Qwen3_5", "Qwen3_5Moe") else f"{prefix}Config")
     cls = getattr(transformers, f"{prefix}ForCausalLM")
     config = config_class(**{**BASE, **changes})
     model = cls(config)
@@ -171,5 +192,5 @@ for case, (prefix, changes) in CASES.items():
                      gradients=gradients)
     print(case, "gap", out[case]["gap"], "bfloat16", out[case]["bfloat16"], "logprob", lp64[:3].tolist())
 compact = dict(separators=(",", ":"))
-lines = ",\n".join(json.dumps(k) + ":" + json.dumps(v, **compact) for k, v in out.items())  # a line a family
-(HERE / "families.json").write_text(f'{{"sequences":{json.dumps(SEQUENCES, **compact)},\n"families":{{\n{lines}\n}}}}\n')
+lines = ",\n".join(json.dumps(k) + ":" + json.dumps(v, **compact) for k, v in ((k, out[k]) for k in CASES if k in out))  # a line a family
+GOLDEN.write_text(f'{{"sequences":{json.dumps(SEQUENCES, **compact)},\n"families":{{\n{lines}\n}}}}\n')

@@ -34,6 +34,12 @@ const std::map<std::string, std::string> kRead = {{"llama", "llama"},
                                                   {"phi3", "phi3"},
                                                   {"granite", "granite"},
                                                   {"qwen3_moe", "qwen3_moe"},
+                                                  {"qwen3_5", "qwen3_5_text"},
+                                                  {"qwen3_5_text", "qwen3_5_text"},
+                                                  {"qwen3_5_moe", "qwen3_5_moe_text"},
+                                                  {"qwen3_5_moe_text", "qwen3_5_moe_text"},
+                                                  {"qwen3_next", "qwen3_next"},
+                                                  {"lfm2", "lfm2"},
                                                   {"glm4", "glm4"},
                                                   {"deepseek_v2", "deepseek_v2"},
                                                   {"deepseek_v3", "deepseek_v3"},
@@ -69,7 +75,7 @@ TEST(WrittenConfigs, AreReadOrRefusedByNameAndFile) {
       EXPECT_EQ(s.layers, text["num_hidden_layers"]) << type;
       EXPECT_EQ(s.hidden, text["hidden_size"]) << type;
       EXPECT_EQ(s.vocab, text["vocab_size"]) << type;
-      EXPECT_EQ(s.norm_eps, text["rms_norm_eps"]) << type;
+      EXPECT_EQ(s.norm_eps, text[text.contains("norm_eps") ? "norm_eps" : "rms_norm_eps"]) << type;
       const Json& rope = text["rope_parameters"];
       EXPECT_EQ(s.rope_theta,
                 (rope.contains("full_attention") ? rope["full_attention"] : rope)["rope_theta"])

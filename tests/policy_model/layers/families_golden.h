@@ -47,7 +47,12 @@ inline float FillValue(const std::string& name, int64_t i, double norm_base) {
 // A tensor of the case `family`, under the name `as` in the file.
 inline TensorToWrite FilledTensor(const std::string& family, const std::string& name,
                                   std::vector<int64_t> shape, const std::string& as) {
-  const double base = family.starts_with("gemma") ? 0.0 : 1.0;
+  // What norms are stored as distances from; those of gated delta nets never are.
+  const bool hybrid = family.starts_with("qwen3_5") || family.starts_with("qwen3_next");
+  const double base =
+      family.starts_with("gemma") || (hybrid && name.find(".linear_attn.") == std::string::npos)
+          ? 0.0
+          : 1.0;
   return {.name = as,
           .dtype = DType::kFloat32,
           .shape = std::move(shape),

@@ -146,6 +146,11 @@ TEST_P(FamiliesTest, PagedStepsAreThePackedForward) {
   std::vector<float> memory(static_cast<size_t>(kv.bytes() / 4), NAN);
   kv.pages = memory.data();
   const std::vector<int32_t> table = {7, 6, 5, 4, 3, 2, 1, 0};
+  std::vector<float> states(static_cast<size_t>(PlanOf(shape).state()), NAN);
+  const kernels::SequenceStates view{states.data(), static_cast<int64_t>(states.size())};
+  // Sums of at most 48 products in another order, through up to 7 layers; where a model makes more
+  // of an error, as the reference's own shows.
+  const double allowed = 2e-5 + 4 * golden()["gap"].get<double>();
   // A prompt of 9 in one call, then token by token.
   for (size_t begin = 0, end = 9; begin + 1 < tokens.size(); begin = end, ++end) {
     std::vector<int32_t> slot(end - begin, 0), position, all;
@@ -155,13 +160,12 @@ TEST_P(FamiliesTest, PagedStepsAreThePackedForward) {
     }
     const kernels::PagedRows rows{static_cast<int32_t>(slot.size()), slot.data(), position.data(),
                                   table.data(), 8};
-    const float* logits =
-        model.ForwardPaged(weights, std::span(tokens).subspan(begin, end - begin), rows, kv, all);
+    const float* logits = model.ForwardPaged(weights, std::span(tokens).subspan(begin, end - begin),
+                                             rows, kv, all, nullptr, &view);
     for (size_t i = begin; i < end && i + 1 < tokens.size(); ++i) {
       for (size_t j = 0; j < v; ++j) {
         const double want = packed[i * v + j];
-        // Sums of at most 48 products in another order, through up to 7 layers.
-        ASSERT_NEAR(logits[(i - begin) * v + j], want, 2e-5 * std::max(1.0, std::abs(want)))
+        ASSERT_NEAR(logits[(i - begin) * v + j], want, allowed * std::max(1.0, std::abs(want)))
             << "position " << i;
       }
     }
@@ -267,7 +271,10 @@ TEST_P(FamiliesTest, TensorsLeftOverOrMissingAreNamed) {
       EXPECT_NE(std::string(e.what()).find(temp_.path()), std::string::npos) << e.what();
     }
   };
-  refuses("model.layers.1.mlp.down_proj.weight", "", "model.layers.1.mlp.down_proj.weight");
+  const Json& shapes = golden()["shapes"];
+  const std::string down = "model.layers.1.mlp.down_proj.weight",
+                    missing = shapes.contains(down) ? down : shapes.items().begin().key();
+  refuses(missing, "", missing);
   refuses("", "model.layers.1.mlp.router.weight", "model.layers.1.mlp.router.weight");
 }
 

@@ -74,10 +74,10 @@ bool HasExperts(const std::string& name) {
   return name.find("moe") != std::string::npos || name.starts_with("deepseek");
 }
 
-// Whose feed-forward parts can have adapters: not those of experts.
+// Whose feed-forward parts can have adapters: not those of experts, and under the usual names.
 std::vector<std::string> DenseCases() {
   std::vector<std::string> cases = FamilyCases();
-  std::erase_if(cases, HasExperts);
+  std::erase_if(cases, [](const std::string& name) { return HasExperts(name) || name == "lfm2"; });
   return cases;
 }
 
@@ -125,7 +125,9 @@ TEST_F(Frameworks, InstalledTransformersScoresTheSameWithScalarHeadsThatWeWrote)
   std::vector<std::string> families;
   for (const std::string& family : FamilyCases()) {
     // transformers has no such class of these
-    if (family == "granite" || family.starts_with("glm4_moe")) continue;
+    if (family == "granite" || family == "qwen3_5_moe" || family == "lfm2" ||
+        family.starts_with("glm4_moe"))
+      continue;
     WriteFamilyFolder(family, temp_ / family);
     const Weights weights = ScalarHeadFrom(LoadFolder(family, temp_ / family), 3);
     const std::string folder = (temp_ / family) + "_scores";
@@ -286,11 +288,13 @@ TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
     // the names of the feed-forward part for those of experts, which have no adapters here.
     const bool moe = HasExperts(family);
     const bool latent = family.starts_with("deepseek") || family.ends_with("lite");
-    const char* other = latent ? "kv_a_proj_with_mqa" : moe ? "v_proj" : "down_proj";
+    const bool lfm = family == "lfm2";
     const bool narrow = latent && !family.ends_with("_fused");
+    const std::string o = lfm ? "out_proj" : "o_proj";
+    const char* other = latent ? "kv_a_proj_with_mqa" : moe ? "v_proj" : lfm ? "w2" : "down_proj";
     for (const Json& targets :
          {moe ? Json::array({narrow ? "q_b_proj" : "q_proj"}) : Json("all-linear"),
-          Json::array({"o_proj", other}), Json::array({"layers.1.self_attn.o_proj", other})}) {
+          Json::array({o, other}), Json::array({"layers.1.self_attn." + o, other})}) {
       const std::string folder = (temp_ / family) + "_peft" + std::to_string(cases.size());
       cases.emplace_back(family, folder);
       jobs.push_back(
@@ -314,8 +318,11 @@ TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
 TEST_F(Frameworks, TextPartsOfWrappersThatInstalledTransformersWroteComputeTheSameHere) {
   Json jobs = Json::array();
   std::vector<std::pair<std::string, std::string>> cases;
-  for (const auto& [wrapper, family] :
-       {std::pair{"mistral3", "mistral"}, {"mistral3", "ministral3"}, {"gemma3", "gemma3"}}) {
+  for (const auto& [wrapper, family] : {std::pair{"mistral3", "mistral"},
+                                        {"mistral3", "ministral3"},
+                                        {"gemma3", "gemma3"},
+                                        {"qwen3_5", "qwen3_5"},
+                                        {"qwen3_5_moe", "qwen3_5_moe"}}) {
     cases.emplace_back(family, (temp_ / family) + "_wrapped");
     jobs.push_back({{"wrapper", wrapper},
                     {"text", FamiliesGolden()["families"][family]["config"]},

@@ -2,8 +2,8 @@
 
 argv: a file of jobs, the file to write. A job is {"base": model folder, "tokens": ids}, with "scores": true for one with a scalar
 head, and perhaps {"adapter": folder that PEFT loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules,
-perhaps "options": more of LoraConfig}; or {"wrapper": "mistral3" or "gemma3",
-"text": config of its text part, "make": folder to save it to, "tokens": ids}. The answer holds a job's logits, or its score,
+perhaps "options": more of LoraConfig}; or {"wrapper": "mistral3", "gemma3", "qwen3_5" or
+"qwen3_5_moe", "text": config of its text part, "make": folder to save it to, "tokens": ids}. The answer holds a job's logits, or its score,
 in float32, row by row, or {"skip": reason} where PEFT is not installed."""
 import json
 import sys
@@ -22,13 +22,19 @@ def wrap(job):
         config = transformers.Mistral3Config(text_config=text, vision_config=transformers.PixtralVisionConfig(**eye),
                                              image_token_index=0)
         model = transformers.Mistral3ForConditionalGeneration(config)
+    elif job["wrapper"].startswith("qwen3_5"):
+        prefix = "Qwen3_5Moe" if job["wrapper"] == "qwen3_5_moe" else "Qwen3_5"
+        eye = dict(hidden_size=16, intermediate_size=16, depth=1, num_heads=2, out_hidden_size=text.hidden_size, patch_size=2,
+                   num_position_embeddings=16)
+        config = getattr(transformers, prefix + "Config")(text_config=text, vision_config=eye)
+        model = getattr(transformers, prefix + "ForConditionalGeneration")(config)
     else:
         config = transformers.Gemma3Config(text_config=text, vision_config=transformers.SiglipVisionConfig(**eye),
                                            mm_tokens_per_image=4, image_token_index=0)
         model = transformers.Gemma3ForConditionalGeneration(config)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            p.copy_(torch.randn_like(p) * 0.2 + (1.0 if "norm" in name and job["wrapper"] == "mistral3" else 0.0))
+            p.copy_(torch.randn_like(p) * 0.2 + (1.0 if "norm" in name and (job["wrapper"] == "mistral3" or "linear_attn" in name) else 0.0))
     model.save_pretrained(job["make"])
     return model
 
