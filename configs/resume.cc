@@ -35,7 +35,7 @@ constexpr Row kTable[] = {
      "roles steps max_staleness checkpoint_every keep_checkpoints threads device memory_gb actors "
      "reward_workers stall_seconds",
      nullptr},
-    {"checkpoint", "optimizer", nullptr},
+    {"checkpoint", "optimizer optimizer_every background", nullptr},
     {"model", "path",
      "the run's weights are those of its checkpoint; from other weights begins another run"},
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
@@ -107,10 +107,12 @@ constexpr Row kTable[] = {
      "reference_cache",
      nullptr},
     {"optimizer",
-     "learning_rate beta1 beta2 eps weight_decay grad_clip lr_schedule warmup_fraction "
-     "min_lr_fraction "
+     "learning_rate beta1 beta2 eps weight_decay grad_clip clip_value lr_schedule warmup_fraction "
+     "min_lr_fraction decay_fraction "
      "micro_batch_tokens max_skipped_in_a_row recompute",
      nullptr},
+    {"optimizer", "ramp_steps ramp_start",
+     "rows and stored answers are numbered by the batches so far"},
     {"optimizer", "masters moments", "the checkpoint holds the optimizer's state in this form"},
     {"eval", "every samples success_part bar", nullptr},
     {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},

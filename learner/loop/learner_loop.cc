@@ -150,36 +150,40 @@ void LearnerLoop::TakeUpWarmStart() {
         std::to_string(config_.sft.steps) + " updates, from " + found->path);
 }
 
-void LearnerLoop::SaveWarmStart() {
+void LearnerLoop::SaveWarmStart(bool beside) {
   if (sft_.steps <= sft_saved_) return;
   CRASH_POINT("before_warm_start_checkpoint");
   Identify(-1);
   const bool moments = config_.checkpoint.optimizer != configs::KeepOptimizer::kNever;
-  const int64_t bytes = CheckpointBytes(weights_, optimizer_, {}, moments);
-  if (hooks_.saving) {
-    hooks_.saving("the warm start, update " + std::to_string(sft_.steps), bytes);
-  }
-  checkpoints_.SaveWarmStart({.step = sft_.steps,
-                              .policy = result_.policy,
-                              .counters = optimizer_.counters(),
-                              .moment_steps = optimizer_.moment_steps(),
-                              .moments = moments,
-                              .seed = config_.run.seed,
-                              .tokens = sft_.tokens,
-                              .wall_s = Elapsed(),
-                              .state_json = WriteRunState({.sft = sft_})},
-                             weights_, optimizer_);
-  sft_saved_ = sft_.steps;
-  CRASH_POINT("after_warm_start_checkpoint");
+  Write(Checkpoints::Kind::kWarmStart,
+        {.step = sft_.steps,
+         .policy = result_.policy,
+         .counters = optimizer_.counters(),
+         .moment_steps = optimizer_.moment_steps(),
+         .moments = moments,
+         .seed = config_.run.seed,
+         .tokens = sft_.tokens,
+         .wall_s = Elapsed(),
+         .state_json = WriteRunState({.sft = sft_})},
+        {}, "the warm start, update " + std::to_string(sft_.steps),
+        beside && config_.checkpoint.background, [this, steps = sft_.steps] {
+          sft_saved_ = steps;
+          CRASH_POINT("after_warm_start_checkpoint");
+        });
 }
 
 // An error is on its way: what was learned is kept, unless it struck between an update and its end.
 // Throws nothing.
 void LearnerLoop::KeepWarmStart() {
+  try {
+    Settle(/*wait=*/true);
+  } catch (const std::exception& e) {
+    Phase(std::string("the checkpoint that was being written could not be saved: ") + e.what());
+  }
   if (optimizer_.updates() != sft_counters_.updates || sft_.steps <= sft_saved_) return;
   try {
     optimizer_.Restore(sft_counters_);  // skipped updates are tried again
-    SaveWarmStart();
+    SaveWarmStart(/*beside=*/false);
     Phase("saved " + std::to_string(sft_.steps) +
           " updates of the warm start; --resume goes on behind them");
   } catch (const std::exception& e) {
@@ -190,7 +194,7 @@ void LearnerLoop::KeepWarmStart() {
 bool LearnerLoop::WarmStart(bool resume) {
   Phase("warm start");
   const std::string& folder = checkpoints_.folder();
-  CheckFits({.last = CheckpointBytes(weights_, optimizer_, {}, /*moments=*/false)},
+  CheckFits({.last = CheckpointBytes(weights_, optimizer_, {}, {.moments = false})},
             FreeBytes(folder), folder);
   if (resume) TakeUpWarmStart();
   sft_counters_ = optimizer_.counters();
@@ -203,12 +207,13 @@ bool LearnerLoop::WarmStart(bool resume) {
       sft_ = done;
       sft_counters_ = optimizer_.counters();
     }
+    Settle(/*wait=*/false);
     if (hooks_.sft_step) hooks_.sft_step(step);
     due =
         due || (config_.run.checkpoint_every > 0 && done.steps % config_.run.checkpoint_every == 0);
     if (due && sft_.steps == done.steps && done.steps < config_.sft.steps) {
       due = false;
-      SaveWarmStart();
+      SaveWarmStart(/*beside=*/true);
     }
     return !Stop();
   };
@@ -218,7 +223,8 @@ bool LearnerLoop::WarmStart(bool resume) {
                   sft_heldout_, on_step, sft_);
     sft_counters_ = optimizer_.counters();
     result_.sft = sft_;
-    if (sft_.stopped) SaveWarmStart();
+    Settle(/*wait=*/true);
+    if (sft_.stopped) SaveWarmStart(/*beside=*/false);
   } catch (...) {
     KeepWarmStart();
     throw;

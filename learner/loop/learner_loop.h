@@ -50,7 +50,7 @@ class LearnerLoop : public StepLoop {
   void CheckWarmStart() const;
   bool WarmStart(bool resume);
   void TakeUpWarmStart();
-  void SaveWarmStart();
+  void SaveWarmStart(bool beside);
   void KeepWarmStart();
   void MakeAlgorithmAndReference(bool restored);
   Deadline StallDeadline() const;

@@ -81,21 +81,29 @@ void AddActivations(const configs::Config& config, const Weights& weights, const
       "logits, gradients of activations, tables of positions");
 }
 
+bool HasCritic(const configs::Config& config) {
+  return config.algorithm.name == AlgorithmName::kPpo;
+}
+
+Weights OwnCritic(const configs::Config& config, const Weights& policy) {
+  policy_model::ModelShape shape =
+      config.critic.path.empty()
+          ? policy.shape()
+          : policy_model::ReadModelConfig(config.critic.path, policy.shape().max_positions);
+  shape.scalar_head = true;
+  return Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
+}
+
 void AddCritic(const configs::Config& config, const Weights& policy, const PassSize& size,
                MemoryPlan& plan) {
-  if (config.algorithm.name != AlgorithmName::kPpo) return;
+  if (!HasCritic(config)) return;
   if (config.critic.mode == configs::CriticMode::kShared) {
     const int64_t head = policy.shape().hidden;
     plan.Add("critic", BytesOfState(head, 0, policy.dtype(), config.optimizer).total(),
              "a head on the policy's trunk");
     return;
   }
-  policy_model::ModelShape shape =
-      config.critic.path.empty()
-          ? policy.shape()
-          : policy_model::ReadModelConfig(config.critic.path, policy.shape().max_positions);
-  shape.scalar_head = true;
-  const Weights critic = Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
+  const Weights critic = OwnCritic(config, policy);
   const Counts counts = CountsOf(critic);
   plan.Add("critic", BytesOfState(counts.trained, 0, critic.dtype(), config.optimizer).total(),
            Parameters(counts.parameters) + " with their masters, gradients and moments");
@@ -116,6 +124,25 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
           .masters = masters ? trained * f : 0,
           .gradients = trained * f,
           .moments = moments};
+}
+
+bool CopiesCheckpoints(const configs::Config& config) {
+  const int64_t every = config.run.checkpoint_every,
+                warm = configs::IsOffline(config) ? 0 : config.sft.steps;
+  return config.checkpoint.background && every > 0 && every < std::max(config.run.steps, warm);
+}
+
+int64_t CheckpointCopyBytes(const configs::Config& config, const Weights& weights) {
+  const auto bytes = [&](int64_t trained) {
+    const StateBytes state = BytesOfState(trained, 0, weights.dtype(), config.optimizer);
+    const bool moments = config.checkpoint.optimizer != configs::KeepOptimizer::kNever;
+    return state.weights + state.masters + (moments ? state.moments : 0);
+  };
+  int64_t sum = bytes(CountsOf(weights).trained);
+  if (!HasCritic(config)) return sum;
+  const bool shared = config.critic.mode == configs::CriticMode::kShared;
+  return sum +
+         bytes(shared ? weights.shape().hidden : CountsOf(OwnCritic(config, weights)).trained);
 }
 
 void MemoryPlan::Add(std::string kind, int64_t bytes, std::string what) {
@@ -186,6 +213,9 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
   AddActivations(config, weights, size, "", plan);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
   AddCritic(config, weights, size, plan);
+  if (CopiesCheckpoints(config) && weights.device().is_cpu())
+    plan.Add("checkpoint copy", CheckpointCopyBytes(config, weights),
+             "written while the run goes on (checkpoint.background)");
   return plan;
 }
 

@@ -45,6 +45,11 @@ struct MemoryPlan {
   std::string Text() const;
 };
 
+// Checkpoints are written beside the training, as the recipe says and its steps make them.
+bool CopiesCheckpoints(const configs::Config& config);
+// What such a copy takes: of host memory, on the CPU of the plan.
+int64_t CheckpointCopyBytes(const configs::Config& config, const policy_model::Weights& weights);
+
 // Tokens of the largest micro-batch of a recipe, and its longest sequence.
 policy_model::PassSize LargestBatch(const configs::Config& config,
                                     const policy_model::ModelShape& shape);

@@ -51,6 +51,7 @@ StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights
       checkpoints_(checkpoints),
       hooks_(hooks),
       rows_a_step_(rows_a_step),
+      writer_(checkpoints),
       started_(SteadyClock::now()) {}
 
 double StepLoop::Elapsed() const { return earlier_wall_s_ + SecondsSince(started_); }
@@ -105,6 +106,11 @@ std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   std::optional<Checkpoints::Found> found = checkpoints_.FindNewest();
   if (!found) return found;
   for (const auto& rejected : found->rejected) Phase("skipped an unusable checkpoint: " + rejected);
+  if (!found->passed.empty()) {
+    Phase("the checkpoint of step " + std::to_string(found->passed.front()) +
+          " is newer but holds no optimizer (checkpoint.optimizer_every): the run goes on, bit for "
+          "bit, from the newest that does; --newest would take it");
+  }
   CheckSeed(*found);
   const RunState state = ReadRunState(found->state.state_json, found->path);
   LoadFrom(*found);
@@ -117,7 +123,11 @@ std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   store_ = state.store;
   if (hooks_.resumed && !store_.empty()) hooks_.resumed(step_, store_);
   Phase("resumed at step " + std::to_string(step_) + " from " + found->path);
-  if (found->state.LacksMoments() && step_ < config_.run.steps) {
+  if (!found->state.optimizer && step_ < config_.run.steps) {
+    Phase(
+        "the checkpoint holds the weights alone: masters and moments of the optimizer begin anew, "
+        "and the run is not bit for bit one that had never ended");
+  } else if (found->state.LacksMoments() && step_ < config_.run.steps) {
     Phase(
         "the checkpoint holds no moments of the optimizer: they begin anew, and the run is not bit "
         "for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them "
@@ -142,21 +152,34 @@ bool StepLoop::KeepsMoments(int64_t step) const {
   return true;
 }
 
+// The first and every so manyth behind it, so that there is always one to go on from; and that of
+// the end.
+bool StepLoop::KeepsOptimizer(int64_t step) const {
+  const int64_t every = config_.run.checkpoint_every, apart = config_.checkpoint.optimizer_every;
+  return every <= 0 || step >= config_.run.steps || (step / every - 1) % apart == 0;
+}
+
 // What is said before the first step, and what cannot be saved is not begun.
 void StepLoop::TellSavePlan() {
   const int64_t every = config_.run.checkpoint_every, last = config_.run.steps;
   if (step_ >= last) return;
   const auto bytes = [&](int64_t step) {
-    return CheckpointBytes(weights_, optimizer_, Models(), KeepsMoments(step));
+    return CheckpointBytes(weights_, optimizer_, Models(), {.moments = KeepsMoments(step)});
   };
-  const SavePlan plan{.between = every > 0 ? (last - 1) / every - step_ / every : 0,
-                      .each = bytes(step_),
-                      .last = bytes(last),
-                      .keep = config_.run.keep_checkpoints,
-                      .kept = last_saved_ ? 1 : 0};
+  const int64_t apart = config_.checkpoint.optimizer_every;
+  const SavePlan plan{
+      .between = every > 0 ? (last - 1) / every - step_ / every : 0,
+      .each = bytes(step_),
+      .last = bytes(last),
+      .keep = config_.run.keep_checkpoints,
+      .kept = last_saved_ ? 1 : 0,
+      .apart = apart,
+      .light = CheckpointBytes(weights_, optimizer_, Models(), {.optimizer = false}),
+      .beside = config_.checkpoint.background};
   const int64_t free = FreeBytes(checkpoints_.folder());
   const bool two = plan.each != plan.last;
   Phase("a checkpoint holds " + SizeText(plan.each) +
+        (apart > 1 ? ", without the optimizer " + SizeText(plan.light) : "") +
         (two ? ", that of the end " + SizeText(plan.last) : "") + "; free: " + SizeText(free));
   CheckFits(plan, free, checkpoints_.folder());
   if (const int64_t needed = plan.Needed(); needed > free) {
@@ -197,9 +220,53 @@ bool StepLoop::Untouched(const Snapshot& snapshot) {
   return true;
 }
 
-// `ending`: after an error or a stop, when nobody else may be there to ask or to tell.
-void StepLoop::Save(const Snapshot& snapshot, bool ending) {
+void StepLoop::Settle(bool wait) {
+  const auto begin = SteadyClock::now();
+  if (!in_flight_) return;
+  std::optional<double> seconds;
+  try {
+    seconds = writer_.Ended(wait);
+  } catch (...) {
+    in_flight_.reset();
+    throw;
+  }
+  if (!seconds) return;
+  const double waited = SecondsSince(begin);
+  const InFlight done = *std::exchange(in_flight_, std::nullopt);
+  checkpoint_s_ += *seconds;
+  checkpoint_wait_s_ += waited;
+  if (hooks_.saved) hooks_.saved(done.bytes, *seconds, done.waited + waited);
+  done.after();
+}
+
+void StepLoop::Write(Checkpoints::Kind kind, const CheckpointState& state,
+                     std::span<const NamedModel> models, const std::string& what, bool beside,
+                     std::function<void()> after) {
+  Settle(/*wait=*/true);
+  const int64_t bytes = CheckpointBytes(weights_, optimizer_, models,
+                                        {.optimizer = state.optimizer, .moments = state.moments});
+  if (hooks_.saving) hooks_.saving(what, bytes);
+  const auto begin = SteadyClock::now();
+  if (beside) {
+    writer_.Begin(kind, state, weights_, optimizer_, models);
+    const double copied = SecondsSince(begin);
+    checkpoint_wait_s_ += copied;
+    in_flight_ = {.bytes = bytes, .waited = copied, .after = std::move(after)};
+    return;
+  }
+  if (kind == Checkpoints::Kind::kStep) checkpoints_.Save(state, weights_, optimizer_, models);
+  else checkpoints_.SaveWarmStart(state, weights_, optimizer_);
+  const double seconds = SecondsSince(begin);
+  checkpoint_s_ += seconds;
+  checkpoint_wait_s_ += seconds;
+  if (hooks_.saved) hooks_.saved(bytes, seconds, seconds);
+  after();
+}
+
+// kEnding: after an error or a stop, when nobody else may be there to ask or to tell.
+void StepLoop::Save(const Snapshot& snapshot, Saving how) {
   CRASH_POINT("before_checkpoint");
+  ending_ = how == Saving::kEnding;
   CheckBeforeSaving("policy", weights_);
   for (const NamedModel& model : Models()) CheckBeforeSaving(model.name, *model.weights);
   PolicyVersion policy = snapshot.policy;
@@ -208,45 +275,56 @@ void StepLoop::Save(const Snapshot& snapshot, bool ending) {
     policy = result_.policy;
   }
   // The store had seen at least what it told last; asking one that is gone would hold up the end.
-  if (hooks_.store_state && (!ending || store_.empty())) store_ = hooks_.store_state();
+  if (hooks_.store_state && (!ending_ || store_.empty())) store_ = hooks_.store_state();
   const RunState state{.store = store_,
                        .before = result_.before,
                        .sft = result_.sft,
                        .sft_ended = result_.sft.has_value(),
                        .rewards = snapshot.rewards};
+  // That of the end, of a stop and of an error is gone on from.
+  const bool optimizer = how != Saving::kBeside || KeepsOptimizer(snapshot.step);
   // Moments that have seen no update are zero, kept or not.
   const std::vector<Optimizer*> all = Optimizers();
   const bool moments =
-      KeepsMoments(snapshot.step) &&
+      optimizer && KeepsMoments(snapshot.step) &&
       std::any_of(all.begin(), all.end(), [](Optimizer* each) { return each->moment_steps() > 0; });
-  const int64_t bytes = CheckpointBytes(weights_, optimizer_, Models(), moments);
-  if (hooks_.saving) hooks_.saving("step " + std::to_string(snapshot.step), bytes);
-  const auto begin = SteadyClock::now();
-  checkpoints_.Save({.step = snapshot.step,
-                     .policy = policy,
-                     .counters = optimizer_.counters(),
-                     .moment_steps = optimizer_.moment_steps(),
-                     .moments = moments,
-                     .seed = config_.run.seed,
-                     .store_cursor = snapshot.step * rows_a_step_,
-                     .tokens = snapshot.tokens,
-                     .wall_s = Elapsed(),
-                     .state_json = WriteRunState(state),
-                     .algorithm_json = snapshot.algorithm_json},
-                    weights_, optimizer_, Models());
-  last_saved_ = snapshot.step;
-  if (hooks_.saved) hooks_.saved(bytes, SecondsSince(begin));
-  CRASH_POINT("after_checkpoint");
-  if (hooks_.checkpointed && !ending)
-    hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
+  Write(Checkpoints::Kind::kStep,
+        {.step = snapshot.step,
+         .policy = policy,
+         .counters = optimizer_.counters(),
+         .moment_steps = optimizer_.moment_steps(),
+         .optimizer = optimizer,
+         .moments = moments,
+         .seed = config_.run.seed,
+         .store_cursor = snapshot.step * rows_a_step_,
+         .tokens = snapshot.tokens,
+         .wall_s = Elapsed(),
+         .state_json = WriteRunState(state),
+         .algorithm_json = snapshot.algorithm_json},
+        Models(), "step " + std::to_string(snapshot.step),
+        how == Saving::kBeside && config_.checkpoint.background,
+        [this, step = snapshot.step, optimizer] {
+          last_saved_ = step;
+          saved_optimizer_ = optimizer;
+          CRASH_POINT("after_checkpoint");
+          if (hooks_.checkpointed && !ending_)
+            hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
+        });
 }
 
 // An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is
 // on its way says more.
 void StepLoop::SaveGoodSteps() {
-  if (!good_ || good_->step <= last_saved_.value_or(0)) return;
+  ending_ = true;
+  try {
+    Settle(/*wait=*/true);
+  } catch (const std::exception& e) {
+    Phase(std::string("the checkpoint that was being written could not be saved: ") + e.what());
+  }
+  const int64_t saved = last_saved_.value_or(0);
+  if (!good_ || good_->step < saved || (good_->step == saved && saved_optimizer_)) return;
   const std::string steps =
-      std::to_string(good_->step - last_saved_.value_or(0)) + " good steps since " +
+      std::to_string(good_->step - saved) + " good steps since " +
       (last_saved_ ? "the checkpoint of step " + std::to_string(*last_saved_) : "the start");
   try {
     if (!Untouched(*good_)) {
@@ -257,7 +335,7 @@ void StepLoop::SaveGoodSteps() {
     const std::vector<Optimizer*> all = Optimizers();
     for (size_t i = 0; i < all.size(); ++i)
       all[i]->Restore(good_->counters[i]);  // skipped updates are tried again
-    Save(*good_, /*ending=*/true);
+    Save(*good_, Saving::kEnding);
     Phase("saved the " + steps + "; --resume goes on at step " + std::to_string(good_->step));
   } catch (const std::exception& e) {
     Phase("the " + steps + " could not be saved: " + e.what());
@@ -282,6 +360,7 @@ std::optional<EvalResult> StepLoop::EvaluateOrStop(int64_t version) {
 void StepLoop::OneStep(int64_t step, double learning_rate) {
   const auto begin = SteadyClock::now();
   std::optional<Step> one = Train(step, learning_rate);
+  Settle(/*wait=*/false);
   if (!one) {
     given_up_ = result_.stopped_early = true;
     return;
@@ -296,6 +375,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
                         (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
                         std::max(1e-9, metrics["time/train"] * product_speed_);
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
+  metrics["time/checkpoint_wait"] = std::exchange(checkpoint_wait_s_, 0);
   metrics["time/step"] = SecondsSince(begin);
   metrics["perf/tokens_per_s"] = one->per_second / std::max(1e-9, metrics["time/step"]);
   std::exception_ptr failed;
@@ -329,9 +409,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   due_ = due_ || (config_.run.checkpoint_every > 0 && step_ % config_.run.checkpoint_every == 0);
   if (due_ && good_ && good_->step == step_ && step_ < config_.run.steps) {
     due_ = false;
-    const auto saving = SteadyClock::now();
-    Save(*good_, /*ending=*/false);
-    checkpoint_s_ = SecondsSince(saving);
+    Save(*good_, Saving::kBeside);
   }
 }
 
@@ -341,15 +419,14 @@ void StepLoop::Steps() {
   Phase("training");
   product_speed_ =
       policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype());
-  const LrOptions lr{.schedule = config_.optimizer.lr_schedule,
-                     .peak = config_.optimizer.learning_rate,
-                     .warmup_fraction = config_.optimizer.warmup_fraction,
-                     .min_fraction = config_.optimizer.min_lr_fraction,
-                     .steps = config_.run.steps};
+  const LrOptions lr = LrOptionsOf(config_);
   while (step_ < config_.run.steps && !result_.stopped_early) {
+    Settle(/*wait=*/false);
     if (Stop()) result_.stopped_early = true;
     else OneStep(step_, LearningRate(lr, step_));
   }
+  ending_ = given_up_;
+  Settle(/*wait=*/true);
 }
 
 bool StepLoop::AllScoreless() const {
@@ -386,7 +463,7 @@ LearnerResult StepLoop::Run(bool resume) {
   if (hooks_.store_state && store_.empty()) store_ = hooks_.store_state();
   TellSavePlan();
   // Before anybody else has these weights.
-  if (!found && SavesStart()) Save(*good_, /*ending=*/false);
+  if (!found && SavesStart()) Save(*good_, Saving::kNow);
   try {
     Publish(step_);
     Steps();
@@ -401,7 +478,8 @@ LearnerResult StepLoop::Run(bool resume) {
   if (nothing && step_ == 0 && !result_.stopped_early)
     Phase("no step was asked for: nothing is saved, the weights are those of " +
           config_.model.path);
-  if (last_saved_ != step_ && !nothing) Save(Capture(step_), /*ending=*/given_up_);
+  if ((last_saved_ != step_ || !saved_optimizer_) && !nothing)
+    Save(Capture(step_), given_up_ ? Saving::kEnding : Saving::kNow);
   if (!result_.stopped_early) result_.after = EvaluateOrStop(step_);
   if (result_.policy.version != step_ || result_.policy.digest.empty()) Identify(step_);
   SayEqualRewards();

@@ -9,6 +9,10 @@
 //   none of its own, unless it was trained (SavesStart): a run that ended before its first
 //   checkpoint begins anew;
 //   nothing that is not finite is saved; what stands is not saved again;
+//   a checkpoint between two steps is copied and written beside the steps that follow
+//   (checkpoint.background): it counts as saved once it is whole, which the next step, the next
+//   checkpoint or the end finds out, and so does a write that failed. Those of the end, of a stop
+//   and of an error are waited for;
 //   an error, whichever, leaves a checkpoint of the good steps before it ends the run, unless it
 //   struck between two updates of one step. That checkpoint counts the steps up to the last one
 //   that trained: those behind it are done again.
@@ -33,6 +37,7 @@
 #include "learner/offline/sft.h"
 #include "learner/update/checkpoint.h"
 #include "learner/update/checkpoint_size.h"
+#include "learner/update/checkpoint_writer.h"
 #include "learner/update/optimizer.h"
 
 namespace plumb::learner {
@@ -55,7 +60,9 @@ struct LearnerHooks {
   // evaluation took, also that of an earlier life.
   std::function<void(const SavePlan&)> plan;
   std::function<void(const std::string& what, int64_t bytes)> saving;
-  std::function<void(int64_t bytes, double seconds)> saved;
+  // `waited`: of its seconds, those that training waited for; more where it waited for the one
+  // before, too.
+  std::function<void(int64_t bytes, double seconds, double waited)> saved;
   std::function<void(double seconds)> evaluation_took;
   // Asked between steps, and when a wait for a batch or an evaluation was given up.
   std::function<bool()> stop;
@@ -141,6 +148,15 @@ class StepLoop {
   // result_.policy: the weights as they are, under this number. Throws kNonFinite where they are
   // not finite.
   void Identify(int64_t version);
+  // Writes what `state` says of the models as they are; `after` follows on this thread, once that
+  // is whole. `beside`: copied, and written while the training goes on. Waits for the one before,
+  // and throws what that failed with.
+  void Write(Checkpoints::Kind kind, const CheckpointState& state,
+             std::span<const NamedModel> models, const std::string& what, bool beside,
+             std::function<void()> after);
+  // What is to be done once a checkpoint is whole is done; `wait`: for the one in flight. Throws
+  // what it failed with.
+  void Settle(bool wait);
   // The sets of the weights last identified; those that changed since the last call in host memory,
   // until the next call or update, when `bytes`.
   std::vector<WeightSet> SetsToPublish(bool bytes);
@@ -170,10 +186,12 @@ class StepLoop {
   void End();
   Snapshot Capture(int64_t step);
   bool Untouched(const Snapshot& snapshot);  // by any update since
-  void Save(const Snapshot& snapshot, bool ending);
+  enum class Saving { kBeside, kNow, kEnding };
+  void Save(const Snapshot& snapshot, Saving how);
   void BeginAnew();
   void TellSavePlan();
   bool KeepsMoments(int64_t step) const;
+  bool KeepsOptimizer(int64_t step) const;  // of a checkpoint that is due there
   void SaveGoodSteps();
   std::optional<EvalResult> EvaluateOrStop(int64_t version);
   std::vector<Optimizer*> Optimizers();
@@ -184,6 +202,7 @@ class StepLoop {
   const int64_t rows_a_step_;
   int64_t step_ = 0;                   // done
   std::optional<int64_t> last_saved_;  // the step of the newest checkpoint
+  bool saved_optimizer_ = true;        // it holds the optimizer
   bool due_ = false;                   // a checkpoint
   bool given_up_ = false;              // stopped in a wait: whom it waited for may be gone
   std::optional<Snapshot> good_;       // of the last step that trained
@@ -193,7 +212,16 @@ class StepLoop {
   std::vector<std::vector<std::byte>> host_;             // copies of a device's sets
   double earlier_wall_s_ = 0;
   double product_speed_ = 0;  // operations per second; measured before the first step
-  double checkpoint_s_ = 0;   // of the checkpoint after the step before, reported with the next
+  // Of checkpoints since the last line: what they took that are whole, and what training waited.
+  double checkpoint_s_ = 0, checkpoint_wait_s_ = 0;
+  CheckpointWriter writer_;
+  struct InFlight {
+    int64_t bytes = 0;
+    double waited = 0;
+    std::function<void()> after;
+  };
+  std::optional<InFlight> in_flight_;
+  bool ending_ = false;  // nobody may be there to tell
   SteadyClock::time_point started_;
 };
 

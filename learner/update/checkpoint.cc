@@ -76,10 +76,15 @@ std::string LeftOut(const CheckpointState& state, Optimizer& optimizer) {
   return state.moments || optimizer.moment_steps() == 0 ? "" : MomentsDigest(optimizer);
 }
 
-void LoadMomentsOf(const std::string& path, bool moments, int64_t steps, const std::string& digest,
-                   Optimizer& optimizer) {
-  LoadOptimizer(path, optimizer, moments);
-  if (moments) optimizer.set_moment_steps(steps);
+void LoadOptimizerOf(const std::string& path, const CheckpointState& state, int64_t steps,
+                     const std::string& digest, Optimizer& optimizer) {
+  if (state.optimizer) {
+    LoadOptimizer(path, optimizer, state.moments);
+  } else {
+    optimizer.AdoptWeights();
+    optimizer.ResetMoments();
+  }
+  if (state.moments) optimizer.set_moment_steps(steps);
   else if (steps > 0) optimizer.set_left_out(digest);
 }
 
@@ -111,6 +116,15 @@ CheckpointState Verify(const std::string& path) {
   const CheckpointManifest manifest = GetManifest(path);
   CheckFiles(path, manifest);
   return StateIn(manifest, path);
+}
+
+// Whether a run can be taken up from it as if it had never ended.
+bool HoldsOptimizer(const std::string& path) {
+  try {
+    return StateIn(GetManifest(path), path).optimizer;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 // Of a model whose base is not trained: nothing of it is in a checkpoint but this.
@@ -156,29 +170,59 @@ std::vector<std::string> Checkpoints::List(const std::string& kind) const {
   return names;
 }
 
-void Checkpoints::Write(const std::string& path, CheckpointState state,
-                        const policy_model::Weights& weights, Optimizer& optimizer,
-                        std::span<const NamedModel> models) const {
-  RealFileSystem().CreateDirectories(path + "/model");
-  policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_, base_model_);
-  SaveOptimizer(path + "/" + kOptimizer, optimizer, state.moments);
-  state.moments_sha256 = LeftOut(state, optimizer);
+CheckpointState Checkpoints::Complete(CheckpointState state, const policy_model::Weights& weights,
+                                      Optimizer& optimizer, std::span<const NamedModel> models,
+                                      bool digests) {
+  if (digests) state.moments_sha256 = LeftOut(state, optimizer);
   for (const NamedModel& model : models) {
-    RealFileSystem().CreateDirectories(path + "/" + model.name);
-    policy_model::SaveModelDirectory(*model.weights, path + "/" + model.name, tokenizer_source_);
-    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.optimizer, state.moments);
-    state.models[model.name] = {.counters = model.optimizer->counters(),
-                                .moment_steps = model.optimizer->moment_steps(),
-                                .moments_sha256 = LeftOut(state, *model.optimizer)};
+    state.models[model.name] = {
+        .counters = model.optimizer->counters(),
+        .moment_steps = model.optimizer->moment_steps(),
+        .moments_sha256 = digests ? LeftOut(state, *model.optimizer) : std::string()};
   }
   state.base_digest = FixedBase(weights);
+  return state;
+}
+
+void Checkpoints::Write(const std::string& path, const CheckpointState& state,
+                        std::span<const SavedModel> models) const {
+  for (const SavedModel& model : models) {
+    const bool policy = model.name.empty();
+    const std::string folder = path + "/" + (policy ? "model" : model.name);
+    RealFileSystem().CreateDirectories(folder);
+    policy_model::SaveModelDirectory(*model.weights, folder, tokenizer_source_,
+                                     policy ? base_model_ : "");
+    CRASH_POINT("checkpoint_model_written");
+    if (!state.optimizer) continue;
+    SaveOptimizer(path + "/" + (policy ? "" : model.name + ".") + kOptimizer, model.optimizer,
+                  state.moments);
+  }
+  CRASH_POINT("checkpoint_before_manifest");
   PutManifest(path, state);  // reads every file back for its hash
   CheckNames(path, GetManifest(path));
 }
 
-void Checkpoints::Put(const char* kind, const CheckpointState& state,
-                      const policy_model::Weights& weights, Optimizer& optimizer,
-                      std::span<const NamedModel> models) {
+// Folders without a manifest are remains of a crash.
+void Checkpoints::Prune(const char* kind, const std::string& newest) const {
+  std::error_code ignored;
+  std::vector<std::string> whole;
+  for (const std::string& each : List(kind)) {
+    if (each > newest)
+      continue;  // the run did not go on from it and comes to it again: it counts for nothing
+    if (fs::exists(folder_ + "/" + each + "/" + kManifest)) whole.push_back(each);
+    else fs::remove_all(folder_ + "/" + each, ignored);
+  }
+  int64_t newer = 0;
+  bool resumable = false;  // a newer one holds the optimizers
+  for (auto each = whole.rbegin(); each != whole.rend(); ++each, ++newer) {
+    const bool holds = !resumable && HoldsOptimizer(folder_ + "/" + *each);
+    if (newer >= keep_ && !holds) fs::remove_all(folder_ + "/" + *each, ignored);
+    resumable = resumable || holds;
+  }
+}
+
+void Checkpoints::Put(Kind of, const CheckpointState& state, std::span<const SavedModel> models) {
+  const char* kind = of == Kind::kStep ? kStep : kWarmStart;
   const std::string name = NameOf(kind, state.step);
   CheckStillThere();
   const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name,
@@ -187,16 +231,17 @@ void Checkpoints::Put(const char* kind, const CheckpointState& state,
     for (const std::string& left : List(of_a_crash))
       RealFileSystem().RemoveAll(folder_ + "/" + left);
   }
+  CRASH_POINT("checkpoint_begun");
   try {
-    Write(beside, state, weights, optimizer, models);
+    Write(beside, state, models);
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(beside, ignored);  // its room may be what the next one lacks
     throw;
   }
   CRASH_POINT("checkpoint_written");
-  // One of this step is there only where it could not be used when the run was taken up: the run
-  // went on from an older one, which stays until this one is in its place.
+  // One of this step is there where the run went on from an older one, which stays until this one
+  // is in its place.
   if (RealFileSystem().Exists(path)) {
     RealFileSystem().Rename(path, aside);
     CRASH_POINT("checkpoint_aside");
@@ -205,41 +250,53 @@ void Checkpoints::Put(const char* kind, const CheckpointState& state,
   RealFileSystem().SyncDirectory(folder_);
   CRASH_POINT("checkpoint_in_place");
   RealFileSystem().RemoveAll(aside);
-
-  // Prune only now that the new one is whole. Folders without a manifest are remains of a crash.
-  std::error_code ignored;
-  std::vector<std::string> whole;
-  for (const std::string& each : List(kind)) {
-    if (each > name)
-      continue;  // it could not be used, else the run had gone on from it: it counts for nothing
-    if (fs::exists(folder_ + "/" + each + "/" + kManifest)) whole.push_back(each);
-    else fs::remove_all(folder_ + "/" + each, ignored);
-  }
-  for (size_t i = 0; i + static_cast<size_t>(keep_) < whole.size(); ++i) {
-    fs::remove_all(folder_ + "/" + whole[i], ignored);
-  }
+  Prune(kind, name);  // only now that the new one is whole
+  if (of == Kind::kWarmStart) return;
+  for (const std::string& left : List(kWarmStart))
+    RealFileSystem().RemoveAll(folder_ + "/" + left);  // it is behind the run
 }
+
+namespace {
+
+std::vector<SavedModel> Live(const policy_model::Weights& weights, Optimizer& optimizer,
+                             std::span<const NamedModel> models) {
+  std::vector<SavedModel> live = {{.name = "", .weights = &weights, .optimizer = optimizer.sets()}};
+  for (const NamedModel& model : models)
+    live.push_back(
+        {.name = model.name, .weights = model.weights, .optimizer = model.optimizer->sets()});
+  return live;
+}
+
+}  // namespace
 
 void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights,
                        Optimizer& optimizer, std::span<const NamedModel> models) {
-  Put(kStep, state, weights, optimizer, models);
-  for (const std::string& name : List(kWarmStart))
-    RealFileSystem().RemoveAll(folder_ + "/" + name);  // it is behind the run
+  Put(Kind::kStep, Complete(state, weights, optimizer, models, /*digests=*/true),
+      Live(weights, optimizer, models));
 }
 
 void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
                                 Optimizer& optimizer) {
-  Put(kWarmStart, state, weights, optimizer, {});
+  Put(Kind::kWarmStart, Complete(state, weights, optimizer, {}, /*digests=*/true),
+      Live(weights, optimizer, {}));
 }
 
-std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind,
-                                                      std::vector<std::string>& rejected) const {
+std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind, bool any,
+                                                      std::vector<std::string>& rejected,
+                                                      std::vector<int64_t>& passed) const {
   std::vector<std::string> names = List(kind);
   std::reverse(names.begin(), names.end());
   for (const std::string& name : names) {
     const std::string path = folder_ + "/" + name;
     try {
-      return Found{.path = path, .state = Verify(path), .rejected = rejected};
+      if (!any) {  // before its files are read
+        const CheckpointState state = StateIn(GetManifest(path), path);
+        if (!state.optimizer) {
+          passed.push_back(state.step);
+          continue;
+        }
+      }
+      return Found{.path = path, .state = Verify(path), .rejected = rejected, .passed = passed};
     } catch (const Error& e) {
       if (e.code() == ErrorCode::kUnsupported) throw;
       rejected.push_back(e.what());
@@ -250,15 +307,21 @@ std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind,
 
 std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
   std::vector<std::string> rejected;
-  std::optional<Found> found = Newest(kStep, rejected);
-  if (found || rejected.empty()) return found;
+  std::vector<int64_t> passed;
+  std::optional<Found> found = Newest(kStep, prefer_newest_, rejected, passed);
+  if (found || (rejected.empty() && passed.empty())) return found;
   // Whole checkpoints were written and none can be trusted: starting over silently would lose the
   // run.
+  const std::string why = rejected.empty() ? "none holds the optimizer" : rejected.front();
   for (const std::string& name : List(kStep)) {
     if (!fs::exists(folder_ + "/" + name + "/" + kManifest)) continue;
     throw Error(ErrorCode::kCorruption,
-                "no checkpoint can be used (" + rejected.front() +
-                    "); restore one from a copy, or start a new run in " + "another folder",
+                "no checkpoint can be used (" + why + "); restore one from a copy, " +
+                    (passed.empty() ? ""
+                                    : "go on from the weights alone of step " +
+                                          std::to_string(passed.front()) +
+                                          " with --resume --newest, not bit for bit, ") +
+                    "or start a new run in another folder",
                 folder_);
   }
   return std::nullopt;
@@ -266,7 +329,8 @@ std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
 
 std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(
     std::vector<std::string>& rejected) const {
-  return Newest(kWarmStart, rejected);
+  std::vector<int64_t> passed;
+  return Newest(kWarmStart, /*any=*/true, rejected, passed);
 }
 
 void Checkpoints::Load(const Found& found, policy_model::Weights& weights,
@@ -285,8 +349,8 @@ void Checkpoints::Load(const Found& found, policy_model::Weights& weights,
         found.path);
   }
   weights.LoadTrained(found.path + "/model");
-  LoadMomentsOf(found.path + "/" + kOptimizer, found.state.moments, found.state.moment_steps,
-                found.state.moments_sha256, optimizer);
+  LoadOptimizerOf(found.path + "/" + kOptimizer, found.state, found.state.moment_steps,
+                  found.state.moments_sha256, optimizer);
   optimizer.Restore(found.state.counters);
   const Digest digest = weights.ComputeDigest();
   if (digest != found.state.policy.digest) {
@@ -307,8 +371,8 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
           found.path);
     }
     model.weights->LoadTrained(found.path + "/" + model.name);
-    LoadMomentsOf(found.path + "/" + model.name + "." + kOptimizer, found.state.moments,
-                  saved->second.moment_steps, saved->second.moments_sha256, *model.optimizer);
+    LoadOptimizerOf(found.path + "/" + model.name + "." + kOptimizer, found.state,
+                    saved->second.moment_steps, saved->second.moments_sha256, *model.optimizer);
     model.optimizer->Restore(saved->second.counters);
   }
   if (found.state.models.size() != models.size()) {

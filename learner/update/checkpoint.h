@@ -6,7 +6,8 @@
 //                            adapter is trained, a PEFT directory: adapter_config.json,
 //                            adapter_model.safetensors, and the manifest holds the base's digest
 //     optimizer.safetensors  masters (unless the model is float32) and, where the manifest says so,
-//                            moments of what is trained: learner/update/optimizer_file.h
+//                            moments of what is trained: learner/update/optimizer_file.h; none in a
+//                            checkpoint of the models alone (state.optimizer)
 //     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy
 //     manifest.json          written last: format version, step, counters, policy version, store
 //                            cursor, SHA-256 of each file
@@ -18,9 +19,11 @@
 // newest verified one stays until a newer one is complete and synced; the manifest's cursor is the
 // authority on what was consumed. One is written beside the others (new.step-...), its files are
 // read back for their hashes, and only then it gets its name: whatever ends the process in between,
-// the ones that were there are there. Non-goal: loading another format version.
-// Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the
-// old ones stay).
+// the ones that were there are there. A run is taken up from the newest that has the optimizers,
+// and that one stays whatever is pruned. Non-goal: loading another format version.
+// Thread safety: one save at a time, on any thread (learner/update/checkpoint_writer.h); what only
+// reads may be called beside it, and sees what was whole before it or after it. Errors: kCorruption
+// with the file, kNoSpace / kIo from the disk (the old ones stay).
 #pragma once
 
 #include <cstdint>
@@ -43,8 +46,17 @@ struct NamedModel {
   Optimizer* optimizer = nullptr;
 };
 
+// What is written of a model, live or a copy. Borrowed.
+struct SavedModel {
+  std::string name;  // "": the policy
+  const policy_model::Weights* weights = nullptr;
+  std::span<Optimizer::SetState> optimizer;
+};
+
 class Checkpoints {
  public:
+  enum class Kind : uint8_t { kStep, kWarmStart };
+
   // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is
   // written (kConflict): what lies there may be another run's. `keep` >= 1 newest verified ones of
   // each kind stay; older are pruned after a new one is complete. `base_model`: the folder that
@@ -52,7 +64,7 @@ class Checkpoints {
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
               std::string base_model = "");
 
-  // With the moments of all models, or of none: state.moments.
+  // With the optimizers and moments of all models, or of none: state.optimizer, state.moments.
   void Save(const CheckpointState& state, const policy_model::Weights& weights,
             Optimizer& optimizer, std::span<const NamedModel> models = {});
 
@@ -60,11 +72,24 @@ class Checkpoints {
   void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
                      Optimizer& optimizer);
 
-  // The newest that verifies; skipped ones are named in `rejected`. nullopt: none.
+  // Both in two parts: what the manifest says of the models besides `state`, while they are what
+  // they are to be saved as (`digests`: also of moments that are left out, which reads them all);
+  // then the files. `models`: the policy, then the others.
+  static CheckpointState Complete(CheckpointState state, const policy_model::Weights& weights,
+                                  Optimizer& optimizer, std::span<const NamedModel> models,
+                                  bool digests);
+  void Put(Kind kind, const CheckpointState& completed, std::span<const SavedModel> models);
+
+  // Go on from the newest of all, with or without its optimizers.
+  void PreferNewest() { prefer_newest_ = true; }
+  // The newest that verifies and has the optimizers, unless PreferNewest was called; skipped ones
+  // are named in `rejected`. `passed`: steps of newer ones without optimizers, newest first.
+  // nullopt: none.
   struct Found {
     std::string path;
     CheckpointState state;
     std::vector<std::string> rejected;
+    std::vector<int64_t> passed = {};
   };
   std::optional<Found> FindNewest() const;
   // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the
@@ -92,15 +117,16 @@ class Checkpoints {
  private:
   // Names that begin so, in ascending step.
   std::vector<std::string> List(const std::string& kind) const;
-  std::optional<Found> Newest(const char* kind, std::vector<std::string>& rejected) const;
-  void Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights,
-           Optimizer& optimizer, std::span<const NamedModel> models);
-  void Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights,
-             Optimizer& optimizer, std::span<const NamedModel> models) const;
+  std::optional<Found> Newest(const char* kind, bool any, std::vector<std::string>& rejected,
+                              std::vector<int64_t>& passed) const;
+  void Write(const std::string& path, const CheckpointState& state,
+             std::span<const SavedModel> models) const;
+  void Prune(const char* kind, const std::string& newest) const;
   void CheckStillThere() const;
   std::string folder_;
   std::shared_ptr<const int> held_;  // a descriptor of the folder
   int64_t keep_;
+  bool prefer_newest_ = false;
   std::string tokenizer_source_, base_model_;
 };
 

@@ -42,6 +42,7 @@ Json ToJson(const CheckpointState& s) {
               {"skipped", s.counters.skipped},
               {"skipped_in_a_row", s.counters.skipped_in_a_row},
               {"moment_steps", s.moment_steps},
+              {"optimizer", s.optimizer},
               {"moments", s.moments},
               {"seed", s.seed},
               {"store_cursor", s.store_cursor},
@@ -122,7 +123,9 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
   s.policy = {.version = in.Count("policy_version", -1), .digest = in.Text("policy_digest")};
   s.counters = in.Counters();
   s.moment_steps = in.Count("moment_steps");
+  if (in.Has("optimizer")) s.optimizer = in.Truth("optimizer");
   if (in.Has("moments")) s.moments = in.Truth("moments");  // always, before there was a choice
+  if (s.moments && !s.optimizer) in.Corrupt("'moments' without 'optimizer'");
   s.seed = in.Unsigned("seed");
   s.store_cursor = in.Count("store_cursor");
   s.tokens = in.Count("tokens");

@@ -27,11 +27,15 @@ struct CheckpointState {
   PolicyVersion policy;  // version == step
   Optimizer::Counters counters;
   int64_t moment_steps = 0;  // updates that the moments have seen, whether it holds them or not
+  // It holds what the optimizers need to go on: masters, and the moments unless that is false, too.
+  // Without it there are the models alone.
+  bool optimizer = true;
   // It holds the moments of all its models. Those of none that has seen an update are zero, held or
-  // not.
+  // not. Never without `optimizer`.
   bool moments = true;
   // Of moments that were left out: MomentsDigest, so that a run which is taken up with nothing left
-  // to do can say what it ended with. Save fills it; empty in checkpoints of before December 2026.
+  // to do can say what it ended with. Save fills it; empty in checkpoints of before December 2026
+  // and in those that were written beside the training.
   std::string moments_sha256 = {};
   // every random draw is keyed by it and by positions that follow from step
   uint64_t seed = 0;

@@ -25,10 +25,12 @@ int64_t WeightBytes(const policy_model::Weights& weights) {
 }  // namespace
 
 int64_t CheckpointBytes(const policy_model::Weights& weights, Optimizer& optimizer,
-                        std::span<const NamedModel> models, bool moments) {
-  int64_t bytes = WeightBytes(weights) + OptimizerBytes(optimizer, moments);
-  for (const NamedModel& model : models)
-    bytes += WeightBytes(*model.weights) + OptimizerBytes(*model.optimizer, moments);
+                        std::span<const NamedModel> models, SavedParts parts) {
+  const auto of = [&](const policy_model::Weights& model, Optimizer& its) {
+    return WeightBytes(model) + (parts.optimizer ? OptimizerBytes(its, parts.moments) : 0);
+  };
+  int64_t bytes = of(weights, optimizer);
+  for (const NamedModel& model : models) bytes += of(*model.weights, *model.optimizer);
   return bytes;
 }
 
@@ -43,7 +45,11 @@ int64_t FreeBytes(const std::string& folder) {
 int64_t SavePlan::Needed() const {
   const int64_t older = std::min(between, keep);  // beside the largest that is written
   const int64_t written = between > older ? each : last;
-  return std::max<int64_t>(0, older - kept) * each + written;
+  if (apart == 1) return std::max<int64_t>(0, older - kept) * each + written;
+  // Of those that are kept for being the newest, and the one that a resume begins with.
+  const int64_t full = std::min((between + apart - 1) / apart, (older + apart - 1) / apart + 1);
+  return std::max<int64_t>(0, full - kept) * each +
+         std::max<int64_t>(0, std::min(older, between - full)) * light + written;
 }
 
 void CheckFits(const SavePlan& plan, int64_t free, const std::string& folder) {

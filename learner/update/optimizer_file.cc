@@ -219,8 +219,7 @@ class File {
   const std::unique_ptr<SafetensorsReader> reader_;
 };
 
-bool Keeps(Optimizer& optimizer, bool moments) {
-  const auto sets = optimizer.sets();
+bool Keeps(std::span<const Optimizer::SetState> sets, bool moments) {
   return moments || std::any_of(sets.begin(), sets.end(),
                                 [](const auto& state) { return state.has_own_master(); });
 }
@@ -246,10 +245,10 @@ std::string MomentsDigest(Optimizer& optimizer) {
   return hash.HexDigest();
 }
 
-void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
-  if (!Keeps(optimizer, moments)) return;
+void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets, bool moments) {
+  if (!Keeps(sets, moments)) return;
   std::vector<TensorToWrite> tensors;
-  for (Optimizer::SetState& state : optimizer.sets()) {
+  for (Optimizer::SetState& state : sets) {
     const auto& entries = state.set->table->entries();
     for (size_t i = 0; i < entries.size(); ++i) {
       const TensorEntry& entry = entries[i];
@@ -271,7 +270,7 @@ void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
 
 void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
   if (!moments) optimizer.ResetMoments();
-  if (!Keeps(optimizer, moments)) return;
+  if (!Keeps(optimizer.sets(), moments)) return;
   const File file(path);
   for (Optimizer::SetState& state : optimizer.sets()) {
     const auto& entries = state.set->table->entries();

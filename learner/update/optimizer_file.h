@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "common/base/hash/sha256.h"
@@ -22,7 +23,11 @@
 
 namespace plumb::learner {
 
-void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments);
+// Of live sets or of a copy (learner/update/checkpoint_copy.h).
+void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets, bool moments);
+inline void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
+  SaveOptimizer(path, optimizer.sets(), moments);
+}
 
 // The parameters are those of the checkpoint by now. Without `moments` they become zero, as those
 // of a new optimizer.

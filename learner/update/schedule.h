@@ -1,5 +1,5 @@
 // Learning rate over the steps of a phase: linear warm-up, then constant, linear or cosine decay to
-// a fraction.
+// a fraction; or (wsd) constant until the last part, in which it falls in a line.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "configs/choices.h"
+#include "configs/config.h"
 
 namespace plumb::learner {
 
@@ -19,9 +20,20 @@ struct LrOptions {
   double peak = 0;
   double warmup_fraction = 0;
   double min_fraction = 0;
-  double decay_fraction = 0.2;  // wsd
+  double decay_fraction = 0.2;  // wsd: of the steps, at most all behind the warm-up
   int64_t steps = 1;            // of the whole phase
 };
+
+// Of a run's train steps.
+inline LrOptions LrOptionsOf(const configs::Config& config) {
+  const configs::OptimizerConfig& optimizer = config.optimizer;
+  return {.schedule = optimizer.lr_schedule,
+          .peak = optimizer.learning_rate,
+          .warmup_fraction = optimizer.warmup_fraction,
+          .min_fraction = optimizer.min_lr_fraction,
+          .decay_fraction = optimizer.decay_fraction,
+          .steps = config.run.steps};
+}
 
 // Rate of step `step` (0-based). Warm-up step i of w has (i + 1) / w of the peak.
 inline double LearningRate(const LrOptions& o, int64_t step) {
@@ -37,7 +49,7 @@ inline double LearningRate(const LrOptions& o, int64_t step) {
       return o.peak * (o.min_fraction +
                        (1 - o.min_fraction) * 0.5 * (1 + std::cos(3.14159265358979323846 * x)));
     case LrSchedule::kWsd: {
-      const double decay = o.decay_fraction * static_cast<double>(o.steps) / span;
+      const double decay = std::min(1.0, o.decay_fraction * static_cast<double>(o.steps) / span);
       const double fallen = decay > 0 ? std::max(0.0, (x - (1 - decay)) / decay) : 0.0;
       return o.peak * (1 - (1 - o.min_fraction) * fallen);
     }

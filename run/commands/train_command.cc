@@ -40,7 +40,7 @@ struct TrainArguments {
   std::string recipe, out, roles;
   std::vector<std::string> overrides;
   int64_t steps = -1;
-  bool resume = false, overwrite = false, quiet = false;
+  bool resume = false, newest = false, overwrite = false, quiet = false;
 };
 
 struct PlanArguments {
@@ -52,7 +52,7 @@ struct PlanArguments {
 struct RoleArguments {
   std::string folder, role, sockets, called;
   int64_t index = 0;
-  bool resume = false, quiet = false;
+  bool resume = false, newest = false, quiet = false;
 };
 
 // The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates
@@ -156,6 +156,7 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
     // The rows of the data were shown, and another process draws the last line now.
     if (role == "replay" && !arguments.quiet) again.push_back("--quiet");
     if (arguments.resume) line.push_back("--resume");
+    if (arguments.newest) line.push_back("--newest");  // not again: it has checkpoints of its own
     const std::string name =
         role == "replay" || role == "learner" ? role : role + "-" + std::to_string(index);
     roles.push_back({.name = name, .arguments = line, .again = again, .decides = decides});
@@ -218,13 +219,7 @@ void Plan(const PlanArguments& arguments) {
 }
 
 double RateAt(const configs::Config& config, int64_t step) {
-  const configs::OptimizerConfig& o = config.optimizer;
-  return learner::LearningRate({.schedule = o.lr_schedule,
-                                .peak = o.learning_rate,
-                                .warmup_fraction = o.warmup_fraction,
-                                .min_fraction = o.min_lr_fraction,
-                                .steps = config.run.steps},
-                               step);
+  return learner::LearningRate(learner::LrOptionsOf(config), step);
 }
 
 // What a resumed run does otherwise from here on: said, and in the log for later.
@@ -237,6 +232,7 @@ void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) 
     if (c.key == "optimizer.learning_rate") then.optimizer.learning_rate = number;
     if (c.key == "optimizer.warmup_fraction") then.optimizer.warmup_fraction = number;
     if (c.key == "optimizer.min_lr_fraction") then.optimizer.min_lr_fraction = number;
+    if (c.key == "optimizer.decay_fraction") then.optimizer.decay_fraction = number;
     if (c.key == "optimizer.lr_schedule") {
       const std::string name = c.before.substr(1, c.before.size() - 2);  // in quotes
       then.optimizer.lr_schedule =
@@ -283,7 +279,8 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = CheckedRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
-  PreparedRun run = PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite);
+  PreparedRun run =
+      PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite, arguments.newest);
   // Whether it met its bar is found by the evaluation, once more.
   if (config.eval.bar == 0 && run.Finished(config)) {
     const std::string out = run.folder().path;
@@ -314,8 +311,10 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
   if (run.resumed()) SayChanges(run, config, arguments.quiet);
-  const RunOptions options{
-      .resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  const RunOptions options{.resume = arguments.resume,
+                           .quiet = arguments.quiet,
+                           .stop = &StopRequested(),
+                           .newest = arguments.newest};
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
       const bool sft = config.algorithm.name == configs::AlgorithmName::kSft;
@@ -358,8 +357,10 @@ int Role(const RoleArguments& arguments) {
                session->folder().logs() + "/" + arguments.role +
                    (numbered ? "-" + std::to_string(arguments.index) : "") + ".log");
   const Endpoints endpoints{arguments.sockets};
-  const RunOptions options{
-      .resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  const RunOptions options{.resume = arguments.resume,
+                           .quiet = arguments.quiet,
+                           .stop = &StopRequested(),
+                           .newest = arguments.newest};
   if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
   else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
   else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
@@ -386,6 +387,12 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
       ->allow_extra_args(false);
   train->add_flag("--resume", arguments->resume,
                   "go on from the newest checkpoint of the run folder");
+  train
+      ->add_flag("--newest", arguments->newest,
+                 "with --resume: from the newest checkpoint of all, also one without the "
+                 "optimizer's state (checkpoint.optimizer_every); the run is then another than one "
+                 "that had never ended")
+      ->needs("--resume");
   train->add_flag("--overwrite", arguments->overwrite,
                   "replace an older run in the run folder, once the new one trains");
   train->add_flag("--quiet", arguments->quiet, "no progress");
@@ -412,6 +419,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   hidden->add_option("--index", role->index);
   hidden->add_option("--called", role->called);  // how the user called train
   hidden->add_flag("--resume", role->resume);
+  hidden->add_flag("--newest", role->newest);
   hidden->add_flag("--quiet", role->quiet);
   hidden->callback([role, &result] { result.exit_code = Role(*role); });
 }

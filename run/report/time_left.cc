@@ -5,7 +5,8 @@
 
 namespace plumb::run {
 
-void TimeLeft::Sizes(int64_t each, int64_t last) {
+void TimeLeft::Sizes(int64_t each, int64_t last, bool beside) {
+  beside_ = beside;
   each_ = each;
   last_ = last;
 }
@@ -18,8 +19,9 @@ void TimeLeft::Step(double seconds) {
   if (recent_.size() > kWindow) recent_.pop_front();
 }
 
-void TimeLeft::Checkpoint(int64_t bytes, double seconds) {
+void TimeLeft::Checkpoint(int64_t bytes, double seconds, double waited) {
   saved_bytes_ += static_cast<double>(bytes);
+  waited_seconds_ += waited;
   saved_seconds_ += seconds;
 }
 
@@ -48,12 +50,16 @@ double TimeLeft::After(int64_t done) const {
   };
   const int64_t checkpoints = between(plan_.checkpoint_every, std::max<int64_t>(1, done));
   const int64_t evaluations = between(plan_.eval_every, done + 1) + 1;
-  const double a_byte = saved_bytes_ > 0 ? saved_seconds_ / saved_bytes_ : 1 / kBytesPerSecond;
-  const auto bytes =
-      static_cast<double>(checkpoints) * static_cast<double>(each_) + static_cast<double>(last_);
+  const bool heard = saved_bytes_ > 0;
+  const double written = heard ? saved_seconds_ / saved_bytes_ : 1 / kBytesPerSecond,
+               waited = !beside_ ? written
+                        : heard  ? waited_seconds_ / saved_bytes_
+                                 : 1 / kCopiedPerSecond;
+  const double saves = static_cast<double>(checkpoints) * static_cast<double>(each_) * waited +
+                       static_cast<double>(last_) * written;
   const double evaluation =
       evaluations_ > 0 ? evaluation_seconds_ / static_cast<double>(evaluations_) : 0;
-  return static_cast<double>(to_do) * StepSeconds() + bytes * a_byte +
+  return static_cast<double>(to_do) * StepSeconds() + saves +
          static_cast<double>(evaluations) * evaluation;
 }
 

@@ -2,8 +2,9 @@
 //
 // Purpose: a step costs what the last ones did, the newest counting most (a machine that others use
 // too is now quick, now slow), the very first (which takes memory and warms up) apart; a checkpoint
-// what the ones before did a byte; an evaluation what the ones before did. Before a checkpoint was
-// made, a usual disk's speed stands for it. Thread safety: none. Units: seconds, bytes. Knows no
+// what the ones before did a byte, and one that is written beside the steps what they waited for;
+// an evaluation what the ones before did. Before a checkpoint was made, a usual disk's speed stands
+// for it, and beside the steps that of a copy. Thread safety: none. Units: seconds, bytes. Knows no
 // clock: it is told what things took.
 #pragma once
 
@@ -23,10 +24,12 @@ class TimeLeft {
  public:
   explicit TimeLeft(const RunPlan& plan) : plan_(plan) {}
 
-  // Of a checkpoint while the run goes on, and of the last.
-  void Sizes(int64_t each, int64_t last);
+  // Of a checkpoint while the run goes on, and of the last. `beside`: the steps go on while one of
+  // the former is written.
+  void Sizes(int64_t each, int64_t last, bool beside = false);
   void Step(double seconds);
-  void Checkpoint(int64_t bytes, double seconds);
+  // Written, and waited for.
+  void Checkpoint(int64_t bytes, double seconds, double waited);
   // One at least: the run ends with one, too.
   void Evaluation(double seconds);
 
@@ -34,8 +37,9 @@ class TimeLeft {
   double After(int64_t done) const;
 
   static constexpr double kBytesPerSecond = 150e6;  // written, read back and summed
-  static constexpr size_t kWindow = 30;             // steps
-  static constexpr double kHalf = 10;               // steps later one counts half
+  static constexpr double kCopiedPerSecond = 3e9;
+  static constexpr size_t kWindow = 30;  // steps
+  static constexpr double kHalf = 10;    // steps later one counts half
 
  private:
   double StepSeconds() const;
@@ -44,7 +48,8 @@ class TimeLeft {
   int64_t each_ = 0, last_ = 0;
   int64_t steps_ = 0, evaluations_ = 0;  // heard of
   std::deque<double> recent_;            // of the last steps
-  double saved_bytes_ = 0, saved_seconds_ = 0, evaluation_seconds_ = 0;
+  bool beside_ = false;
+  double saved_bytes_ = 0, saved_seconds_ = 0, waited_seconds_ = 0, evaluation_seconds_ = 0;
 };
 
 }  // namespace plumb::run

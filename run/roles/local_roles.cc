@@ -110,6 +110,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
   memory.Check();
   RunOptions options = given;
   options.recompute = memory.recompute;
+  options.waits_for_checkpoints = memory.waits_for_checkpoints;
   std::unique_ptr<replay::Store> store = OpenStore(session);
   Observer observer(session, options);
   observer.Note(memory.Line());

@@ -137,12 +137,12 @@ learner::LearnerHooks Observer::Hooks() {
   hooks.evaluated = [this](const learner::EvalResult& result,
                            std::span<const TrajectoryGroup> groups) { Evaluated(result, groups); };
   hooks.plan = [this](const learner::SavePlan& plan) {
-    if (progress_) progress_->time_left().Sizes(plan.each, plan.last);
+    if (progress_) progress_->time_left().Sizes(plan.Mean(), plan.last, plan.beside);
   };
   hooks.saving = [this](const std::string& what, int64_t bytes) { Saving(what, bytes); };
-  hooks.saved = [this](int64_t bytes, double seconds) {
+  hooks.saved = [this](int64_t bytes, double seconds, double waited) {
     AdviseWhenStopped(HowToGoOn(session_.folder().path));
-    if (progress_) progress_->time_left().Checkpoint(bytes, seconds);
+    if (progress_) progress_->time_left().Checkpoint(bytes, seconds, waited);
   };
   hooks.evaluation_took = [this](double seconds) {
     if (progress_) progress_->time_left().Evaluation(seconds);

@@ -168,9 +168,11 @@ class PreferenceTraining {
 
 RunSummary Run(const Session& session, const RunOptions& options, Observer& observer,
                Policy& policy, const Offline& offline) {
-  const configs::Config& config = session.config();
+  configs::Config config = session.config();
+  config.checkpoint.background &= !options.waits_for_checkpoints;
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);
+  if (options.newest) checkpoints.PreferNewest();
   learner::LearnerHooks hooks = observer.Hooks();
   hooks.store_state = [&] { return offline.identity; };
   hooks.resumed = [&](int64_t step, const std::string& then) {
@@ -193,9 +195,11 @@ RunSummary Run(const Session& session, const RunOptions& options, Observer& obse
 
 }  // namespace
 
-RunSummary RunOfflineTraining(const Session& session, const RunOptions& options) {
+RunSummary RunOfflineTraining(const Session& session, const RunOptions& given) {
   const RunMemory memory = PlanRun(session);
   memory.Check();
+  RunOptions options = given;
+  options.waits_for_checkpoints = memory.waits_for_checkpoints;
   Observer observer(session, options);
   observer.Note(memory.Line());
   const auto run = [&](auto&& data) {

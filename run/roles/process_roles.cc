@@ -164,6 +164,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
   const RunMemory memory = PlanRun(session);
   RunOptions options = given;
   options.recompute = memory.recompute;
+  options.waits_for_checkpoints = memory.waits_for_checkpoints;
   Observer observer(session, options);
   observer.Note(memory.Line());
   replay::ReplayClient store(endpoints.replay(), {.actor = "learner"});

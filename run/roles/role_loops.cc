@@ -82,9 +82,11 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
                                       RingAround around, const reward::GroupScorer* scorer) {
   configs::Config config = session.config();
   config.optimizer.recompute = options.recompute;
+  config.checkpoint.background &= !options.waits_for_checkpoints;
   const DemonstrationData demonstrations = LoadDemonstrations(session);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);
+  if (options.newest) checkpoints.PreferNewest();
   observer.FindPromptsBy([&store = around.store](const PromptLease& lease) {
     const replay::PromptRef ref = replay::RefOf(lease);
     return store.Prompts(std::span(&ref, 1)).front();

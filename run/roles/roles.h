@@ -39,6 +39,8 @@ struct RunOptions {
   const std::atomic<bool>* stop = nullptr;  // set by a signal: finish the step, checkpoint, end
   // Of the learner, as its memory was planned (run/roles/run_memory.h); not kAuto.
   configs::Recompute recompute = configs::Recompute::kNone;
+  bool waits_for_checkpoints = false;
+  bool newest = false;  // a resume goes on from the newest checkpoint, without its optimizer too
   bool Stopped() const { return stop != nullptr && stop->load(); }
 };
 

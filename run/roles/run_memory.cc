@@ -140,6 +140,15 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   return out;
 }
 
+// The copy of a checkpoint is asked for and, on a GPU, the host has room for it; on the CPU it is
+// part of the plan.
+bool CopyFits(const Config& config, const ModelShape& shape, Device device, int64_t free) {
+  if (!learner::CopiesCheckpoints(config)) return false;
+  if (device.is_cpu() || free == 0) return true;
+  const auto weights = PlannedWeights(config, shape, PlanningStream(device));
+  return learner::CheckpointCopyBytes(config, weights) <= FreeHostBytes();
+}
+
 std::string WhoseMemory(Device device) {
   return device.is_cpu() ? "this machine" : DeviceName(device);
 }
@@ -154,7 +163,10 @@ int64_t FreeMemory(const Config& config, Device device) {
 
 std::string RunMemory::Line() const {
   return "memory: at most " + plan.Line() + (free > 0 ? " of " + SizeText(free) + " free" : "") +
-         (recompute == Recompute::kLayer ? "; the backward computes each layer again" : "");
+         (recompute == Recompute::kLayer ? "; the backward computes each layer again" : "") +
+         (waits_for_checkpoints ? "; no room for the copy of a checkpoint that is written in the "
+                                  "background: the run waits while one is written"
+                                : "");
 }
 
 void RunMemory::Check() const {
@@ -168,15 +180,25 @@ void RunMemory::Check() const {
 
 RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, int64_t free) {
   learner::CheckCompact(config.optimizer, device);
+  const bool chosen = config.optimizer.recompute == Recompute::kAuto,
+             copies = CopyFits(config, shape, device, free);
   Config planned = config;
-  if (config.optimizer.recompute == Recompute::kAuto)
-    planned.optimizer.recompute = Recompute::kNone;
-  RunMemory memory{.device = device, .free = free, .plan = PlanOf(planned, shape, device)};
-  if (config.optimizer.recompute == Recompute::kAuto && !memory.fits()) {
-    planned.optimizer.recompute = Recompute::kLayer;
-    memory.plan = PlanOf(planned, shape, device);
+  RunMemory memory{.device = device, .free = free, .plan = {}};
+  // What costs least first: to wait for checkpoints, then to compute each layer twice.
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kLayer}) {
+    if (!chosen && recompute == Recompute::kLayer) break;
+    planned.optimizer.recompute = chosen ? recompute : config.optimizer.recompute;
+    for (const bool background : {true, false}) {
+      if (background && !copies) continue;
+      planned.checkpoint.background = background;
+      memory.plan = PlanOf(planned, shape, device);
+      if (memory.fits()) break;
+    }
+    if (memory.fits()) break;
   }
   memory.recompute = planned.optimizer.recompute;
+  memory.waits_for_checkpoints =
+      learner::CopiesCheckpoints(config) && !planned.checkpoint.background;
   memory.smaller = Smaller(planned, shape, device, memory.plan.total());
   return memory;
 }

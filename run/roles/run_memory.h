@@ -26,6 +26,9 @@ struct RunMemory {
   learner::MemoryPlan plan;
   // What optimizer.recompute comes to: not kAuto.
   configs::Recompute recompute = configs::Recompute::kNone;
+  // checkpoint.background is asked for and there is no memory for the copy: the run waits while a
+  // checkpoint is written.
+  bool waits_for_checkpoints = false;
   // Options that would make it smaller, each with how much, the largest first.
   std::string smaller;
 

@@ -11,9 +11,13 @@
 
 namespace plumb::run {
 
-// The step that it goes on with, of those in `checkpoints` that were written to their end; nullopt:
-// none, the warm start is not over.
+// The step of the newest of those in `checkpoints` that were written to their end; nullopt: none,
+// the warm start is not over.
 std::optional<int64_t> NewestCheckpoint(const std::string& checkpoints);
+
+// The step of the newest that a run is taken up from: it holds the optimizer
+// (checkpoint.optimizer_every), or cannot be read, which the resume will say.
+std::optional<int64_t> ResumeStep(const std::string& checkpoints);
 
 // "the newest checkpoint is step 4: go on with build/plumb train --resume --out RUN"
 std::string HowToGoOn(const std::string& run);

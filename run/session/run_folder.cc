@@ -138,7 +138,7 @@ std::string ReadRunId(const RunFolder& folder) {
 }
 
 PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, bool resume,
-                       bool overwrite) {
+                       bool overwrite, bool newest) {
   if (config.run.out.empty()) config.run.out = "runs/" + fs::path(recipe_path).stem().string();
   PreparedRun run;
   RunFolder& folder = run.folder_;
@@ -176,7 +176,8 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     run.earlier_config_ = files.ReadFile(folder.config(), kMaxTextBytes);
     run.earlier_changes_ = ReadIfThere(folder.changes());
     run.earlier_progress_ = run.Progress();
-    const std::optional<int64_t> next = NewestCheckpoint(folder.checkpoints());
+    const std::optional<int64_t> next =
+        newest ? NewestCheckpoint(folder.checkpoints()) : ResumeStep(folder.checkpoints());
     run.next_step_ = next.value_or(0);
     if (!next && fs::exists(folder.model())) {
       throw Error(

@@ -66,7 +66,7 @@ class PreparedRun {
 
  private:
   friend PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path,
-                                bool resume, bool overwrite);
+                                bool resume, bool overwrite, bool newest);
   std::string Progress() const;  // changes with every step and checkpoint
 
   RunFolder folder_;
@@ -79,8 +79,9 @@ class PreparedRun {
 
 // Makes the folder of a new run, or takes up the run in it when `resume`. `overwrite` sets an
 // older run aside, until the new one has trained; files that are no run's stay. Fills
-// config.run.out, when it is empty, from the recipe's name.
+// config.run.out, when it is empty, from the recipe's name. `newest`: it goes on from the newest
+// checkpoint, also where that holds no optimizer.
 PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, bool resume,
-                       bool overwrite);
+                       bool overwrite, bool newest = false);
 
 }  // namespace plumb::run

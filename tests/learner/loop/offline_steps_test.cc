@@ -78,6 +78,7 @@ TEST(OfflineStepsTest, EveryStepHasOneLineWhereverTheRunIsKilled) {
     const auto run = [&](bool resume) {
       OfflineLife life(folder / "c");
       life.config.run.checkpoint_every = 2;
+      life.config.checkpoint.background = false;
       life.hooks.step = [&](int64_t step, std::map<std::string, double>& metrics) {
         EXPECT_EQ(metrics.count("eval/loss") > 0, step == 1 || step == 3);
         std::ofstream(log, std::ios::app) << step << "\n";

@@ -40,6 +40,19 @@ TEST(CheckpointManifestTest, OlderOnesHoldThemAlways) {
   EXPECT_THROW(ReadManifest(Sealed(manifest), "here"), Error);
 }
 
+TEST(CheckpointManifestTest, SaysWhetherTheOptimizerIsThere) {
+  for (const bool optimizer : {true, false}) {
+    CheckpointManifest manifest{.files = {}, .state = CheckpointState{.moments = optimizer}};
+    manifest.state->optimizer = optimizer;
+    EXPECT_EQ(ReadManifest(WriteManifest(manifest), "here").state->optimizer, optimizer);
+  }
+  Json manifest = Json::parse(WriteManifest({.files = {}, .state = CheckpointState{}}));
+  manifest["body"]["state"].erase("optimizer");
+  EXPECT_TRUE(ReadManifest(Sealed(manifest), "here").state->optimizer) << "older ones have it";
+  manifest["body"]["state"]["optimizer"] = false;
+  EXPECT_THROW(ReadManifest(Sealed(manifest), "here"), Error) << "moments without it";
+}
+
 // Of a model that has seen no update they are zero: nothing is lacking.
 TEST(CheckpointManifestTest, MomentsThatHaveSeenNothingAreNotMissed) {
   CheckpointState state{.moments = false};

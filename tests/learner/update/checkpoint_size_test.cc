@@ -54,8 +54,8 @@ TEST(CheckpointSizeTest, IsWhatIsWritten) {
                         .policy = {.version = 3, .digest = policy.weights.ComputeDigest()},
                         .moments = moments},
                        policy.weights, policy.optimizer, models);
-      const auto said =
-          static_cast<double>(CheckpointBytes(policy.weights, policy.optimizer, models, moments));
+      const auto said = static_cast<double>(
+          CheckpointBytes(policy.weights, policy.optimizer, models, {.moments = moments}));
       EXPECT_NEAR(Below(folder / "c"), said, 25'000) << "but for headers and the manifest";
       EXPECT_GT(said, 1e6);
       const double a_parameter =
@@ -74,6 +74,12 @@ TEST(CheckpointSizeTest, AnOldOneStandsBesideTheNewUntilThatIsComplete) {
   EXPECT_EQ((SavePlan{.between = 2, .each = 12, .last = 4, .keep = 3}).Needed(), 2 * 12 + 4);
   EXPECT_EQ((SavePlan{.between = 9, .each = 12, .last = 4, .kept = 1}).Needed(), 12)
       << "the old one lies there already";
+  // One of three holds the optimizer: beside the newest and the new one the last of those stays.
+  EXPECT_EQ((SavePlan{.between = 9, .each = 12, .last = 4, .apart = 3, .light = 2}).Needed(),
+            2 * 12 + 2 + 12);
+  EXPECT_EQ((SavePlan{.between = 1, .each = 12, .last = 4, .apart = 3, .light = 2}).Needed(),
+            12 + 4);
+  EXPECT_EQ((SavePlan{.each = 12, .apart = 5, .light = 2}).Mean(), 4);
 }
 
 TEST(CheckpointSizeTest, WhatCannotFitIsRefusedWithBothNumbers) {

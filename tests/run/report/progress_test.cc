@@ -65,7 +65,7 @@ TEST(ProgressTest, TheKlIsThatFromTheReferenceOrNone) {
 TEST(ProgressTest, WhatIsSavedIsSaidAndCountedInWhatIsLeft) {
   const std::string file = Written(31, false, [](Progress& p) {
     p.time_left().Sizes(3'000'000'000, 1'000'000'000);
-    p.time_left().Checkpoint(3'000'000'000, 15);
+    p.time_left().Checkpoint(3'000'000'000, 15, 15);
     p.time_left().Evaluation(7);
     p.Saving("saving step 1 (3.0 GB) ...", 3'000'000'000);
     p.Saving("saving step 2 (3 MB) ...", 3'000'000);

@@ -41,7 +41,7 @@ Played Play(const RunPlan& plan, const Times& times, int64_t each, int64_t last)
     at.push_back(now);
     if (plan.checkpoint_every > 0 && done % plan.checkpoint_every == 0 && done < plan.steps) {
       now += times.checkpoint;
-      left.Checkpoint(each, times.checkpoint);
+      left.Checkpoint(each, times.checkpoint, times.checkpoint);
     }
   }
   now += times.last_checkpoint + times.evaluation;
@@ -60,13 +60,22 @@ TEST(TimeLeftTest, CountsCheckpointsAndEvaluationsToCome) {
   left.Sizes(1200, 400);
   left.Evaluation(5);
   left.Step(1);
-  left.Checkpoint(1200, 12);  // an earlier life's, say
+  left.Checkpoint(1200, 12, 12);  // an earlier life's, say
   EXPECT_DOUBLE_EQ(left.After(1), 5 + 12 + 12 + 4 + 5 + 5);
   left.Step(1);
   EXPECT_DOUBLE_EQ(left.After(2), 4 + 12 + 12 + 4 + 5 + 5) << "the one of step 2 is still to come";
   EXPECT_DOUBLE_EQ(left.After(3), 3 + 12 + 4 + 5) << "the evaluation of step 3 is over";
   EXPECT_DOUBLE_EQ(left.After(5), 1 + 4 + 5);
   EXPECT_DOUBLE_EQ(left.After(6), 4 + 5) << "what follows the last step";
+}
+
+// Beside the steps a checkpoint costs what training waits; that of the end costs all of it.
+TEST(TimeLeftTest, CheckpointsBesideTheStepsCostWhatIsWaitedFor) {
+  TimeLeft left({.steps = 5, .checkpoint_every = 2, .eval_every = 0});
+  left.Sizes(1200, 400, /*beside=*/true);
+  left.Step(1);
+  left.Checkpoint(1200, 12, 3);
+  EXPECT_DOUBLE_EQ(left.After(1), 4 + 3 + 3 + 4);
 }
 
 // A run as people see it: a slow first step, steps that vary by a quarter, a checkpoint that costs

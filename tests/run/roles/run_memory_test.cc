@@ -40,6 +40,7 @@ Config Recipe() {
   config.model.dtype = DType::kBFloat16;
   config.rollout.kv_budget_mb = 8;
   config.rollout.max_batch = 4;
+  config.checkpoint.background = false;
   return config;
 }
 
@@ -76,6 +77,30 @@ TEST(RunMemoryTest, AutoComputesLayersAgainOnlyWhereTheRestDoesNotFit) {
   Config fixed = Recipe();
   fixed.optimizer.recompute = Recompute::kNone;
   EXPECT_FALSE(PlanRun(fixed, Shape(), Device::kCpu, tight).fits());
+}
+
+// The copy of a checkpoint is counted, and given up before anything that costs more.
+TEST(RunMemoryTest, ACheckpointIsCopiedWhereThereIsRoom) {
+  Config config = Recipe();
+  const RunMemory without = PlanRun(config, Shape(), Device::kCpu, 0);
+  config.checkpoint.background = true;
+  config.run.steps = 100;
+  config.run.checkpoint_every = 10;
+  const RunMemory with = PlanRun(config, Shape(), Device::kCpu, 0);
+  EXPECT_FALSE(with.waits_for_checkpoints);
+  EXPECT_EQ(BytesOf(with, "checkpoint copy"),
+            BytesOf(with, "weights") + BytesOf(with, "masters") + BytesOf(with, "moments"));
+  EXPECT_EQ(with.plan.total(), without.plan.total() + BytesOf(with, "checkpoint copy"));
+  const RunMemory tight = PlanRun(config, Shape(), Device::kCpu, with.plan.total() - 1);
+  EXPECT_TRUE(tight.waits_for_checkpoints);
+  EXPECT_EQ(tight.recompute, Recompute::kNone);
+  EXPECT_EQ(tight.plan.total(), without.plan.total());
+  EXPECT_TRUE(Has(tight.Line(), "the run waits while one is written")) << tight.Line();
+  const RunMemory card = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  EXPECT_EQ(BytesOf(card, "checkpoint copy"), 0) << "that is the host's memory";
+  config.run.checkpoint_every = 100;
+  EXPECT_EQ(BytesOf(PlanRun(config, Shape(), Device::kCpu, 0), "checkpoint copy"), 0)
+      << "that of the end is waited for";
 }
 
 TEST(RunMemoryTest, ARefusalSaysTheSumByKindAndWhatToChange) {
