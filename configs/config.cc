@@ -11,6 +11,7 @@
 
 #include "common/base/device.h"
 #include "common/record/task_tokens.h"
+#include "configs/batch_ramp.h"
 #include "configs/fields.h"
 #include "configs/pattern_number.h"
 #include "configs/value_text.h"
@@ -422,7 +423,22 @@ void ValidatePpo(const Config& c, Problems& p) {
             "critic.path is given, but only algorithm.name = \"ppo\" has a critic.");
 }
 
+// The batch of the first step of a ramp.
+void ValidateRamp(const Config& c, Problems& p) {
+  if (c.optimizer.ramp_steps <= 0 || c.optimizer.ramp_steps > 1'000'000) return;
+  p.Require(
+      c.algorithm.name != AlgorithmName::kDpo || c.preference.loss != PreferenceLossKind::kKto,
+      "optimizer.ramp_steps does not go with preference.loss = \"kto\": its batches are cut "
+      "before the first step.");
+  if (IsOffline(c) || c.rollout.prompts_per_step < 1 || c.rollout.samples_per_prompt < 1) return;
+  const int64_t first = BatchRampOf(c.optimizer, c.rollout.prompts_per_step).Of(0);
+  p.Require((c.algorithm.minibatches - 1) / c.rollout.samples_per_prompt < first,
+            "algorithm.minibatches is larger than the number of answers in the first step's batch: "
+            "raise optimizer.ramp_start.");
+}
+
 void ValidateOptimizer(const Config& c, Problems& p) {
+  ValidateRamp(c, p);
   p.Require(c.optimizer.masters == Masters::kFloat32 || c.model.dtype != DType::kFloat32,
             "optimizer.masters = \"none\" is for model.dtype = \"bfloat16\": float32 weights are "
             "their own masters.");

@@ -532,7 +532,10 @@ void OptimizerConfig::Visit(V& v) {
     min_lr_fraction);
   v({"decay_fraction", "1", "wsd: last share of the steps, in which the rate falls", Within(0, 1)},
     decay_fraction);
-  v({"ramp_steps", "steps", "until a batch is whole; 0: from the first", AtLeast(0)}, ramp_steps);
+  v({"ramp_steps", "steps",
+     "of which each has a larger batch than the one before, until it is whole; 0: none",
+     Within(0, 1e6)},
+    ramp_steps);
   v({"ramp_start", "1", "share of a batch in the first step", Within(0, 1)}, ramp_start);
   v({"micro_batch_tokens", "tokens", "of one forward and backward: bounds memory",
      "ppo_max_token_len_per_gpu", AtLeast(1)},

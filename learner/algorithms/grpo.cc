@@ -67,7 +67,7 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
       // learner's own.
       recompute_(options_.recompute_logprobs || config.run.max_staleness > 0 ||
                  config.replay.groups_per_step > 0),
-      prompts_per_step_(config.rollout.prompts_per_step),
+      batches_(configs::BatchRampOf(config.optimizer, config.rollout.prompts_per_step)),
       replays_(config.replay.groups_per_step > 0),
       estimator_(options_.kl_estimator),
       objective_(options_.objective),
@@ -84,7 +84,7 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
   }
 }
 
-std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
+std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                                         std::map<std::string, double>& metrics) {
   const bool kl_in_reward = options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kReward;
   const bool kl_in_loss = options_.kl_coef > 0 && !kl_in_reward;
@@ -97,7 +97,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   const bool over_batch = options_.advantage == Advantage::kBatch;
   // Rewards and lengths are reported of what the step generated; replayed groups come behind it.
   const size_t own_groups =
-      replays_ ? std::min(groups.size(), static_cast<size_t>(prompts_per_step_)) : groups.size();
+      replays_ ? std::min(groups.size(), static_cast<size_t>(batches_.Of(step))) : groups.size();
   for (const auto& group : groups) {
     // dropped
     if (std::none_of(group.trajectories.begin(), group.trajectories.end(), Usable)) continue;
@@ -268,7 +268,7 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
 std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> groups,
                                           double learning_rate, int64_t step) {
   std::map<std::string, double> metrics;
-  std::vector<Sample> samples = Prepare(groups, metrics);
+  std::vector<Sample> samples = Prepare(groups, step, metrics);
   Totals totals;
   // Log-probs can be compared only where learner and actor hold the same version: the first update
   // of a fresh batch; and where the learner's pass drops nothing, for the actor's did not.

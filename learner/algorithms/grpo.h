@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/record/trajectory.h"
+#include "configs/batch_ramp.h"
 #include "configs/config.h"
 #include "learner/algorithms/algorithm.h"
 #include "learner/algorithms/answer_loss.h"
@@ -61,7 +62,7 @@ class Grpo : public Algorithm {
   };
 
  private:
-  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups,
+  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                               std::map<std::string, double>& metrics);
   struct Totals;
   void Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate, Totals& totals);
@@ -70,9 +71,9 @@ class Grpo : public Algorithm {
   const float temperature_;
   const int64_t max_new_tokens_;
   const uint64_t seed_;
-  const bool recompute_;  // old log-probs by the learner
-  const int64_t prompts_per_step_;
-  const bool replays_;  // batches hold groups of earlier steps behind the step's own
+  const bool recompute_;              // old log-probs by the learner
+  const configs::BatchRamp batches_;  // in prompts
+  const bool replays_;                // batches hold groups of earlier steps behind the step's own
   KlEstimator estimator_;
   Objective objective_;
   RatioLevel ratio_;

@@ -73,7 +73,7 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
                          std::span<const Demonstration> sft_train,
                          std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks)
     : StepLoop(config, weights, own_optimizer_, checkpoints, hooks,
-               config.rollout.prompts_per_step),
+               configs::BatchRampOf(config.optimizer, config.rollout.prompts_per_step)),
       batches_(batches),
       sink_(sink),
       sft_train_(sft_train),
@@ -299,7 +299,7 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
   }
   const auto t1 = SteadyClock::now();
   const auto own = std::span<const TrajectoryGroup>(groups).first(
-      std::min(groups.size(), static_cast<size_t>(config_.rollout.prompts_per_step)));
+      std::min(groups.size(), static_cast<size_t>(sizes_.Of(step))));
   Step out;
   out.taught = AnyUsable(own);
   CheckAnswers([&] { scoreless_.Add(own, step); });

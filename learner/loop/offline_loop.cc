@@ -15,7 +15,8 @@ class OfflineLoop : public StepLoop {
   OfflineLoop(const configs::Config& config, const OfflineOptions& options,
               OfflineObjective& objective, policy_model::Weights& weights, Optimizer& optimizer,
               Checkpoints& checkpoints, const LearnerHooks& hooks)
-      : StepLoop(config, weights, optimizer, checkpoints, hooks, options.batch),
+      : StepLoop(config, weights, optimizer, checkpoints, hooks,
+                 configs::BatchRampOf(config.optimizer, options.batch)),
         options_(options),
         objective_(objective) {
     if (options.transformer)
@@ -28,13 +29,13 @@ class OfflineLoop : public StepLoop {
   std::optional<Step> Train(int64_t step, double learning_rate) override {
     const auto begin = SteadyClock::now();
     const auto rows =
-        OfflineBatch(objective_.size(), options_.batch, step, config_.run.seed, options_.shuffle);
+        OfflineBatch(objective_.size(), sizes_, step, config_.run.seed, options_.shuffle);
     if (balance_) balance_->Begin(ExpertBalance::Phase::kTraining, step);
     Step out{.metrics = objective_.Train(rows, learning_rate, step)};
     if (balance_) balance_->End(out.metrics);
     out.metrics["time/train"] = std::chrono::duration<double>(SteadyClock::now() - begin).count();
     out.metrics["data/epoch"] =
-        static_cast<double>((step + 1) * options_.batch) / static_cast<double>(objective_.size());
+        static_cast<double>(sizes_.Before(step + 1)) / static_cast<double>(objective_.size());
     out.per_second = out.metrics["perf/train_tokens"];
     return out;
   }

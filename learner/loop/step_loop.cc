@@ -44,13 +44,13 @@ void CheckBeforeSaving(const std::string& name, const policy_model::Weights& wei
 
 StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights,
                    Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
-                   int64_t rows_a_step)
+                   const configs::BatchRamp& batches)
     : config_(config),
       weights_(weights),
       optimizer_(optimizer),
       checkpoints_(checkpoints),
       hooks_(hooks),
-      rows_a_step_(rows_a_step),
+      sizes_(batches),
       writer_(checkpoints),
       started_(SteadyClock::now()) {}
 
@@ -296,7 +296,7 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
          .optimizer = optimizer,
          .moments = moments,
          .seed = config_.run.seed,
-         .store_cursor = snapshot.step * rows_a_step_,
+         .store_cursor = sizes_.Before(snapshot.step),
          .tokens = snapshot.tokens,
          .wall_s = Elapsed(),
          .state_json = WriteRunState(state),
@@ -308,7 +308,7 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
           saved_optimizer_ = optimizer;
           CRASH_POINT("after_checkpoint");
           if (hooks_.checkpointed && !ending_)
-            hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
+            hooks_.checkpointed(sizes_.StepOf(checkpoints_.OldestCursor()));
         });
 }
 
@@ -374,6 +374,14 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   metrics["perf/mfu"] = static_cast<double>(operations) *
                         (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
                         std::max(1e-9, metrics["time/train"] * product_speed_);
+  metrics["perf/product_tflops"] = product_speed_ / 1e12;
+  metrics["perf/train_tokens_per_s"] =
+      metrics["perf/train_tokens"] / std::max(1e-9, metrics["time/train"]);
+  if (const auto clipped = optimizer_.TakeClippedShare()) metrics["optim/clipped_share"] = *clipped;
+  for (const NamedModel& model : Models()) {
+    if (const auto clipped = model.optimizer->TakeClippedShare())
+      metrics["optim/" + model.name + "_clipped_share"] = *clipped;
+  }
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
   metrics["time/checkpoint_wait"] = std::exchange(checkpoint_wait_s_, 0);
   metrics["time/step"] = SecondsSince(begin);
@@ -382,6 +390,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   if (config_.eval.every > 0 && step_ % config_.eval.every == 0 && step_ < config_.run.steps) {
     try {
       if (const auto now = EvaluateOrStop(step_)) {
+        metrics["time/evaluate"] = now->seconds;
         if (now->reward_chosen) metrics["eval/reward_chosen"] = *now->reward_chosen;
         if (now->reward_rejected) metrics["eval/reward_rejected"] = *now->reward_rejected;
         if (now->loss) metrics["eval/loss"] = *now->loss;
@@ -420,6 +429,7 @@ void StepLoop::Steps() {
   product_speed_ =
       policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype());
   const LrOptions lr = LrOptionsOf(config_);
+  for (Optimizer* each : Optimizers()) each->TakeClippedShare();  // of a warm start
   while (step_ < config_.run.steps && !result_.stopped_early) {
     Settle(/*wait=*/false);
     if (Stop()) result_.stopped_early = true;

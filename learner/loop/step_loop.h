@@ -32,6 +32,7 @@
 
 #include "common/base/error.h"
 #include "common/record/ports.h"
+#include "configs/batch_ramp.h"
 #include "configs/config.h"
 #include "learner/loop/run_state.h"
 #include "learner/offline/sft.h"
@@ -103,9 +104,9 @@ class StepLoop {
     double per_second = 0;  // what perf/tokens_per_s counts: tokens of this step
   };
 
-  // `rows_a_step`: what CheckpointState::store_cursor counts.
+  // `batches`: in what CheckpointState::store_cursor counts.
   StepLoop(const configs::Config& config, policy_model::Weights& weights, Optimizer& optimizer,
-           Checkpoints& checkpoints, const LearnerHooks& hooks, int64_t rows_a_step);
+           Checkpoints& checkpoints, const LearnerHooks& hooks, const configs::BatchRamp& batches);
 
   // Makes what trains. A new run (`restored` false) may train the weights of step 0 first, and go
   // on with that where an earlier life stood (`resume`); false: it was stopped in the middle. Of a
@@ -166,6 +167,7 @@ class StepLoop {
   Optimizer& optimizer_;
   Checkpoints& checkpoints_;
   const LearnerHooks hooks_;
+  const configs::BatchRamp sizes_;
   LearnerResult result_;
   // As the checkpoint says; those written before it was kept say false.
   bool warm_start_ended_ = true;
@@ -199,7 +201,6 @@ class StepLoop {
   bool AllScoreless() const;
   void SayEqualRewards() const;
 
-  const int64_t rows_a_step_;
   int64_t step_ = 0;                   // done
   std::optional<int64_t> last_saved_;  // the step of the newest checkpoint
   bool saved_optimizer_ = true;        // it holds the optimizer

@@ -8,13 +8,13 @@
 
 namespace plumb::learner {
 
-std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed,
-                                   bool shuffle, uint64_t stream) {
-  PLUMB_CHECK(n >= 1 && batch >= 1 && step >= 0);
+std::vector<uint32_t> OfflineBatch(int64_t n, const configs::BatchRamp& batch, int64_t step,
+                                   uint64_t seed, bool shuffle, uint64_t stream) {
+  PLUMB_CHECK(n >= 1 && batch.batch() >= 1 && step >= 0);
   std::vector<uint32_t> rows, order(static_cast<size_t>(n));
   int64_t ordered = -1;  // epoch of `order`
-  for (int64_t i = 0; i < batch; ++i) {
-    const int64_t at = step * batch + i, epoch = at / n;
+  for (int64_t at = batch.Before(step); at < batch.Before(step + 1); ++at) {
+    const int64_t epoch = at / n;
     if (epoch != ordered) {
       std::iota(order.begin(), order.end(), 0u);
       if (shuffle) {

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "configs/batch_ramp.h"
 #include "learner/update/checkpoint.h"
 
 namespace plumb::learner {
@@ -50,11 +51,12 @@ class OfflineObjective {
   virtual void RestoreState(const std::string& /*json*/) {}
 };
 
-// Rows of a batch: step `step` takes positions [step * batch, (step + 1) * batch) of the endless
-// row of epochs, each epoch a permutation of 0..n-1 that is a function of (seed, stream, epoch)
-// alone; so the step is the whole cursor. `stream`: of a phase that draws apart. REQUIRES: n >= 1.
+// Rows of a batch: step `step` takes the positions of its number, behind those of the steps before
+// (configs/batch_ramp.h), of the endless row of epochs, each epoch a permutation of 0..n-1 that is
+// a function of (seed, stream, epoch) alone; so the step is the whole cursor. `stream`: of a phase
+// that draws apart. REQUIRES: n >= 1.
 inline constexpr uint64_t kOfflineStream = 0x0FF1;
-std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed,
-                                   bool shuffle, uint64_t stream = kOfflineStream);
+std::vector<uint32_t> OfflineBatch(int64_t n, const configs::BatchRamp& batch, int64_t step,
+                                   uint64_t seed, bool shuffle, uint64_t stream = kOfflineStream);
 
 }  // namespace plumb::learner

@@ -12,6 +12,7 @@
 #include "common/text/name_pattern.h"
 #include "configs/pattern_number.h"
 #include "kernels/update/adamw.h"
+#include "kernels/update/clip_value.h"
 
 namespace plumb::learner {
 
@@ -250,6 +251,35 @@ void Optimizer::Restore(const Counters& counters) {
   DrawDropoutKey();
 }
 
+void Optimizer::ClipValues() {
+  if (options_.clip_value <= 0) return;
+  auto* scratch = static_cast<double*>(norm_scratch_.data());
+  double clipped = 0;
+  int64_t trained = 0;  // without the padding between tensors
+  for (SetState& state : sets_) {
+    kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
+                  kernels::ClipValue{.grad = state.grad.f32(),
+                                     .n = state.grad.elements(),
+                                     .bound = static_cast<float>(options_.clip_value),
+                                     .scratch = scratch,
+                                     .out = scratch + kernels::kNormScratch});
+    double count = 0;
+    norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&count, 1)), kernels::kNormScratch);
+    clipped += count;
+    for (const TensorEntry& entry : state.set->table->entries())
+      trained += state.PlaceOf(entry) < 0 ? 0 : entry.elements;
+  }
+  clipped_shares_ += clipped / static_cast<double>(trained);
+  ++clip_updates_;
+}
+
+std::optional<double> Optimizer::TakeClippedShare() {
+  const double sum = std::exchange(clipped_shares_, 0);
+  const int64_t updates = std::exchange(clip_updates_, 0);
+  if (updates == 0) return std::nullopt;
+  return sum / static_cast<double>(updates);
+}
+
 // Of the gradients of all sets.
 double Optimizer::SumOfSquares() {
   auto* scratch = static_cast<double*>(norm_scratch_.data());
@@ -303,6 +333,7 @@ void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
 
 UpdateResult Optimizer::Update(double learning_rate, double loss,
                                std::optional<double> weight_decay) {
+  ClipValues();
   const double squares = SumOfSquares();
   UpdateResult result;
   result.grad_norm = std::sqrt(squares);

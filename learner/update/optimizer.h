@@ -29,7 +29,8 @@ namespace plumb::learner {
 
 struct UpdateResult {
   bool applied = false;
-  double grad_norm = 0;     // before clipping; may be non-finite when not applied
+  // Before it is clipped itself, behind optimizer.clip_value; may be non-finite when not applied.
+  double grad_norm = 0;
   std::string why_skipped;  // empty when applied
 };
 
@@ -87,9 +88,10 @@ class Optimizer {
   const policy_model::Gradients& gradients() const { return gradients_; }
   void ZeroGrad();
 
-  // Norm, guard, clip, update of weights in place. `loss` is checked too. A skipped update leaves
-  // everything as it was and counts; max_skipped_in_a_row of them throw Error(kNonFinite).
-  // `weight_decay`: of a phase that has one of its own; else that of the options.
+  // Clip by value, norm, guard, clip by norm, update of weights in place. `loss` is checked too. A
+  // skipped update leaves everything as it was and counts; max_skipped_in_a_row of them throw
+  // Error(kNonFinite). `weight_decay`: of a phase that has one of its own; else that of the
+  // options.
   UpdateResult Update(double learning_rate, double loss,
                       std::optional<double> weight_decay = std::nullopt);
 
@@ -108,11 +110,15 @@ class Optimizer {
   void Restore(const Counters& counters);
   // Forgets the moments (a new phase starts).
   void ResetMoments();
+  // Of the updates since the last call, the mean share of gradients that optimizer.clip_value
+  // clipped; nullopt: it is off, or there was none.
+  std::optional<double> TakeClippedShare();
   // After weights changed from outside (loaded): takes them as the masters.
   void AdoptWeights();
 
  private:
   double SumOfSquares();
+  void ClipValues();
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
   void DrawDropoutKey();
   configs::OptimizerConfig options_;
@@ -124,6 +130,8 @@ class Optimizer {
   policy_model::Gradients gradients_;
   policy_model::FlatBuffer norm_scratch_;
   int64_t updates_ = 0, skipped_ = 0, skipped_in_a_row_ = 0, moment_steps_ = 0;
+  int64_t clip_updates_ = 0;   // since TakeClippedShare
+  double clipped_shares_ = 0;  // their sum
   std::optional<std::string> left_out_;
 
  public:

@@ -35,13 +35,13 @@ nlohmann::json ColumnOf(const Prompt& prompt, const std::string& column) {
 }  // namespace
 
 StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle,
-                         int64_t steps, int64_t prompts_per_step, int64_t version_base,
+                         int64_t steps, const configs::BatchRamp& batches, int64_t version_base,
                          uint32_t max_rounds)
     : store_(store),
       options_(options),
       steps_(steps),
-      prompts_per_step_(prompts_per_step),
       version_base_(version_base),
+      batches_(batches),
       max_rounds_(max_rounds),
       order_(std::make_unique<PromptOrder>(seed, store->PromptCount(kTrainDataset), shuffle)),
       remover_(options.remover),
@@ -173,22 +173,23 @@ void StepPlanner::PlanPrompts(int64_t from, int64_t end) {
   for (int64_t step = from; step < end; ++step) {
     if (rows_.contains(step)) continue;
     StepPlan plan = store_->ReadPlan(step).value_or(StepPlan{});
+    const int64_t wanted = batches_.Of(step);
     if (plan.prompt_rows.empty()) {
       if (items.empty()) items = PromptItems(from);
       const SampleCursor cursor{.draw = static_cast<uint64_t>(step),
                                 .progress = static_cast<double>(step) /
                                             static_cast<double>(std::max<int64_t>(1, steps_))};
-      for (const size_t i : prompts_->Sample(items, static_cast<size_t>(prompts_per_step_), cursor))
+      for (const size_t i : prompts_->Sample(items, static_cast<size_t>(wanted), cursor))
         plan.prompt_rows.push_back(items[i].key);
-      if (static_cast<int64_t>(plan.prompt_rows.size()) < prompts_per_step_) {
+      if (static_cast<int64_t>(plan.prompt_rows.size()) < wanted) {
         throw Error(ErrorCode::kInvalidArgument,
-                    "a step takes " + std::to_string(prompts_per_step_) +
-                        " prompts, but the sampler '" + NameOf(options_.prompts) + "' finds only " +
+                    "a step takes " + std::to_string(wanted) + " prompts, but the sampler '" +
+                        NameOf(options_.prompts) + "' finds only " +
                         std::to_string(plan.prompt_rows.size()) + " of weight above 0");
       }
       store_->PutPlan(step, plan);
     }
-    if (static_cast<int64_t>(plan.prompt_rows.size()) != prompts_per_step_) {
+    if (static_cast<int64_t>(plan.prompt_rows.size()) != wanted) {
       throw Error(ErrorCode::kConflict,
                   "step " + std::to_string(step) + " was planned with " +
                       std::to_string(plan.prompt_rows.size()) +
@@ -202,12 +203,13 @@ void StepPlanner::PlanPrompts(int64_t from, int64_t end) {
 
 std::optional<uint64_t> StepPlanner::RowOf(uint64_t lease_id, uint32_t round) const {
   if (round > 0 && !SamplesPrompts()) {
-    const auto run = static_cast<uint64_t>(steps_) * static_cast<uint64_t>(prompts_per_step_);
+    const auto run = static_cast<uint64_t>(batches_.Before(steps_));
     return order_->RowOf(run + lease_id * max_rounds_ + round - 1);
   }
   if (!SamplesPrompts()) return order_->RowOf(lease_id);
-  const auto step = static_cast<int64_t>(lease_id / static_cast<uint64_t>(prompts_per_step_));
-  const size_t at = static_cast<size_t>(lease_id % static_cast<uint64_t>(prompts_per_step_));
+  const auto number = static_cast<int64_t>(lease_id);
+  const int64_t step = batches_.StepOf(number);
+  const auto at = static_cast<size_t>(number - batches_.Before(step));
   MutexLock lock(mu_);
   auto found = rows_.find(step);
   if (found == rows_.end()) {
@@ -221,8 +223,8 @@ std::optional<uint64_t> StepPlanner::RowOf(uint64_t lease_id, uint32_t round) co
 std::vector<uint64_t> StepPlanner::OwnGroups(int64_t step) const {
   if (auto plan = store_->ReadPlan(step); plan && !plan->chosen.empty())
     return std::move(plan->chosen);
-  std::vector<uint64_t> ids(static_cast<size_t>(prompts_per_step_));
-  std::iota(ids.begin(), ids.end(), static_cast<uint64_t>(step * prompts_per_step_));
+  std::vector<uint64_t> ids(static_cast<size_t>(batches_.Of(step)));
+  std::iota(ids.begin(), ids.end(), static_cast<uint64_t>(batches_.Before(step)));
   return ids;
 }
 
@@ -239,8 +241,8 @@ void StepPlanner::Choose(int64_t step, std::vector<uint64_t> lease_ids) {
 }
 
 std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_total) {
-  const int64_t granted = limiter_.Grant(
-      step * prompts_per_step_, static_cast<int64_t>(before_total), options_.groups_per_step);
+  const int64_t granted = limiter_.Grant(batches_.Before(step), static_cast<int64_t>(before_total),
+                                         options_.groups_per_step);
   const int64_t first = remover_.FirstStep(step);
   std::map<uint64_t, int64_t> drawn;
   for (int64_t earlier = first; earlier < step; ++earlier) {

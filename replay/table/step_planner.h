@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "common/base/mutex.h"
+#include "configs/batch_ramp.h"
 #include "replay/store/store.h"
 #include "replay/table/leases.h"
 #include "replay/table/rate_limiter.h"
@@ -52,7 +53,7 @@ struct PlannerOptions {
 class StepPlanner {
  public:
   StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle,
-              int64_t steps, int64_t prompts_per_step, int64_t version_base,
+              int64_t steps, const configs::BatchRamp& batches, int64_t version_base,
               uint32_t max_rounds = 0);
 
   // Decides the prompts of steps [from, end) that are not decided yet. REQUIRES: the own groups of
@@ -98,7 +99,8 @@ class StepPlanner {
   // Constant after construction.
   Store* const store_;
   const PlannerOptions options_;
-  const int64_t steps_, prompts_per_step_, version_base_;
+  const int64_t steps_, version_base_;
+  const configs::BatchRamp batches_;  // in prompts
   const uint64_t max_rounds_;
   std::unique_ptr<PromptOrder> order_;
   std::unique_ptr<Sampler> prompts_;  // nullptr: passes

@@ -29,6 +29,7 @@ int64_t SteadyNowMs() {
 ReplayTable::ReplayTable(Store* store, TableOptions options)
     : store_(store),
       options_(std::move(options)),
+      batches_(options_.prompts_per_step, options_.ramp_steps, options_.ramp_start),
       train_(options_.lease_timeout_ms),
       eval_(options_.lease_timeout_ms) {
   const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
@@ -56,10 +57,9 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
            " prompts (rollout.prompts_per_step) but the training data has " + std::to_string(rows) +
            " rows");
   }
-  planner_ = std::make_unique<StepPlanner>(store_, options_.planner, options_.seed,
-                                           options_.shuffle, options_.steps,
-                                           options_.prompts_per_step, options_.version_base,
-                                           std::max(options_.refill_rounds, options_.max_requeues));
+  planner_ = std::make_unique<StepPlanner>(
+      store_, options_.planner, options_.seed, options_.shuffle, options_.steps, batches_,
+      options_.version_base, std::max(options_.refill_rounds, options_.max_requeues));
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
     Book(purpose).SetDoneBefore(store_->TrimmedBefore(purpose));
     for (const LeaseMark& mark : store_->Leases(purpose)) {
@@ -76,17 +76,13 @@ ReplayTable::~ReplayTable() = default;
 
 int64_t ReplayTable::Now() const { return options_.now_ms ? options_.now_ms() : SteadyNowMs(); }
 
-int64_t ReplayTable::StepOf(uint64_t lease_id) const {
-  return static_cast<int64_t>(lease_id / static_cast<uint64_t>(options_.prompts_per_step));
-}
-
 uint64_t ReplayTable::TrainLimit() const {
   if (asked_step_ < 0 || finish_) return 0;
   // A learner that goes through chosen steps again: what its weights sampled now would be stale
   // before a step could take it.
   if (asked_step_ < undecided_step_ - options_.max_staleness) return 0;
   const int64_t steps = std::min(options_.steps, asked_step_ + options_.max_staleness + 1);
-  return static_cast<uint64_t>(steps) * static_cast<uint64_t>(options_.prompts_per_step);
+  return FirstOf(steps);
 }
 
 PromptLease ReplayTable::MakeLease(Purpose purpose, const LeaseBook::Held& held) const {
@@ -433,8 +429,7 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
                                                  " of a run of " + std::to_string(options_.steps) +
                                                  " steps (run.steps)");
   }
-  const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
-  const uint64_t begin = static_cast<uint64_t>(step) * per_step;
+  const uint64_t begin = FirstOf(step), count = FirstOf(step + 1) - begin;
   if (asked_step_ != step) {
     planner_->PlanPrompts(step, std::min(options_.steps, step + options_.max_staleness + 1));
     ReopenOtherWeights(step);
@@ -444,7 +439,7 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
     train_.Open(options_.sync ? begin : train_.FirstNotDone(), TrainLimit());
     changed_.notify_all();
   }
-  return {Purpose::kTrain, begin, per_step, "step " + std::to_string(step), step};
+  return {Purpose::kTrain, begin, count, "step " + std::to_string(step), step};
 }
 
 ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_samples) {
@@ -575,9 +570,9 @@ void ReplayTable::Report(const std::string& role, uint64_t epoch,
 std::string ReplayTable::Describe() const {
   MutexLock lock(mu_);
   if (asked_step_ < 0) return "no step asked for yet";
-  const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
-  return Missing({Purpose::kTrain, static_cast<uint64_t>(asked_step_) * per_step, per_step,
-                  "step " + std::to_string(asked_step_), asked_step_});
+  const uint64_t begin = FirstOf(asked_step_), count = FirstOf(asked_step_ + 1) - begin;
+  return Missing(
+      {Purpose::kTrain, begin, count, "step " + std::to_string(asked_step_), asked_step_});
 }
 
 }  // namespace plumb::replay

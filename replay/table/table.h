@@ -1,17 +1,18 @@
 // The on-policy table of a run: prompts out, groups in, batches to the learner.
 //
 // Purpose: a StorePort over one Store.
-//   The training leases s * prompts_per_step .. + prompts_per_step are handed out once the learner
-//   has asked for step
+//   The training leases of step s, numbered behind those of the steps before
+//   (configs/batch_ramp.h), are handed out once the learner has asked for step
 //   >= s - max_staleness (0 under sync), so generation runs ahead by at most that many steps.
 //   Weights: before step s the learner has published version s + version_base.
 //   Under sync step s takes the leases that bear its number, in their order, and each names exactly
 //   the version of s. Under async a lease names no version, and step s takes the first
-//   prompts_per_step groups that came and that no step before it took (replay/table/ready_queue.h),
-//   whichever leases they answer: a straggler holds up no step but the last. The choice is written
-//   to the store before anybody acts on it: asked again, and after a resume, a step takes the same.
-//   A group whose oldest token was sampled by a version below s + version_base - max_staleness is
-//   stale for step s: one that comes then is refused ("stale"), one that lay ready is forgotten
+//   the groups of its number that came and that no step before it took
+//   (replay/table/ready_queue.h), whichever leases they answer: a straggler holds up no step but
+//   the last. The choice is written to the store before anybody acts on it: asked again, and after
+//   a resume, a step takes the same. A group whose oldest token was sampled by a version below s +
+//   version_base - max_staleness is stale for step s: one that comes then is refused ("stale"), one
+//   that lay ready is forgotten
 //   ("reopened/stale"), and the lease goes out again. So every lease trains one step, once.
 //   Evaluation leases go out before training leases.
 //   An actor is given its share of what is not answered yet (1 / actors), so that several work on
@@ -57,6 +58,7 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/record/ports.h"
+#include "configs/batch_ramp.h"
 #include "replay/store/store.h"
 #include "replay/store/unscored.h"
 #include "replay/table/leases.h"
@@ -71,6 +73,8 @@ struct TableOptions {
   bool shuffle = true;
   int64_t steps = 0;  // train steps of the run; leases end there
   int64_t prompts_per_step = 32;
+  int64_t ramp_steps = 0;  // configs/batch_ramp.h
+  double ramp_start = 1;
   int32_t samples_per_prompt = 8;
   bool sync = true;
   int64_t max_staleness = 0;  // versions; must be 0 under sync
@@ -165,7 +169,10 @@ class ReplayTable : public StorePort {
 
  private:
   int64_t Now() const;
-  int64_t StepOf(uint64_t lease_id) const;
+  int64_t StepOf(uint64_t lease_id) const {
+    return batches_.StepOf(static_cast<int64_t>(lease_id));
+  }
+  uint64_t FirstOf(int64_t step) const { return static_cast<uint64_t>(batches_.Before(step)); }
   // Which of its lease's prompts it is: the first, or that of a refill.
   uint32_t RoundOf(uint32_t requeues) const { return options_.refill_rounds > 0 ? requeues : 0; }
   uint64_t TrainLimit() const PLUMB_REQUIRES(mu_);
@@ -229,6 +236,7 @@ class ReplayTable : public StorePort {
   // Constant after construction.
   Store* const store_;
   const TableOptions options_;
+  const configs::BatchRamp batches_;
   std::unique_ptr<StepPlanner> planner_;
   LogEvery drop_log_{std::chrono::seconds(5)};
 

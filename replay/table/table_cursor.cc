@@ -67,9 +67,8 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
                     " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
   }
   MutexLock lock(mu_);
-  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
-  for (auto step = static_cast<int64_t>(store_->TrimmedBefore(Purpose::kTrain) / per_step);
-       step < cursor.next_step; ++step) {
+  for (int64_t step = StepOf(store_->TrimmedBefore(Purpose::kTrain)); step < cursor.next_step;
+       ++step) {
     for (const uint64_t id : OwnGroups(step)) {
       if (train_.IsDone(id)) continue;
       throw Error(ErrorCode::kCorruption,
@@ -138,8 +137,8 @@ std::vector<uint64_t> ReplayTable::Answered(Purpose purpose, uint64_t begin, uin
 
 std::vector<uint64_t> ReplayTable::OwnGroups(int64_t step) const {
   if (!options_.sync) return planner_->OwnGroups(step);
-  std::vector<uint64_t> ids(static_cast<size_t>(options_.prompts_per_step));
-  std::iota(ids.begin(), ids.end(), static_cast<uint64_t>(step * options_.prompts_per_step));
+  std::vector<uint64_t> ids(static_cast<size_t>(batches_.Of(step)));
+  std::iota(ids.begin(), ids.end(), FirstOf(step));
   return ids;
 }
 
@@ -198,7 +197,7 @@ void ReplayTable::Trim(int64_t step) {
                                                  " of a run of " + std::to_string(options_.steps) +
                                                  " steps");
   }
-  uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
+  uint64_t before = FirstOf(step);
   int64_t plans_before = step;
   {
     MutexLock lock(mu_);

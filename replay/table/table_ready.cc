@@ -23,7 +23,7 @@ bool ReplayTable::Choose(int64_t step) {
   answer_afresh(
       ready_.Where([&](const ReadyQueue::Group& group) { return group.oldest_version < oldest; }),
       "stale");
-  const auto wanted = static_cast<size_t>(options_.prompts_per_step);
+  const auto wanted = static_cast<size_t>(batches_.Of(step));
   if (ready_.size() < wanted) return false;
   const std::vector<uint64_t> ids = ready_.First(wanted);
   planner_->Choose(step, ids);
@@ -46,8 +46,7 @@ void ReplayTable::RebuildReady() {
   ready_ = {};
   const uint64_t trimmed = store_->TrimmedBefore(Purpose::kTrain);
   ready_.SetTakenBefore(trimmed);
-  undecided_step_ = static_cast<int64_t>(
-      trimmed / static_cast<uint64_t>(options_.prompts_per_step));  // these were all taken
+  undecided_step_ = StepOf(trimmed);  // these were all taken
   for (const auto& [step, plan] : store_->Plans()) {
     if (plan.chosen.empty()) continue;
     ready_.Take(plan.chosen);
@@ -61,10 +60,8 @@ void ReplayTable::RebuildReady() {
 
 // Under another Plumb each step took the leases that bear its number, and said so nowhere.
 void ReplayTable::TakeByNumber(int64_t next_step) {
-  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
   bool any = false;
-  for (auto step = static_cast<int64_t>(store_->TrimmedBefore(Purpose::kTrain) / per_step);
-       step < next_step; ++step) {
+  for (int64_t step = StepOf(store_->TrimmedBefore(Purpose::kTrain)); step < next_step; ++step) {
     if (planner_->Chosen(step)) continue;
     planner_->Choose(step, planner_->OwnGroups(step));
     any = true;
@@ -89,7 +86,7 @@ void ReplayTable::ForgetAnswers(const std::vector<uint64_t>& ids) {
 }
 
 uint64_t ReplayTable::TakenBelow(int64_t step) const {
-  uint64_t below = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
+  uint64_t below = FirstOf(step);
   for (int64_t later = step; later < undecided_step_; ++later) {
     for (const uint64_t id : planner_->OwnGroups(later)) below = std::min(below, id);
   }
@@ -99,8 +96,7 @@ uint64_t ReplayTable::TakenBelow(int64_t step) const {
 }
 
 int64_t ReplayTable::PlansBelow(uint64_t lease_id) const {
-  const auto end =
-      static_cast<int64_t>(lease_id / static_cast<uint64_t>(options_.prompts_per_step));
+  const int64_t end = StepOf(lease_id);
   for (const auto& [step, plan] : store_->Plans()) {
     const bool reaches = std::any_of(plan.chosen.begin(), plan.chosen.end(),
                                      [&](uint64_t id) { return id >= lease_id; });

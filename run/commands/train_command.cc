@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "common/base/program_call.h"
 #include "common/base/size_text.h"
+#include "configs/batch_ramp.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/schedule.h"
 #include "run/commands/checked_numbers.h"
@@ -23,7 +24,9 @@
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
 #include "run/roles/socket_folder.h"
+#include "run/roles/speed_probe.h"
 #include "run/roles/supervisor.h"
+#include "run/roles/time_plan.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
 #include "run/session/recipe/recipe_check.h"
@@ -44,7 +47,8 @@ struct TrainArguments {
 };
 
 struct PlanArguments {
-  std::string recipe;
+  std::string recipe, gpu, rates;
+  Lengths lengths;
   std::vector<std::string> overrides;
   bool json = false;
 };
@@ -54,6 +58,14 @@ struct RoleArguments {
   int64_t index = 0;
   bool resume = false, newest = false, quiet = false;
 };
+
+// " (the first step 8 prompts, all from step 21 on)"; empty: every batch is whole.
+std::string Ramp(const configs::Config& config) {
+  if (config.optimizer.ramp_steps == 0) return "";
+  return " (the first step " + std::to_string(configs::TrainBatches(config).Of(0)) +
+         (configs::IsOffline(config) ? " rows" : " prompts") + ", all from step " +
+         std::to_string(config.optimizer.ramp_steps + 1) + " on)";
+}
 
 // The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates
 // of so many, packed into so many tokens.
@@ -66,8 +78,8 @@ std::string BatchSizes(const configs::Config& config) {
     return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
   };
   return number(config.run.steps, "step") + " of " + number(prompts, "prompt") + " x " +
-         number(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories; " +
-         number(epochs, "epoch") + " of " +
+         number(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories" +
+         Ramp(config) + "; " + number(epochs, "epoch") + " of " +
          (minibatches == 1 ? "1 minibatch"
                            : std::to_string(minibatches) + " minibatches of " +
                                  (trajectories % minibatches == 0 ? "" : "about ") +
@@ -190,11 +202,30 @@ void PrintJson(const RunMemory& memory, bool automatic) {
   std::printf("%s\n", out.dump(1).c_str());
 }
 
+// By the speeds that were asked for; else of this machine, where it is what the recipe runs on.
+std::string PlannedTime(const configs::Config& config, const Session& session,
+                        const RunMemory& memory, const Card* card, const PlanArguments& arguments) {
+  Speeds speeds;
+  if (!arguments.rates.empty()) speeds = ReadSpeeds(arguments.rates);
+  else if (card != nullptr) speeds = SpeedsOf(*card, config.model.dtype);
+  else if (memory.device.is_cpu())
+    speeds = MeasureSpeeds(config, session.shape(), Device::kCpu, arguments.lengths);
+  else
+    return "time a step           not known of " + DeviceName(memory.device) +
+           ": name the card (--gpu), or give speeds (--rates)\n";
+  return TimeText(config, session.shape(), memory, speeds, arguments.lengths);
+}
+
 // What a recipe would take, without a run.
 void Plan(const PlanArguments& arguments) {
-  const configs::Config config =
+  configs::Config config =
       CheckedRecipe(arguments.recipe, arguments.overrides, nullptr, nullptr, Surroundings::kIgnored)
           .config;
+  const Card* card = arguments.gpu.empty() ? nullptr : &FindCard(arguments.gpu);
+  if (card != nullptr) {
+    config.run.device = "cuda";
+    if (config.run.memory_gb == 0) config.run.memory_gb = card->memory_gb;
+  }
   const std::optional<Device> device = ParseDevice(config.run.device);
   if (!device)
     throw Error(ErrorCode::kInvalidArgument, "is no device: cpu, cuda, cuda:1", "run.device");
@@ -214,6 +245,7 @@ void Plan(const PlanArguments& arguments) {
                                  " is not here; --set run.memory_gb=80 compares with a card") +
           "\n";
   if (!memory.smaller.empty()) text += "smaller with          " + memory.smaller + "\n";
+  text += PlannedTime(config, *session, memory, card, arguments);
   std::fputs(text.c_str(), stdout);
   memory.Check();
 }
@@ -320,7 +352,7 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
       const bool sft = config.algorithm.name == configs::AlgorithmName::kSft;
       SayBegin(folder, std::to_string(config.run.steps) + " steps of " +
                            std::to_string(sft ? config.sft.batch : config.preference.batch) +
-                           (sft ? " demonstrations" : " pairs") + "; at most " +
+                           (sft ? " demonstrations" : " pairs") + Ramp(config) + "; at most " +
                            std::to_string(config.optimizer.micro_batch_tokens) +
                            " tokens a micro-batch; " + configs::NameOf(config.model.dtype));
     }
@@ -399,13 +431,29 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
 
   auto plan = std::make_shared<PlanArguments>();
-  CLI::App* planned = app.add_subcommand(
-      "plan", "What a recipe's run would take of memory, by kind, and whether that fits");
+  CLI::App* planned = app.add_subcommand("plan",
+                                         "What a recipe's run would take of memory, by kind, "
+                                         "whether that fits, and of time, by phase");
   planned->add_option("recipe", plan->recipe, "TOML file; its model's weights are not read")
       ->required();
   planned->add_option("--set", plan->overrides, "section.key=value, any number of times")
       ->allow_extra_args(false);
   planned->add_flag("--json", plan->json, "one JSON object, in bytes");
+  planned->add_option("--gpu", plan->gpu,
+                      "plan for this card, which need not be here: a100, h100, h200, l40s, 4090");
+  planned
+      ->add_option("--rates", plan->rates,
+                   "JSON with the speeds to plan with: \"train\", \"forward\", \"decode\" in "
+                   "operations a second, \"memory\" in bytes a second")
+      ->excludes("--gpu");
+  planned
+      ->add_option("--prompt-tokens", plan->lengths.prompt,
+                   "of the mean prompt (default: the longest that the recipe allows)")
+      ->check(WholeNumber(1));
+  planned
+      ->add_option("--answer-tokens", plan->lengths.answer,
+                   "of the mean answer (default: the longest that the recipe allows)")
+      ->check(WholeNumber(1));
   planned->footer("Exit code 2: it does not fit.");
   planned->callback([plan] { Plan(*plan); });
 

@@ -103,7 +103,7 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
   const auto now = SteadyClock::now();
   const bool first = !std::exchange(started_, true);
   if (const auto took = metrics.find("time/step"); took != metrics.end())
-    time_left_.Step(took->second);
+    time_left_.Step(took->second, step);
   const bool last = step + 1 >= steps_;
   const std::string text = Describe(step, metrics);
   if (!terminal_) {

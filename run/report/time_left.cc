@@ -11,11 +11,11 @@ void TimeLeft::Sizes(int64_t each, int64_t last, bool beside) {
   last_ = last;
 }
 
-void TimeLeft::Step(double seconds) {
+void TimeLeft::Step(double seconds, int64_t step) {
   constexpr int64_t kEnough = 4;  // without the first
   ++steps_;
   if (steps_ == kEnough) recent_.pop_front();
-  recent_.push_back(seconds);
+  recent_.push_back(seconds / Share(step));
   if (recent_.size() > kWindow) recent_.pop_front();
 }
 
@@ -42,7 +42,7 @@ double TimeLeft::StepSeconds() const {
 }
 
 double TimeLeft::After(int64_t done) const {
-  const int64_t steps = plan_.steps, to_do = std::max<int64_t>(0, steps - done);
+  const int64_t steps = plan_.steps;
   // Before the last step: the checkpoint of `done` itself is not made yet, its evaluation is.
   const auto between = [&](int64_t every, int64_t from) {
     if (every <= 0 || from >= steps) return int64_t{0};
@@ -59,8 +59,11 @@ double TimeLeft::After(int64_t done) const {
                        static_cast<double>(last_) * written;
   const double evaluation =
       evaluations_ > 0 ? evaluation_seconds_ / static_cast<double>(evaluations_) : 0;
-  return static_cast<double>(to_do) * StepSeconds() + saves +
-         static_cast<double>(evaluations) * evaluation;
+  double batches = 0;
+  int64_t step = done;
+  for (double share = 0; step < steps && (share = Share(step)) < 1; ++step) batches += share;
+  batches += static_cast<double>(std::max<int64_t>(0, steps - step));
+  return batches * StepSeconds() + saves + static_cast<double>(evaluations) * evaluation;
 }
 
 }  // namespace plumb::run

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 
 namespace plumb::run {
 
@@ -18,6 +19,8 @@ struct RunPlan {
   int64_t steps = 0;
   int64_t checkpoint_every = 0;  // steps; 0: only at the end
   int64_t eval_every = 0;        // steps; 0: only at the end
+  // Of a whole batch, what a step has; never falls. Empty: all of it.
+  std::function<double(int64_t step)> share = nullptr;
 };
 
 class TimeLeft {
@@ -27,7 +30,7 @@ class TimeLeft {
   // Of a checkpoint while the run goes on, and of the last. `beside`: the steps go on while one of
   // the former is written.
   void Sizes(int64_t each, int64_t last, bool beside = false);
-  void Step(double seconds);
+  void Step(double seconds, int64_t step);
   // Written, and waited for.
   void Checkpoint(int64_t bytes, double seconds, double waited);
   // One at least: the run ends with one, too.
@@ -42,7 +45,8 @@ class TimeLeft {
   static constexpr double kHalf = 10;    // steps later one counts half
 
  private:
-  double StepSeconds() const;
+  double StepSeconds() const;  // of a whole batch
+  double Share(int64_t step) const { return plan_.share ? plan_.share(step) : 1; }
 
   const RunPlan plan_;
   int64_t each_ = 0, last_ = 0;

@@ -18,6 +18,7 @@
 #include "common/base/log.h"
 #include "common/base/size_text.h"
 #include "common/record/task_tokens.h"
+#include "configs/batch_ramp.h"
 #include "kernels/device/device_memory.h"
 #include "run/report/recipe_values.h"
 #include "run/report/report.h"
@@ -68,6 +69,14 @@ Json EvalJson(const std::optional<learner::EvalResult>& e) {
   return out;
 }
 
+// Of each step, as RunPlan asks for it.
+std::function<double(int64_t)> ShareOfABatch(const configs::Config& config) {
+  if (config.optimizer.ramp_steps == 0) return nullptr;
+  return [batches = configs::TrainBatches(config)](int64_t step) {
+    return static_cast<double>(batches.Of(step)) / static_cast<double>(batches.batch());
+  };
+}
+
 }  // namespace
 
 Observer::Observer(const Session& session, const RunOptions& options)
@@ -78,7 +87,8 @@ Observer::Observer(const Session& session, const RunOptions& options)
     const configs::Config& c = session.config();
     progress_ = std::make_unique<Progress>(RunPlan{.steps = c.run.steps,
                                                    .checkpoint_every = c.run.checkpoint_every,
-                                                   .eval_every = c.eval.every},
+                                                   .eval_every = c.eval.every,
+                                                   .share = ShareOfABatch(c)},
                                            isatty(STDOUT_FILENO) != 0, stdout);
   }
   // taken here: a port in use is said before the warm start

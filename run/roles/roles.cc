@@ -44,6 +44,8 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.shuffle = config.data.shuffle;
   options.steps = config.run.steps;
   options.prompts_per_step = config.rollout.prompts_per_step;
+  options.ramp_steps = config.optimizer.ramp_steps;
+  options.ramp_start = config.optimizer.ramp_start;
   options.samples_per_prompt = static_cast<int32_t>(config.rollout.samples_per_prompt);
   options.sync = config.run.schedule == configs::Schedule::kSync;
   options.max_staleness = config.run.max_staleness;

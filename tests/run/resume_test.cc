@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "common/base/crash_point.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -140,6 +141,71 @@ TEST(ResumeRunTest, ALongerCosineRunSaysThatTheRateJumps) {
   const CliOutput resumed = Resume(run, {"--steps", "4"});
   ASSERT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_TRUE(Has(resumed.out, "learning rate of step 2: 0.0005, not 0 as")) << resumed.out;
+}
+
+// Killed in the middle of a ramp of batches, in one process or several: the leases of each step
+// are those of the run that nothing happened to.
+TEST(ResumeRunTest, ABatchThatGrowsGoesOnWhereItWas) {
+  const TempFolder temp;
+  const std::vector<std::string> ramp = {"--set", "optimizer.ramp_steps=4", "--set",
+                                         "optimizer.ramp_start=0.25"};
+  ASSERT_EQ(Train(temp / "whole", 6, ramp).code, 0);
+  const auto metrics = Lines(temp / "whole/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 6u);
+  double groups = 0;
+  for (const size_t step : {0, 1, 2, 3, 4, 5}) {
+    groups += static_cast<double>(std::min<size_t>(4, step + 1));
+    EXPECT_EQ(metrics[step]["replay/inserts"].get<double>() - 10, groups) << step;
+  }
+  const std::string run = temp / "killed";
+  const pid_t child = fork();
+  if (child == 0) {
+    ArmCrashPointForTest("before_update", 4);
+    RunPlumb(TrainLine(run, 6, ramp));
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  const CliOutput other = Resume(run, {"--set", "optimizer.ramp_steps=2"});
+  EXPECT_EQ(other.code, 2) << other.err;
+  const CliOutput resumed = Resume(run, {});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_TRUE(Has(resumed.out, "the first step 1 prompts, all from step 5 on")) << resumed.out;
+  ExpectSameRun(temp / "whole", run);
+}
+
+// Killed behind the checkpoint of step 4, which has no optimizer: step 2 is gone on from, bit for
+// bit, and step 4 only when asked.
+TEST(ResumeRunTest, OneWithoutAnOptimizerIsTakenOnlyWhenAsked) {
+  const TempFolder temp;
+  const std::vector<std::string> apart = {"--set", "checkpoint.optimizer_every=3"};
+  ASSERT_EQ(Train(temp / "whole", 6, apart).code, 0);
+  for (const bool newest : {false, true}) {
+    const std::string run = temp / (newest ? "newest" : "exact");
+    const pid_t child = fork();
+    if (child == 0) {
+      ArmCrashPointForTest("after_checkpoint", 3);  // of the warm start, step 2, step 4
+      RunPlumb(TrainLine(run, 6, apart));
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    ASSERT_TRUE(RealFileSystem().Exists(run + "/checkpoints/step-00000004/manifest.json"));
+    std::vector<std::string> more = {"--set", "metrics.samples_every=3"};
+    if (newest) more.push_back("--newest");
+    const CliOutput resumed = Resume(run, more);
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    const std::string log = Read(run + "/logs/train.log");
+    EXPECT_EQ(Has(log, "the checkpoint of step 4 is newer but holds no optimizer"), !newest);
+    EXPECT_EQ(Has(log, "resumed at step 4"), newest);
+    EXPECT_TRUE(Has(resumed.out, std::string("from step ") + (newest ? "4" : "2") +
+                                     " on: metrics.samples_every = 3"))
+        << resumed.out;
+    if (!newest) ExpectSameRun(temp / "whole", run);
+  }
+  EXPECT_EQ(RunPlumb({"train", temp / "whole.toml", "--newest"}).code, 2) << "it needs --resume";
 }
 
 TEST(ResumeRunTest, PposFixedKlCoefficientIsTheRecipes) {

@@ -89,7 +89,7 @@ const NODES = {
 };
 const EDGES = [['replay/held', 'leases out'], [null, 'finished groups'], [null, 'scored groups'], ['replay/queue', 'waiting']];
 const TIMES = [['time/wait', 'waits for the batch'], ['time/train', 'trains'], ['time/publish', 'publishes'],
-  ['time/checkpoint', 'saves']];
+  ['time/checkpoint_wait', 'saves']];
 
 export class Ring {
   constructor(host, state) { this.host = host; this.state = state; this.update(); }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "configs/batch_ramp.h"
 #include "learner/loop/learner_loop.h"
 #include "tests/learner/loop/short_run.h"
 #include "tests/learner/tiny_learner.h"
@@ -52,7 +53,8 @@ struct Life : BatchSource, WeightSink {
   }
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline) override {
     if (on_next) on_next(step);
-    auto groups = RandomGroups(2, 4, static_cast<uint64_t>(step) + 9, train, weights, step);
+    auto groups = RandomGroups(static_cast<int>(configs::TrainBatches(config).Of(step)), 4,
+                               static_cast<uint64_t>(step) + 9, train, weights, step);
     for (TrajectoryGroup& group : groups) {
       for (Trajectory& t : group.trajectories) {
         t.reward = reward(step, t.reward);

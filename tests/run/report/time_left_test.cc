@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <vector>
@@ -32,7 +33,7 @@ Played Play(const RunPlan& plan, const Times& times, int64_t each, int64_t last)
   for (int64_t step = 0; step < plan.steps; ++step) {
     const int64_t done = step + 1;
     now += times.step(step);
-    left.Step(times.step(step));
+    left.Step(times.step(step), step);
     if (evaluates && plan.eval_every > 0 && done % plan.eval_every == 0 && done < plan.steps) {
       now += times.evaluation;
       left.Evaluation(times.evaluation);
@@ -59,10 +60,10 @@ TEST(TimeLeftTest, CountsCheckpointsAndEvaluationsToCome) {
   TimeLeft left({.steps = 6, .checkpoint_every = 2, .eval_every = 3});
   left.Sizes(1200, 400);
   left.Evaluation(5);
-  left.Step(1);
+  left.Step(1, 0);
   left.Checkpoint(1200, 12, 12);  // an earlier life's, say
   EXPECT_DOUBLE_EQ(left.After(1), 5 + 12 + 12 + 4 + 5 + 5);
-  left.Step(1);
+  left.Step(1, 1);
   EXPECT_DOUBLE_EQ(left.After(2), 4 + 12 + 12 + 4 + 5 + 5) << "the one of step 2 is still to come";
   EXPECT_DOUBLE_EQ(left.After(3), 3 + 12 + 4 + 5) << "the evaluation of step 3 is over";
   EXPECT_DOUBLE_EQ(left.After(5), 1 + 4 + 5);
@@ -73,9 +74,19 @@ TEST(TimeLeftTest, CountsCheckpointsAndEvaluationsToCome) {
 TEST(TimeLeftTest, CheckpointsBesideTheStepsCostWhatIsWaitedFor) {
   TimeLeft left({.steps = 5, .checkpoint_every = 2, .eval_every = 0});
   left.Sizes(1200, 400, /*beside=*/true);
-  left.Step(1);
+  left.Step(1, 0);
   left.Checkpoint(1200, 12, 3);
   EXPECT_DOUBLE_EQ(left.After(1), 4 + 3 + 3 + 4);
+}
+
+// A batch that grows: a step costs by its share of a whole one.
+TEST(TimeLeftTest, StepsOfARampCostTheirShare) {
+  TimeLeft left({.steps = 6, .share = [](int64_t step) {
+                   return std::min(1.0, 0.25 + 0.25 * static_cast<double>(step));
+                 }});
+  left.Step(2, 0);
+  EXPECT_DOUBLE_EQ(left.After(1), 8 * (0.5 + 0.75 + 3));
+  EXPECT_DOUBLE_EQ(left.After(5), 8);
 }
 
 // A run as people see it: a slow first step, steps that vary by a quarter, a checkpoint that costs

@@ -1,0 +1,293 @@
+#include "run/roles/speed_probe.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <vector>
+
+#include "actor/engine.h"
+#include "common/base/error.h"
+#include "common/base/json/strict_json.h"
+#include "common/base/rng.h"
+#include "learner/loop/memory_plan.h"
+#include "learner/update/optimizer.h"
+#include "learner/update/train_step.h"
+#include "policy_model/memory/threads.h"
+#include "policy_model/speed.h"
+#include "policy_model/transformer.h"
+#include "run/roles/roles.h"
+
+namespace plumb::run {
+namespace {
+
+using configs::Config;
+using policy_model::ModelShape;
+using policy_model::Weights;
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr int64_t kMostVocabulary = 16'384;
+constexpr double kMostParameters = 60e6;  // of the model with two layers: 1 GB with its state
+constexpr int64_t kTokens = 1024;         // of a pass that is timed
+constexpr size_t kMaxFileBytes = 1 << 16;
+
+// Of this program on one H200 (docs/benchmarks.md): training of 0.5B and 1.5B models reached 20 to
+// 31 % of the card's products, decode kernels 63 % of its memory.
+constexpr double kTrainShare = 0.25, kForwardShare = 0.3, kMemoryShare = 0.6;
+// Of a CPU's best square product, what a layer with its norms and scores reaches.
+constexpr double kLayerShare = 0.6;
+
+constexpr std::array kCards = {
+    Card{.name = "a100", .memory_gb = 80, .products = 312e12, .memory = 2.0e12},
+    Card{.name = "h100", .memory_gb = 80, .products = 989e12, .memory = 3.35e12},
+    Card{.name = "h200", .memory_gb = 141, .products = 989e12, .memory = 4.8e12},
+    Card{.name = "l40s", .memory_gb = 48, .products = 362e12, .memory = 0.864e12},
+    Card{.name = "4090", .memory_gb = 24, .products = 165e12, .memory = 1.008e12}};
+
+template <class F>
+double Fastest(int rounds, const F& work) {
+  double fastest = 1e30;
+  for (int round = 0; round < rounds; ++round) {
+    const auto begin = SteadyClock::now();
+    work();
+    fastest = std::min(fastest, std::chrono::duration<double>(SteadyClock::now() - begin).count());
+  }
+  return fastest;
+}
+
+ModelShape Shallow(ModelShape shape, int64_t layers) {
+  shape.layers = layers;
+  shape.vocab = std::min(shape.vocab, kMostVocabulary);
+  const auto cut = [&](std::vector<uint8_t>& of_layers) {
+    if (static_cast<int64_t>(of_layers.size()) > layers)
+      of_layers.resize(static_cast<size_t>(layers));
+  };
+  cut(shape.sliding);
+  cut(shape.layer_norms);
+  cut(shape.rotated);
+  shape.bos_token = shape.pad_token = -1;
+  shape.eos_tokens.clear();  // every answer runs to its limit
+  shape.unused_tokens.clear();
+  return shape;
+}
+
+std::vector<int32_t> RandomTokens(uint64_t key, int64_t count, int64_t vocab) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  for (size_t i = 0; i < tokens.size(); ++i)
+    tokens[i] = static_cast<int32_t>(RandomAt(1, key, 0, static_cast<uint32_t>(i)).x[0] %
+                                     static_cast<uint64_t>(vocab));
+  return tokens;
+}
+
+// Seconds of a model with one or two layers.
+struct Seconds {
+  double train = 0, forward = 0, decode = 0;  // of all tokens, of a step of all rows
+  double update = 0, digest = 0;
+};
+
+struct Sizes {
+  int64_t sequences = 1, length = 0, rows = 1, prompt = 1, fresh = 16;
+};
+
+Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& stream,
+                  const Sizes& sizes) {
+  const DType type = config.model.dtype;
+  Weights weights(shape, stream, type);
+  weights.Initialise(1, 0.02);
+  policy_model::Transformer transformer(shape, stream, type);
+  learner::TrainStep step(transformer, sizes.sequences * sizes.length);
+  learner::Optimizer optimizer(weights, config.optimizer);
+  std::vector<std::vector<int32_t>> tokens;
+  std::vector<learner::SequenceView> views;
+  const std::vector<uint8_t> mask(static_cast<size_t>(sizes.length), 1);
+  for (int64_t s = 0; s < sizes.sequences; ++s)
+    tokens.push_back(RandomTokens(static_cast<uint64_t>(s), sizes.length, shape.vocab));
+  for (const auto& t : tokens) views.push_back({.tokens = t, .mask = mask});
+  Seconds out;
+  const auto train = [&] {
+    step.Accumulate(
+        weights, views, 1.0f,
+        [](const learner::ScoredToken&) { return learner::TrainStep::Gradient{.logprob = 1e-6f}; },
+        optimizer.gradients());
+    stream.Synchronize();
+  };
+  train();
+  out.train = Fastest(2, train);
+  out.forward = Fastest(2, [&] { step.Score(weights, views, 1.0f); });
+  out.update = Fastest(2, [&] { optimizer.Update(1e-9, 1.0); });
+  out.digest = Fastest(2, [&] { weights.ComputeDigest(); });
+  if (configs::IsOffline(config)) return out;
+  actor::Engine engine(shape, stream, type,
+                       {.max_batch = static_cast<int32_t>(sizes.rows),
+                        .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
+                        .prefill_tokens = static_cast<int32_t>(config.rollout.prefill_tokens),
+                        .max_new_tokens = static_cast<int32_t>(sizes.fresh)});
+  actor::GenerateRequest request;
+  request.tokens = RandomTokens(99, sizes.prompt, shape.vocab);
+  request.num_samples = static_cast<int32_t>(sizes.rows);
+  engine.Submit(std::move(request));
+  std::vector<double> steps;
+  for (bool more = true; more;) {
+    const uint64_t drawn = engine.counters().generated_tokens,
+                   filled = engine.counters().prefill_tokens;
+    const double seconds = Fastest(1, [&] { more = engine.Step(weights, 0); });
+    const bool whole =
+        engine.counters().generated_tokens - drawn == static_cast<uint64_t>(sizes.rows);
+    if (more && whole && engine.counters().prefill_tokens == filled) steps.push_back(seconds);
+  }
+  engine.TakeFinished();
+  if (!steps.empty()) {
+    std::sort(steps.begin(), steps.end());
+    out.decode = steps[steps.size() / 2];
+  }
+  return out;
+}
+
+Speeds OfProducts(const Stream& stream, DType type, double passed) {
+  const double best = policy_model::MeasureProductSpeed(stream, type), layers = best * kLayerShare;
+  char text[160];
+  std::snprintf(
+      text, sizeof text,
+      "this machine's products, %.0f GFLOP/s, of which layers are taken to reach %.0f %%; "
+      "the model's own are too large to be tried (%.1f s)",
+      best / 1e9, 100 * kLayerShare, passed);
+  return {.source = text,
+          .train_layers = layers,
+          .train_head = layers,
+          .forward_layers = layers,
+          .forward_head = layers,
+          .decode_layers = layers,
+          .decode_head = layers};
+}
+
+// Operations a second of what makes the difference, or of all where that is lost in the noise.
+double Rate(double operations, double one, double two) {
+  return operations / std::max(two - one, 0.2 * two);
+}
+
+}  // namespace
+
+Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream& stream,
+                     const Lengths& lengths) {
+  const auto begin = SteadyClock::now();
+  policy_model::UseThreads(ThreadSharesOf(config).learner);
+  const ModelShape one = Shallow(shape, 1), two = Shallow(shape, 2);
+  const StepWork work = CountStep(config, shape, lengths, configs::Recompute::kNone);
+  if (static_cast<double>(policy_model::ParametersInProducts(two)) > kMostParameters)
+    return OfProducts(stream, config.model.dtype, 0);
+  Sizes sizes;
+  sizes.length = std::clamp<int64_t>(std::llround(work.prompt + work.answer), 2,
+                                     std::min(kTokens, shape.max_positions));
+  sizes.sequences = std::max<int64_t>(1, kTokens / sizes.length);
+  sizes.rows = std::max<int64_t>(1, work.rows);
+  sizes.fresh = std::min<int64_t>(12, shape.max_positions / 2);
+  sizes.prompt = std::clamp<int64_t>(std::llround(work.prompt + work.answer / 2), 1,
+                                     std::min(kTokens, shape.max_positions - sizes.fresh));
+  const Seconds first = TimeModel(config, one, stream, sizes),
+                second = TimeModel(config, two, stream, sizes);
+  // Of the shallow models, counted as the step is.
+  const auto tokens = static_cast<double>(sizes.sequences * sizes.length);
+  const auto products = [](const ModelShape& s) {
+    return 2 * static_cast<double>(policy_model::ParametersInProducts(s));
+  };
+  const double seen = 4 * static_cast<double>(shape.heads * shape.head_dim);
+  const double layer = products(two) - products(one),
+               trained = tokens * (layer + seen * static_cast<double>(sizes.length) / 2),
+               head = 2 * static_cast<double>(one.hidden * (one.scalar_head ? 1 : one.vocab));
+  Speeds speeds;
+  const auto rest = [](double first_s, double layer_s) {
+    return std::max(first_s - layer_s, 0.05 * first_s);
+  };
+  speeds.train_layers = Rate(3 * trained, first.train, second.train);
+  speeds.train_head = 3 * tokens * head / rest(first.train, 3 * trained / speeds.train_layers);
+  speeds.forward_layers = Rate(trained, first.forward, second.forward);
+  speeds.forward_head = tokens * head / rest(first.forward, trained / speeds.forward_layers);
+  const double parameters = static_cast<double>(policy_model::ParametersInProducts(two));
+  const learner::StateBytes state = learner::BytesOfState(static_cast<int64_t>(parameters), 0,
+                                                          config.model.dtype, config.optimizer);
+  speeds.update_bytes = static_cast<double>(3 * state.gradients +
+                                            2 * (state.moments + state.masters + state.weights)) /
+                        second.update;
+  speeds.publish_bytes = static_cast<double>(state.weights) / second.digest;
+  if (second.decode > 0) {
+    const auto rows = static_cast<double>(sizes.rows);
+    const double drawn = rows * (layer + seen * static_cast<double>(sizes.prompt));
+    speeds.decode_layers = Rate(drawn, first.decode, second.decode);
+    speeds.decode_head = rows * head / rest(first.decode, drawn / speeds.decode_layers);
+  }
+  char text[120];
+  std::snprintf(text, sizeof text,
+                "measured here in %.1f s: layers %.3g GFLOP/s in training, %.3g in generation",
+                std::chrono::duration<double>(SteadyClock::now() - begin).count(),
+                speeds.train_layers / 1e9, speeds.decode_layers / 1e9);
+  speeds.source = text;
+  return speeds;
+}
+
+const Card& FindCard(const std::string& name) {
+  std::string known;
+  for (const Card& card : kCards) {
+    if (name == card.name) return card;
+    known += (known.empty() ? "" : ", ") + std::string(card.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "'" + name + "' is no card whose speeds are known here (" + known +
+                  "): name one of them, or give speeds in a file (--rates)",
+              "--gpu");
+}
+
+Speeds SpeedsOf(const Card& card, DType type) {
+  const double products = card.products / (type == DType::kFloat32 ? 2 : 1);  // TF32
+  const double train = kTrainShare * products, forward = kForwardShare * products,
+               memory = kMemoryShare * card.memory;
+  char text[200];
+  std::snprintf(text, sizeof text,
+                "%s, published: %.0f TFLOP/s, %.2f TB/s; reached in training %.0f %%, of memory "
+                "%.0f %% (docs/benchmarks.md)",
+                card.name, products / 1e12, card.memory / 1e12, 100 * kTrainShare,
+                100 * kMemoryShare);
+  return {.source = text,
+          .train_layers = train,
+          .train_head = train,
+          .forward_layers = forward,
+          .forward_head = forward,
+          .decode_layers = forward,
+          .decode_head = forward,
+          .decode_bytes = memory,
+          .update_bytes = memory,
+          .publish_bytes = memory};
+}
+
+Speeds ReadSpeeds(const std::string& path) {
+  const auto json = ReadStrictJson(path, kMaxFileBytes);
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::kInvalidArgument,
+                why +
+                    ": {\"train\": operations a second, \"forward\": ..., \"decode\": ..., "
+                    "\"memory\": bytes a second}",
+                path);
+  };
+  if (!json.is_object()) refuse("is no object");
+  const auto number = [&](const char* key) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_number() || !(found->get<double>() > 0))
+      refuse("'" + std::string(key) + "' is not a number above 0");
+    return found->get<double>();
+  };
+  const double train = number("train"), forward = number("forward"), decode = number("decode"),
+               memory = number("memory");
+  if (json.size() != 4) refuse("holds other keys");
+  return {.source = "of " + path,
+          .train_layers = train,
+          .train_head = train,
+          .forward_layers = forward,
+          .forward_head = forward,
+          .decode_layers = decode,
+          .decode_head = decode,
+          .decode_bytes = memory,
+          .update_bytes = memory,
+          .publish_bytes = memory};
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,41 @@
+// The speeds that a plan of time is made with (run/roles/step_time.h): measured on this machine,
+// known of a card, or read from a file.
+//
+// Purpose: measured is what the run itself would do, a forward with its backward, a forward, steps
+// of generation, an update and a digest, on a model of the recipe's width with one layer and with
+// two: the difference is a layer, the rest the head. Random weights of some seconds' life; a model
+// whose layers are too large for that gets the speed of this machine's products, which is said.
+// Thread safety: one thread. Errors: kInvalidArgument for a card that is not known and a file of
+// another form.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "common/base/dtype.h"
+#include "configs/config.h"
+#include "kernels/device/stream.h"
+#include "policy_model/families/model_shape.h"
+#include "run/roles/step_time.h"
+
+namespace plumb::run {
+
+// On the stream's device, with the threads of the recipe.
+Speeds MeasureSpeeds(const configs::Config& config, const policy_model::ModelShape& shape,
+                     const Stream& stream, const Lengths& lengths);
+
+// What is published of a card, times what this program reached of it (docs/benchmarks.md).
+struct Card {
+  const char* name;
+  double memory_gb;
+  double products;  // operations a second in bfloat16, dense
+  double memory;    // bytes a second
+};
+// kInvalidArgument, with the names that are known.
+const Card& FindCard(const std::string& name);
+Speeds SpeedsOf(const Card& card, DType type);
+
+// {"train": 1e14, "forward": 2e14, "decode": 1e14, "memory": 3e12}: operations and bytes a second.
+Speeds ReadSpeeds(const std::string& path);
+
+}  // namespace plumb::run

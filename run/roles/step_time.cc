@@ -1,0 +1,134 @@
+#include "run/roles/step_time.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "learner/algorithms/algorithm.h"
+#include "learner/loop/memory_plan.h"
+#include "learner/offline/preference_loss.h"
+#include "policy_model/speed.h"
+
+namespace plumb::run {
+namespace {
+
+using configs::AlgorithmName;
+using configs::Config;
+using policy_model::ModelShape;
+
+double HeadParameters(const ModelShape& s) {
+  return static_cast<double>(s.hidden * (s.scalar_head ? 1 : s.vocab));
+}
+
+// Operations of the layers for one token that sees `context` others.
+double LayerOperations(const ModelShape& s, double context) {
+  const double products =
+      static_cast<double>(policy_model::ParametersInProducts(s)) - HeadParameters(s);
+  double seen = 0;
+  for (int64_t l = 0; l < s.layers; ++l)
+    seen += s.slides(l) ? std::min(context, static_cast<double>(s.window)) : context;
+  return 2 * products + 4 * static_cast<double>(s.heads * s.head_dim) * seen;
+}
+
+// Of one update: gradients written, read for the norm and once more; moments, masters and weights
+// read and written.
+double UpdateBytes(const Config& config, double trained) {
+  const learner::StateBytes state =
+      learner::BytesOfState(static_cast<int64_t>(trained), 0, config.model.dtype, config.optimizer);
+  return static_cast<double>(3 * state.gradients +
+                             2 * (state.moments + state.masters + state.weights));
+}
+
+double Bounded(double given, double most) { return given > 0 ? std::min(given, most) : most; }
+
+}  // namespace
+
+StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths& lengths,
+                   configs::Recompute recompute) {
+  StepWork work;
+  const bool offline = configs::IsOffline(config),
+             sft = config.algorithm.name == AlgorithmName::kSft;
+  const auto positions = static_cast<double>(shape.max_positions);
+  double passes = 1, forwards = 0;  // over all tokens
+  if (offline) {
+    const double longest = std::min(
+        static_cast<double>(sft ? config.sft.max_tokens : config.preference.max_tokens), positions);
+    work.groups = sft ? config.sft.batch : config.preference.batch;
+    work.answers = sft ? 1 : 2;
+    work.prompt = Bounded(lengths.prompt, longest / 2);
+    work.answer = Bounded(lengths.answer, longest - work.prompt);
+  } else {
+    work.groups = config.rollout.prompts_per_step;
+    work.answers = config.rollout.samples_per_prompt;
+    work.prompt =
+        Bounded(lengths.prompt,
+                std::min(static_cast<double>(config.data.max_prompt_tokens), positions - 1));
+    work.answer = Bounded(
+        lengths.answer,
+        std::min(static_cast<double>(config.rollout.max_new_tokens), positions - work.prompt));
+    passes = static_cast<double>(config.algorithm.epochs);
+    const bool ahead = config.run.max_staleness > 0 || config.replay.groups_per_step > 0;
+    forwards += config.algorithm.recompute_logprobs || ahead ? 1 : 0;
+    forwards += learner::NeedsReference(config) ? 1 : 0;
+  }
+  const auto groups = static_cast<double>(work.groups), answers = static_cast<double>(work.answers);
+  // The prompt of a group is laid down once in each micro-batch that has answers of it.
+  const double group = work.prompt + answers * work.answer,
+               budget = static_cast<double>(config.optimizer.micro_batch_tokens),
+               in_one =
+                   std::max(1.0, std::floor((budget - work.prompt) / std::max(1.0, work.answer))),
+               parts = group <= budget ? 1 : std::ceil(answers / std::min(answers, in_one));
+  work.trained_tokens = passes * groups * (parts * work.prompt + answers * work.answer);
+  const double scored = groups * answers * work.answer, context = (work.prompt + work.answer) / 2,
+               layer = LayerOperations(shape, context), head = 2 * HeadParameters(shape);
+  const bool adapter = config.policy.adapter != configs::Adapter::kNone;
+  const double backward = adapter ? 1 : 2;  // a base that is not trained has no gradient
+  const double again = recompute == configs::Recompute::kLayer ? 1 : 0;
+  const double all = groups * (parts * work.prompt + answers * work.answer);
+  const bool critic = config.algorithm.name == AlgorithmName::kPpo &&
+                      config.critic.mode != configs::CriticMode::kShared;
+  const double models = critic ? 2 : 1;
+  work.train_layers = models * work.trained_tokens * layer * (1 + backward + again);
+  work.train_head = passes * scored * head * (1 + backward);
+  if (critic) forwards += 1;  // its values before the update
+  work.forward_layers = forwards * all * layer;
+  work.forward_head = (forwards - (critic ? 1 : 0)) * scored * head;
+  const double trained = adapter ? 0
+                                 : static_cast<double>(policy_model::ParametersInProducts(shape)) +
+                                       (shape.tied ? 0 : HeadParameters(shape)),
+               updates = offline ? 1 : passes * static_cast<double>(config.algorithm.minibatches),
+               element = static_cast<double>(ElementSize(config.model.dtype));
+  work.update_bytes = models * updates * UpdateBytes(config, trained);
+  work.publish_bytes = offline ? 0 : trained * element;
+  if (offline) return work;
+  work.rows = std::min<int64_t>(config.rollout.max_batch, work.groups * work.answers);
+  work.prefill = groups * work.prompt * LayerOperations(shape, work.prompt / 2) + groups * head;
+  const double drawn = groups * answers * work.answer;
+  work.decode_layers = drawn * LayerOperations(shape, work.prompt + work.answer / 2);
+  work.decode_head = drawn * head;
+  // A step reads the weights once, and what each answer has seen.
+  const double steps = drawn / static_cast<double>(work.rows),
+               cached = 2 * static_cast<double>(shape.kv_width() * shape.layers) * element;
+  work.decode_bytes =
+      steps * static_cast<double>(policy_model::ParametersInProducts(shape)) * element +
+      drawn * (work.prompt + work.answer / 2) * cached;
+  return work;
+}
+
+StepTime TimeOf(const StepWork& work, const Speeds& speeds) {
+  const auto over = [](double work_done, double speed) {
+    return speed > 0 ? work_done / speed : 0;
+  };
+  StepTime time;
+  const double drawing =
+      over(work.decode_layers, speeds.decode_layers) + over(work.decode_head, speeds.decode_head);
+  time.generate = over(work.prefill, speeds.forward_layers) +
+                  std::max(drawing, over(work.decode_bytes, speeds.decode_bytes));
+  time.train =
+      over(work.train_layers, speeds.train_layers) + over(work.train_head, speeds.train_head) +
+      over(work.forward_layers, speeds.forward_layers) +
+      over(work.forward_head, speeds.forward_head) + over(work.update_bytes, speeds.update_bytes);
+  time.publish = over(work.publish_bytes, speeds.publish_bytes);
+  return time;
+}
+
+}  // namespace plumb::run

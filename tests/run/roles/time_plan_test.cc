@@ -1,0 +1,129 @@
+// run/roles/time_plan.h and speed_probe.h: the time that a plan says.
+#include "run/roles/time_plan.h"
+
+#include <gtest/gtest.h>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "run/roles/speed_probe.h"
+#include "tests/run/toy_run.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run::testing {
+namespace {
+
+using configs::Config;
+using plumb::testing::TempFolder;
+
+policy_model::ModelShape Shape() {
+  return {.family = "llama",
+          .layers = 12,
+          .hidden = 64,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 16,
+          .ffn = 128,
+          .vocab = 200,
+          .max_positions = 512,
+          .tied = true,
+          .eos_tokens = {2}};
+}
+
+Config Recipe() {
+  Config config;
+  config.model.dtype = DType::kBFloat16;
+  config.rollout.kv_budget_mb = 8;
+  config.rollout.max_batch = 4;
+  config.rollout.prompts_per_step = 4;
+  config.rollout.samples_per_prompt = 4;
+  config.checkpoint.background = false;
+  config.run.threads = 1;
+  return config;
+}
+
+Speeds Even() {
+  Speeds speeds;
+  for (double* each :
+       {&speeds.train_layers, &speeds.train_head, &speeds.forward_layers, &speeds.forward_head,
+        &speeds.decode_layers, &speeds.decode_head, &speeds.update_bytes, &speeds.publish_bytes})
+    *each = 1e9;
+  return speeds;
+}
+
+TEST(TimePlanTest, TheFastestThatFitsIsTheFastestOfThoseThatFit) {
+  Config config = Recipe();
+  config.optimizer.recompute = configs::Recompute::kLayer;
+  const RunMemory memory = PlanRun(config, Shape(), Device::kCpu, 0);
+  const auto roomy = FastestThatFits(config, Shape(), Device::kCpu, int64_t{1} << 40, Even(), {});
+  ASSERT_TRUE(roomy);
+  EXPECT_TRUE(Has(roomy->options, "optimizer.recompute=none")) << roomy->options;
+  EXPECT_FALSE(Has(roomy->options, "int8")) << "that makes nothing faster";
+  const auto as_it_is =
+      FastestThatFits(config, Shape(), Device::kCpu, memory.plan.total(), Even(), {});
+  ASSERT_TRUE(as_it_is);
+  EXPECT_GT(as_it_is->seconds, roomy->seconds);
+  EXPECT_LE(as_it_is->bytes, memory.plan.total());
+  EXPECT_FALSE(FastestThatFits(config, Shape(), Device::kCpu, 1000, Even(), {}));
+}
+
+// Speeds come out of real passes: all are there, and twice the layers are twice the operations.
+TEST(TimePlanTest, ThisMachineIsMeasured) {
+  const Speeds speeds = MeasureSpeeds(Recipe(), Shape(), Device::kCpu, {});
+  for (const double each :
+       {speeds.train_layers, speeds.train_head, speeds.forward_layers, speeds.forward_head,
+        speeds.decode_layers, speeds.decode_head, speeds.update_bytes, speeds.publish_bytes}) {
+    EXPECT_GT(each, 1e5);
+    EXPECT_LT(each, 1e13);
+  }
+  EXPECT_TRUE(Has(speeds.source, "measured here in")) << speeds.source;
+  policy_model::ModelShape large = Shape();
+  large.hidden = 4096;
+  large.head_dim = 1024;
+  large.ffn = 16384;
+  EXPECT_TRUE(
+      Has(MeasureSpeeds(Recipe(), large, Device::kCpu, {}).source, "too large to be tried"));
+}
+
+TEST(TimePlanTest, CardsAndFilesAreReadAndOthersRefused) {
+  const Speeds float32 = SpeedsOf(FindCard("h100"), DType::kFloat32),
+               bfloat16 = SpeedsOf(FindCard("h100"), DType::kBFloat16);
+  EXPECT_EQ(bfloat16.train_layers, 2 * float32.train_layers);
+  EXPECT_TRUE(Has(bfloat16.source, "h100, published: 989 TFLOP/s")) << bfloat16.source;
+  EXPECT_THROW(FindCard("abacus"), Error);
+  const TempFolder temp;
+  RealFileSystem().WriteFileAtomic(
+      temp / "r", R"({"train": 1e12, "forward": 2e12, "decode": 3e12, "memory": 4e11})");
+  const Speeds read = ReadSpeeds(temp / "r");
+  EXPECT_EQ(read.train_layers, 1e12);
+  EXPECT_EQ(read.forward_head, 2e12);
+  EXPECT_EQ(read.decode_layers, 3e12);
+  EXPECT_EQ(read.decode_bytes, 4e11);
+  for (const char* bad :
+       {"[]", R"({"train": 1})", R"({"train": -1, "forward": 2, "decode": 3, "memory": 4})",
+        R"({"train": 1, "forward": 2, "decode": 3, "memory": 4, "more": 5})"}) {
+    RealFileSystem().WriteFileAtomic(temp / "r", bad);
+    EXPECT_THROW(ReadSpeeds(temp / "r"), Error) << bad;
+  }
+}
+
+TEST(TimePlanTest, TheVerbSaysIt) {
+  const TempFolder temp;
+  const std::vector<std::string> line = TrainLine(temp / "run", 2, {});
+  std::vector<std::string> plan = {"plan", line[1]};
+  plan.insert(plan.end(), line.begin() + 6, line.end());
+  const CliOutput here = RunPlumb(plan);
+  EXPECT_EQ(here.code, 0) << here.err;
+  for (const char* piece : {"time a step", "generate ", "train ", "publish ",
+                            "rewards are not known", "measured here in", "fastest that fits     "})
+    EXPECT_TRUE(Has(here.out, piece)) << piece << ": " << here.out;
+  plan.insert(plan.end(), {"--gpu", "h200", "--answer-tokens", "5"});
+  const CliOutput card = RunPlumb(plan);
+  EXPECT_EQ(card.code, 0) << card.err;
+  for (const char* piece : {"h200, published", "of 5;", "free                  141 GB"})
+    EXPECT_TRUE(Has(card.out, piece)) << piece << ": " << card.out;
+  plan[plan.size() - 3] = "abacus";
+  EXPECT_EQ(RunPlumb(plan).code, 2);
+}
+
+}  // namespace
+}  // namespace plumb::run::testing
