@@ -18,6 +18,7 @@
 
 #include "common/base/file.h"
 #include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "reward/doors/reward_server.h"
 #include "reward/models/model_part.h"

@@ -7,6 +7,7 @@
 #include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/memory/scalar_head.h"
 
 namespace plumb::learner {
 namespace {

@@ -90,14 +90,6 @@ void CheckDeviceOf(const ModelShape& shape, Device device);
 // Of any buffer.
 Digest DigestOf(const FlatBuffer& flat);
 
-// A model of the same trunk with a scalar head in place of the LM head: a reward model or critic
-// that starts from a policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by
-// `seed`, the usual start of such a head.
-Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
-// A scalar head alone, for a trunk that it shares with `policy` (Transformer::HeadValues): a model
-// without layers, of which only the head is used. Drawn like the head above.
-Weights ValueHeadFor(const Weights& policy, uint64_t seed);
-
 // Writes what is trained: a complete HF model folder, config and weights in their dtype; or an
 // adapter as PEFT's folder, which names `base_model`. Copies tokenizer.json, tokenizer_config.json
 // and chat_template.jinja from `tokenizer_source` when it is not empty.

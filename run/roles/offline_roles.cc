@@ -11,6 +11,7 @@
 #include "learner/offline/preference_objective.h"
 #include "learner/offline/reward_model_objective.h"
 #include "learner/offline/sft_objective.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/transformer.h"
 #include "replay/store/logprob_cache.h"
 #include "run/roles/observer.h"

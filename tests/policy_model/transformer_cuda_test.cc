@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "common/base/rng.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::policy_model {

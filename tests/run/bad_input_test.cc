@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"

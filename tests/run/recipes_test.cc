@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "tests/run/cli_runner.h"
 #include "tests/run/toy_run.h"

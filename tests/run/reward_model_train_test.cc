@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"

@@ -14,6 +14,7 @@
 #include "common/text/tokenizer/tokenizer.h"
 #include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/critic.h"
+#include "policy_model/memory/scalar_head.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 

@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/base/rng.h"
+#include "policy_model/memory/scalar_head.h"
 #include "tests/learner/tiny_learner.h"
 
 namespace plumb::learner {

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "policy_model/memory/scalar_head.h"
 #include "tests/learner/tiny_learner.h"
 
 namespace plumb::learner {

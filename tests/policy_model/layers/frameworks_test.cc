@@ -12,6 +12,7 @@
 #include "common/base/file.h"
 #include "common/base/rng.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/transformer.h"
 #include "tests/policy_model/layers/families_golden.h"
 #include "tests/testing/temp_folder.h"

@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "policy_model/layers/attention.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/transformer.h"
 

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "common/base/file.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "policy_model/transformer.h"
 #include "reward/models/model_part.h"

@@ -6,6 +6,7 @@
 
 #include "common/base/file.h"
 #include "common/base/rng.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "policy_model/transformer.h"
 #include "reward/scorer.h"

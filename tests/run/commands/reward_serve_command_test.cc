@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "common/base/file.h"
+#include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/weights.h"
 #include "reward/models/reward_model.h"
 #include "reward/scorer.h"

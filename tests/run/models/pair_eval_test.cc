@@ -1,6 +1,7 @@
 // Pairs under a language model, against a reference and under a reward model: the values are those
 // of the models' own forward passes.
 #include "run/models/pair_eval.h"
+#include "policy_model/memory/scalar_head.h"
 
 #include <gtest/gtest.h>
 
