@@ -79,11 +79,12 @@ struct Engine::Impl {
         launch{stream, dtype},
         model(shape, stream, dtype),
         pools(PoolsOf(shape, stream.device(), dtype, o)),
-        pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages),
+        pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages, o.kv_format),
         sliding_pages(pools[1].layers == 0
                           ? nullptr
                           : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
-                                                      o.page_tokens, pools[1].pages)),
+                                                      o.page_tokens, pools[1].pages, o.kv_format)),
+
         states(StateBytes(shape), 2 * o.max_batch),
         scheduler({.max_batch = o.max_batch,
                    .prefill_tokens = o.prefill_tokens,
@@ -426,7 +427,8 @@ int64_t Engine::KvBytes(const policy_model::ModelShape& shape, Device device, DT
   int64_t bytes = 0;
   for (const PagePool& pool : PoolsOf(shape, device, dtype, options)) {
     if (pool.layers > 0)
-      bytes += pool.pages * KvPages::PageBytes(OfLayers(shape, pool), dtype, options.page_tokens);
+      bytes += pool.pages * KvPages::PageBytes(OfLayers(shape, pool), dtype, options.page_tokens,
+                                               options.kv_format);
   }
   const int64_t rows = 2 * SequencesAtOnce(shape, dtype, DemandOf(shape, device, options));
   return bytes + rows * StateBytes(shape);

@@ -27,6 +27,7 @@
 #include "actor/sequence.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "kernels/device/stream.h"
+#include "kernels/paged_kv.h"
 #include "kernels/sampling.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/memory/weights.h"
@@ -34,11 +35,12 @@
 namespace plumb::actor {
 
 struct EngineOptions {
-  int32_t max_batch = 256;        // samples decoded together
-  int32_t page_tokens = 16;       // KV slots per page
-  int64_t kv_budget_mb = 2048;    // MiB of KV pages and states at most
-  int32_t prefill_tokens = 2048;  // prompt tokens per step at most
-  int32_t max_new_tokens = 64;    // of a sample, and the default limit of a request
+  int32_t max_batch = 256;                                  // samples decoded together
+  int32_t page_tokens = 16;                                 // KV slots per page
+  int64_t kv_budget_mb = 2048;                              // MiB of KV pages and states at most
+  kernels::KvFormat kv_format = kernels::KvFormat::kModel;  // others on the CPU only
+  int32_t prefill_tokens = 2048;                            // prompt tokens per step at most
+  int32_t max_new_tokens = 64;  // of a sample, and the default limit of a request
   kernels::SamplingOptions sampling;
   std::vector<std::string> stop;  // stop strings
   std::vector<int32_t> eos;       // end tokens

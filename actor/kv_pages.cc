@@ -12,20 +12,24 @@
 
 namespace plumb::actor {
 
-int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype,
-                           int32_t page_tokens) {
-  return shape.paged_layers() * shape.cache_width() * int64_t{page_tokens} *
-         static_cast<int64_t>(ElementSize(dtype));
+int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens,
+                           kernels::KvFormat format) {
+  return shape.paged_layers() * (shape.latent.there() ? 1 : 2) * shape.cache_heads() *
+         int64_t{page_tokens} *
+         kernels::KvRowBytes(format, shape.cache_dim(), static_cast<int64_t>(ElementSize(dtype)));
 }
 
 KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-                 int32_t page_tokens, int32_t num_pages) {
+                 int32_t page_tokens, int32_t num_pages, kernels::KvFormat format) {
   if (page_tokens < 1 || num_pages < 1) {
     throw Error(ErrorCode::kInvalidArgument,
                 "a KV pool needs at least one page of one token, not " + std::to_string(num_pages) +
                     " pages of " + std::to_string(page_tokens) + " tokens");
   }
+  PLUMB_CHECK(format == kernels::KvFormat::kModel || stream.device().is_cpu(),
+              "pages in fewer bits are on the CPU only");
   view_.dtype = dtype;
+  view_.format = format;
   view_.layers = static_cast<int32_t>(shape.paged_layers());
   view_.num_pages = num_pages;
   view_.page_tokens = page_tokens;

@@ -28,13 +28,15 @@ class KvPages {
   // `num_pages` pages of `page_tokens` KV slots for every layer of `shape` that has keys and
   // values.
   KvPages(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-          int32_t page_tokens, int32_t num_pages);
+          int32_t page_tokens, int32_t num_pages,
+          kernels::KvFormat format = kernels::KvFormat::kModel);
   ~KvPages();
   KvPages(const KvPages&) = delete;
   KvPages& operator=(const KvPages&) = delete;
 
-  // Bytes of one page over all layers.
-  static int64_t PageBytes(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens);
+  // Bytes of one page over all layers, scales included.
+  static int64_t PageBytes(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens,
+                           kernels::KvFormat format = kernels::KvFormat::kModel);
 
   const kernels::PagedKv& view() const { return view_; }
   int32_t num_pages() const { return view_.num_pages; }

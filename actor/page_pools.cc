@@ -37,8 +37,8 @@ Pools KindsOf(const policy_model::ModelShape& shape, const PageDemand& demand) {
 }
 
 // Bytes of a page of one layer.
-int64_t OfLayer(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens) {
-  return KvPages::PageBytes(shape, dtype, page_tokens) / shape.paged_layers();
+int64_t OfLayer(const policy_model::ModelShape& shape, DType dtype, const PageDemand& demand) {
+  return KvPages::PageBytes(shape, dtype, demand.page_tokens, demand.format) / shape.paged_layers();
 }
 
 }  // namespace
@@ -52,7 +52,7 @@ int32_t SequencesAtOnce(const policy_model::ModelShape& shape, DType dtype,
   const int64_t state = StateBytes(shape), budget = demand.budget_mb << 20;
   if (state == 0) return demand.size.max_batch;
   const Pools pools = KindsOf(shape, demand);
-  const int64_t of_layer = OfLayer(shape, dtype, demand.page_tokens);
+  const int64_t of_layer = OfLayer(shape, dtype, demand);
   int64_t sample = 0, prompt = 0, page = 0;  // bytes
   for (const PagePool& pool : pools) {
     if (pool.layers == 0) continue;
@@ -86,7 +86,7 @@ Pools DividePages(const policy_model::ModelShape& shape, DType dtype, const Page
   std::array<Part, kPageKinds> parts;
   const int64_t states = 2 * SequencesAtOnce(shape, dtype, demand) * StateBytes(shape);
   const int64_t budget = (demand.budget_mb << 20) - states, page_tokens = demand.page_tokens;
-  const int64_t of_layer = OfLayer(shape, dtype, demand.page_tokens);
+  const int64_t of_layer = OfLayer(shape, dtype, demand);
   int64_t useful_bytes = 0, sample_bytes = 0, prompt_bytes = 0;
   for (size_t k = 0; k < kPageKinds; ++k) {
     if (pools[k].layers == 0) continue;

@@ -18,6 +18,7 @@
 #include "actor/group.h"
 #include "actor/page_table.h"
 #include "common/base/dtype.h"
+#include "kernels/paged_kv.h"
 #include "policy_model/families/model_shape.h"
 
 namespace plumb::actor {
@@ -33,6 +34,7 @@ struct PageDemand {
   int32_t longest = 0;  // tokens of the longest sequence that will be asked; 0: max_positions
   int32_t page_tokens = 1;
   int64_t budget_mb = 0;  // MiB
+  kernels::KvFormat format = kernels::KvFormat::kModel;
   bool keep_all = false;  // also what lies behind every window: one pool
   bool one_pool = false;  // pages are given back only where every layer slides
 };

@@ -70,6 +70,7 @@ constexpr Row kTable[] = {
     {"rollout", "prompts_per_step", "stored answers are numbered by it"},
     {"rollout", "samples_per_prompt", "stored groups have this size"},
     {"rollout", "max_new_tokens temperature top_k top_p min_p stop", kDrawn},
+    {"rollout", "kv_type", kDrawn},
     {"rollout", "max_batch page_tokens kv_budget_mb prefill_tokens", nullptr},
     {kOfPart,
      "name kind weight path args target_tokens max_tokens api reply_key model judge_prompt "

@@ -24,7 +24,10 @@ struct AttentionPaged {
   float scale = 0;           // of the scores, usually head_dim^-1/2
   int32_t window = 0;        // 0: all positions
   int32_t global_every = 0;  // 0: nothing beyond the window; CPU only
-  void* out = nullptr;       // T[rows, Nq * D]
+  // T[Nq] logits that take a share and give nothing (sinks/attention_sinks.h); nullptr: none; CPU
+  // only
+  const void* sinks = nullptr;
+  void* out = nullptr;  // T[rows, Nq * D]
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -6,6 +6,7 @@
 #include "kernels/attention_paged.h"
 #include "kernels/device/cpu_common.h"
 #include "kernels/device/vector_math.h"
+#include "kernels/quantised/kv_rows.h"
 
 namespace plumb::kernels {
 namespace {
@@ -29,6 +30,24 @@ PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width
     rows[t] = to;
   }
   for (int32_t t = n; t < kLanes; ++t) rows[t] = staged;
+}
+
+// The same of rows in fewer bits: they are widened always.
+PLUMB_INLINE void Rows(KvFormat format, const uint8_t* const* from, int32_t n, int32_t d,
+                       int32_t width, float* staged, const float** rows) {
+  for (int32_t t = 0; t < n; ++t) {
+    float* to = staged + t * width;
+    UnpackKvRow(format, from[t], {to, static_cast<size_t>(d)});
+    std::fill(to + d, to + width, 0.0f);
+    rows[t] = to;
+  }
+  for (int32_t t = n; t < kLanes; ++t) rows[t] = staged;
+}
+
+template <class T>
+PLUMB_INLINE void Rows(KvFormat, const T* const* from, int32_t n, int32_t d, int32_t width,
+                       float* staged, const float** rows) {
+  Rows(from, n, d, width, staged, rows);
 }
 
 // Lane t: query . row[t]. Chunks vectors a row; 0: as many as `width` says.
@@ -65,11 +84,11 @@ PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t 
 // One row and one KV head: the group's query heads read each key and value once. Sixteen positions
 // at a time are scored and folded into the running maximum, sum and output (online softmax),
 // whatever the page size. Positions before `hidden` are not seen, but for those that `every`
-// divides, which come first; 0: none.
-template <int Chunks, class T>
-void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, int32_t every,
-             int32_t length, const int32_t* table, const T* layer, int32_t kv_head,
-             const PagedKv& kv, T* out, float* work) {
+// divides, which come first; 0: none. sinks: of the group's heads, or nullptr.
+template <int Chunks, class T, class Page>
+void RowHead(const T* q, const T* sinks, int32_t group, int32_t d, float scale, int32_t hidden,
+             int32_t every, int32_t length, const int32_t* table, const Page* layer,
+             int32_t kv_head, const PagedKv& kv, T* out, float* work) {
   const int32_t width = Chunks > 0 ? Chunks * kLanes : PadToLanes(d);
   float* query = work;                    // [group, width]
   float* acc = query + group * width;     // [group, width]
@@ -80,8 +99,8 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
   std::fill(query, keys, 0.0f);
   for (int32_t g = 0; g < group; ++g) {
     for (int32_t i = 0; i < d; ++i) query[g * width + i] = ToFloat(q[g * d + i]) * scale;
-    top[g] = -INFINITY;
-    sum[g] = 0;
+    top[g] = sinks ? ToFloat(sinks[g]) : -INFINITY;
+    sum[g] = sinks ? 1.0f : 0.0f;
   }
   const int32_t globals = every > 0 ? (hidden + every - 1) / every : 0, ahead = PadToLanes(globals),
                 begin = hidden / kLanes * kLanes;
@@ -89,13 +108,13 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
     const bool global = at < ahead;
     const int32_t start = global ? at : begin + at - ahead,
                   n = std::min(kLanes, (global ? globals : length) - start);
-    const T* k_at[kLanes] = {};
-    const T* v_at[kLanes] = {};
+    const Page* k_at[kLanes] = {};
+    const Page* v_at[kLanes] = {};
     int32_t position = global ? start * every : start;
     int32_t page = position / kv.page_tokens, in_page = position % kv.page_tokens;
     for (int32_t t = 0; t < n; ++t) {
       k_at[t] = layer + table[page] * kv.page_stride() + kv_head * kv.head_stride() +
-                int64_t{in_page} * d;
+                in_page * kv.row_stride();
       v_at[t] = k_at[t] + kv.kv_stride();
       if (global) {
         position += every;
@@ -112,9 +131,9 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
       v_at[t] = v_at[unseen];
     }
     const float *k_row[kLanes], *v_row[kLanes];
-    Rows(k_at, n, d, width, keys, k_row);
+    Rows(kv.format, k_at, n, d, width, keys, k_row);
     if (kv.keys_only) std::copy_n(k_row, kLanes, v_row);
-    else Rows(v_at, n, d, width, values, v_row);
+    else Rows(kv.format, v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
       FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
       if (unseen > 0) score = DropFirst(score, unseen, -INFINITY);
@@ -140,7 +159,7 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
   }
 }
 
-template <class T>
+template <class T, class Page>
 void Attention(const AttentionPaged& k) {
   const PagedKv& kv = k.kv;
   const PagedRows& rows = k.rows;
@@ -148,7 +167,7 @@ void Attention(const AttentionPaged& k) {
                 every = k.global_every;
   const float scale = k.scale;
   const auto* q = static_cast<const T*>(k.q);
-  const T* base = static_cast<const T*>(kv.pages) + k.layer * kv.layer_stride();
+  const Page* base = static_cast<const Page*>(kv.pages) + k.layer * kv.layer_stride();
   const int64_t tasks = int64_t{rows.rows} * kv.kv_heads;
   const int64_t work_size = int64_t{2} * (group + kLanes) * PadToLanes(d) + 2 * group;
 #pragma omp parallel if (tasks * group * d > 2048)
@@ -163,10 +182,12 @@ void Attention(const AttentionPaged& k) {
       const int32_t length = rows.position[r] + 1,
                     hidden = window > 0 ? std::max(0, length - window) : 0;
       const auto call = [&]<int Chunks>(std::integral_constant<int, Chunks>) {
-        RowHead<Chunks>(
-            q + r * k.q_stride + int64_t{h} * group * d, group, d, scale, hidden, every, length,
-            rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
-            static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
+        RowHead<Chunks>(q + r * k.q_stride + int64_t{h} * group * d,
+                        k.sinks ? static_cast<const T*>(k.sinks) + int64_t{h} * group : nullptr,
+                        group, d, scale, hidden, every, length,
+                        rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h,
+                        kv, static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d,
+                        memory);
       };
       if (d == 32) call(std::integral_constant<int, 2>{});
       else if (d == 64) call(std::integral_constant<int, 4>{});
@@ -179,11 +200,14 @@ void Attention(const AttentionPaged& k) {
 }  // namespace
 
 void AttentionPaged::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { Attention<T>(*this); });
+  ForDType(launch.dtype, [&]<class T>(T) {
+    if (kv.format == KvFormat::kModel) Attention<T, T>(*this);
+    else Attention<T, uint8_t>(*this);
+  });
 }
 
 void CopyPages::Cpu(const Launch&) const {
-  const size_t element = ElementSize(kv.dtype);
+  const auto element = static_cast<size_t>(kv.element_bytes());
   auto* base = static_cast<std::byte*>(kv.pages);
   for (int32_t layer = 0; layer < kv.layers; ++layer) {
     for (int32_t i = 0; i < count; ++i) {

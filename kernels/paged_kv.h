@@ -2,6 +2,8 @@
 //
 //   pages:  [layer][page][K|V][kv head][slot in page][head_dim]        T
 //   of latent attention [layer][page][slot in page][rope + rank], key and value at once
+//   under a format in fewer bits a row [head_dim] is KvRowBytes bytes (quantised/kv_rows.h), and
+//   strides count bytes
 //   a sequence in batch slot s at position p lives in page page_table[s * stride + p /
 //   page_tokens], slot p % page_tokens
 //
@@ -15,6 +17,21 @@
 
 namespace plumb::kernels {
 
+// As what keys and values are kept. The others are on the CPU only.
+enum class KvFormat : uint8_t { kModel, kInt8, kFp8, kInt4 };
+
+inline constexpr int64_t kKvScaleBytes = 2;
+inline constexpr int64_t kKvInt4Group = 32;  // numbers of one scale
+
+// Bytes of one key or value of a head; of kModel with elements of `element` bytes.
+PLUMB_HOST_DEVICE constexpr int64_t KvRowBytes(KvFormat format, int64_t head_dim,
+                                               int64_t element = 0) {
+  return format == KvFormat::kModel ? head_dim * element
+         : format == KvFormat::kInt4
+             ? (head_dim + 1) / 2 + (head_dim + kKvInt4Group - 1) / kKvInt4Group * kKvScaleBytes
+             : head_dim + kKvScaleBytes;
+}
+
 struct PagedKv {
   void* pages = nullptr;
   DType dtype = DType::kFloat32;
@@ -24,18 +41,23 @@ struct PagedKv {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
   bool keys_only = false;  // the values are the keys; CPU only
+  KvFormat format = KvFormat::kModel;
 
   // elements
-  PLUMB_HOST_DEVICE int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }
+  PLUMB_HOST_DEVICE int64_t row_stride() const {
+    return format == KvFormat::kModel ? head_dim : KvRowBytes(format, head_dim);
+  }
+  PLUMB_HOST_DEVICE int64_t head_stride() const { return page_tokens * row_stride(); }
   // K to V of one page
   PLUMB_HOST_DEVICE int64_t kv_stride() const { return keys_only ? 0 : head_stride() * kv_heads; }
   PLUMB_HOST_DEVICE int64_t page_stride() const {
     return (keys_only ? 1 : 2) * head_stride() * kv_heads;
   }
   PLUMB_HOST_DEVICE int64_t layer_stride() const { return page_stride() * num_pages; }
-  int64_t bytes() const {
-    return layer_stride() * layers * static_cast<int64_t>(ElementSize(dtype));
+  int64_t element_bytes() const {
+    return format == KvFormat::kModel ? static_cast<int64_t>(ElementSize(dtype)) : 1;
   }
+  int64_t bytes() const { return layer_stride() * layers * element_bytes(); }
 };
 
 // The tokens of one paged forward: row r is the token at `position[r]` of the sequence in batch

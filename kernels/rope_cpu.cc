@@ -1,7 +1,8 @@
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/device/cpu_common.h"
+#include "kernels/quantised/kv_rows.h"
 #include "kernels/rope.h"
 
 namespace plumb::kernels {
@@ -41,13 +42,23 @@ void InPlace(const RopeInPlace& k) {
   }
 }
 
+void Put(KvFormat, const float* x, int32_t d, float*, float* to) { std::copy_n(x, d, to); }
+void Put(KvFormat, const BFloat16* x, int32_t d, float*, BFloat16* to) { std::copy_n(x, d, to); }
 template <class T>
+void Put(KvFormat format, const T* x, int32_t d, float* widened, uint8_t* to) {
+  for (int32_t i = 0; i < d; ++i) widened[i] = ToFloat(x[i]);
+  PackKvRow(format, {widened, static_cast<size_t>(d)}, to);
+}
+
+constexpr int32_t kWidestHead = 1024;  // of any model (Validate of model_config.h)
+
+template <class T, class Page>
 void AndWriteKv(const RopeAndWriteKv& w) {
   const PagedKv& kv = w.kv;
   const PagedRows& rows = w.rows;
   const int32_t d = kv.head_dim, heads = w.heads;
   const int64_t width = int64_t{heads + (kv.keys_only ? 1 : 2) * kv.kv_heads} * d;
-  T* pages = static_cast<T*>(kv.pages) + w.layer * kv.layer_stride();
+  Page* pages = static_cast<Page*>(kv.pages) + w.layer * kv.layer_stride();
 #pragma omp parallel for schedule(static) if (rows.rows * width > kParallelElements)
   for (int32_t r = 0; r < rows.rows; ++r) {
     const int32_t position = rows.position[r];
@@ -59,15 +70,14 @@ void AndWriteKv(const RopeAndWriteKv& w) {
     }
     const int32_t page =
         rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
-    T* to = pages + page * kv.page_stride() + int64_t{position % kv.page_tokens} * d;
+    Page* to = pages + page * kv.page_stride() + position % kv.page_tokens * kv.row_stride();
+    float widened[kWidestHead];
     const T* k = q + int64_t{heads} * d;
     const T* v = k + int64_t{kv.kv_heads} * d;
     for (int32_t h = 0; h < kv.kv_heads; ++h) {
-      std::memcpy(to + h * kv.head_stride(), k + int64_t{h} * d,
-                  sizeof(T) * static_cast<size_t>(d));
+      Put(kv.format, k + int64_t{h} * d, d, widened, to + h * kv.head_stride());
       if (kv.keys_only) continue;
-      std::memcpy(to + kv.kv_stride() + h * kv.head_stride(), v + int64_t{h} * d,
-                  sizeof(T) * static_cast<size_t>(d));
+      Put(kv.format, v + int64_t{h} * d, d, widened, to + kv.kv_stride() + h * kv.head_stride());
     }
   }
 }
@@ -103,7 +113,10 @@ void RopeInPlace::Cpu(const Launch& launch) const {
 }
 
 void RopeAndWriteKv::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { AndWriteKv<T>(*this); });
+  ForDType(launch.dtype, [&]<class T>(T) {
+    if (kv.format == KvFormat::kModel) AndWriteKv<T, T>(*this);
+    else AndWriteKv<T, uint8_t>(*this);
+  });
 }
 
 void ScaleQueries::Cpu(const Launch& launch) const {

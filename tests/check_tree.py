@@ -70,6 +70,7 @@ OUTSIDE = {
 }
 # Kernels without a .cu, and why.
 NO_CUDA = {
+    "kv_rows": "rollout.kv_type is refused on a GPU, by configs/config.cc",
     "adamw_compact": "the optimizer refuses its options on CUDA: no GPU has run them yet",
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",

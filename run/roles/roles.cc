@@ -64,11 +64,26 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   return options;
 }
 
+namespace {
+
+kernels::KvFormat KvFormatOf(configs::KvType type) {
+  switch (type) {
+    case configs::KvType::kModel: break;
+    case configs::KvType::kInt8: return kernels::KvFormat::kInt8;
+    case configs::KvType::kFp8: return kernels::KvFormat::kFp8;
+    case configs::KvType::kInt4: return kernels::KvFormat::kInt4;
+  }
+  return kernels::KvFormat::kModel;
+}
+
+}  // namespace
+
 actor::EngineOptions EngineOptionsOf(const configs::Config& config,
                                      const policy_model::ModelShape& shape) {
   return {.max_batch = static_cast<int32_t>(config.rollout.max_batch),
           .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
           .kv_budget_mb = config.rollout.kv_budget_mb,
+          .kv_format = KvFormatOf(config.rollout.kv_type),
           .prefill_tokens = static_cast<int32_t>(config.rollout.prefill_tokens),
           .max_new_tokens = static_cast<int32_t>(config.rollout.max_new_tokens),
           .sampling = {.temperature = static_cast<float>(config.rollout.temperature),

@@ -1,6 +1,7 @@
 #include "run/roles/run_memory.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,19 @@ bool SharesWeights(const Config& config) {
          config.run.schedule == configs::Schedule::kSync;
 }
 
+// ", int8: 51.6% of bfloat16" where keys and values are kept in fewer bits.
+std::string ShareOfBfloat16(const ModelShape& shape, const actor::EngineOptions& engine) {
+  if (engine.kv_format == kernels::KvFormat::kModel) return "";
+  const auto bytes = [&](kernels::KvFormat format) {
+    return static_cast<double>(
+        actor::KvPages::PageBytes(shape, DType::kBFloat16, engine.page_tokens, format));
+  };
+  char text[64];
+  std::snprintf(text, sizeof text, ", with scales %.1f%% of bfloat16",
+                100 * bytes(engine.kv_format) / bytes(kernels::KvFormat::kModel));
+  return text;
+}
+
 // What the actors take, and what the hand-over of weights to them takes.
 void AddActors(const Config& config, const policy_model::Weights& weights, MemoryPlan& plan) {
   const ModelShape& shape = weights.shape();
@@ -53,13 +67,13 @@ void AddActors(const Config& config, const policy_model::Weights& weights, Memor
     const int64_t pages = (longest + engine.page_tokens - 1) / engine.page_tokens + 2;
     // A state for each answer and for each prompt in work.
     const int64_t each_sequence =
-        pages * actor::KvPages::PageBytes(shape, type, engine.page_tokens) +
+        pages * actor::KvPages::PageBytes(shape, type, engine.page_tokens, engine.kv_format) +
         2 * actor::StateBytes(shape);
     kv = std::min(kv, engine.max_batch * each_sequence);
   }
   const bool states = actor::StateBytes(shape) > 0;
   plan.Add(states ? "keys, values, states" : "keys and values", actors * kv,
-           each + "rollout.kv_budget_mb at most");
+           each + "rollout.kv_budget_mb at most" + ShareOfBfloat16(shape, engine));
   const int64_t logits = engine.max_batch, rows = logits + int64_t{engine.prefill_tokens};
   plan.Add("generation",
            actors * (policy_model::BytesOfStep(weights, rows, logits) +

@@ -161,6 +161,8 @@ TEST(ConfigTest, ContradictionsAreSentences) {
       "model.rope_dim are of a new model");
   has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
   has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
+  has("[run]\ndevice = \"cuda\"\n[rollout]\nkv_type = \"int8\"\n",
+      "rollout.kv_type: keys and values");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
 }
 
