@@ -82,9 +82,10 @@ void ValidateRun(const RunConfig& run, Problems& p) {
 void ValidateModel(const ModelConfig& model, Problems& p) {
   if (!model.path.empty()) {
     const ModelConfig none;
-    p.Require(model.norms == none.norms && model.window == 0 && model.global_every == 0,
-              "model.norms, model.window and model.global_every are of a new model: the one of "
-              "model.path says itself what it has.");
+    p.Require(
+        model.norms == none.norms && model.window == 0 && model.global_every == 0 && !model.sinks,
+        "model.norms, model.window, model.global_every and model.sinks are of a new model: "
+        "the one of model.path says itself what it has.");
     p.Require(model.attention == none.attention && model.kv_rank == none.kv_rank &&
                   model.query_rank == none.query_rank && model.rope_dim == none.rope_dim,
               "model.attention, model.kv_rank, model.query_rank and model.rope_dim are of a new "

@@ -39,6 +39,9 @@ struct RouteTokens {
   // to row; nullptr: none
   const int32_t* given = nullptr;
   int64_t given_stride = 0;
+  // Of rows with given experts: how many of these would not have been chosen; added, nullptr: not
+  // asked.
+  int64_t* otherwise = nullptr;
   int32_t* expert = nullptr;  // [R, K]
   float* weight = nullptr;    // [R, K]
   void Cpu(const Launch& launch) const;
@@ -107,6 +110,41 @@ struct WeighSlots {
   void* act = nullptr;       // T[S, width]
   void* dact = nullptr;      // T[S, width]
   float* dweight = nullptr;  // [S]
+  void Cpu(const Launch& launch) const;
+};
+
+// gpt-oss' gated unit: with g = min(gate, limit), u = clamp(up, -limit, limit)
+//   out = (u + 1) g sigmoid(alpha g)
+struct ClampedGlu {
+  static constexpr const char* kName = "ClampedGlu";
+  const void* gate_up = nullptr;  // T[rows, 2 * ffn], gate first
+  int64_t rows = 0, ffn = 0;
+  float alpha = 1, limit = 1;
+  void* out = nullptr;  // T[rows, ffn]
+  void Cpu(const Launch& launch) const;
+};
+
+// What lies beyond a limit has no gradient.
+struct ClampedGluBackward {
+  static constexpr const char* kName = "ClampedGluBackward";
+  const void* dout = nullptr;     // T[rows, ffn]
+  const void* gate_up = nullptr;  // T[rows, 2 * ffn]
+  int64_t rows = 0, ffn = 0;
+  float alpha = 1, limit = 1;
+  void* dgate_up = nullptr;  // T[rows, 2 * ffn]; may be gate_up itself
+  void Cpu(const Launch& launch) const;
+};
+
+// Of a bias that is added to what an expert gives, before it is weighed: dweight[s] += <dy[s],
+// bias>, dbias += sum_s weight[s] dy[s] in the order of s.
+struct ExpertBiasBackward {
+  static constexpr const char* kName = "ExpertBiasBackward";
+  const void* dy = nullptr;       // T[S, width]
+  const void* bias = nullptr;     // T[width]
+  const float* weight = nullptr;  // [S]
+  int64_t slots = 0, width = 0;
+  float* dweight = nullptr;  // [S]
+  float* dbias = nullptr;    // [width]; nullptr: not trained
   void Cpu(const Launch& launch) const;
 };
 

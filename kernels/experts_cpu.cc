@@ -86,24 +86,32 @@ constexpr float kSmallestSum = 1e-20f;
 
 void RouteTokens::Cpu(const Launch&) const {
   const RouterShape& s = shape;
-#pragma omp parallel for schedule(static) if (s.rows * s.experts > kParallelElements)
+  int64_t others = 0;
+#pragma omp parallel for schedule(static) reduction(+ : others) \
+    if (s.rows * s.experts > kParallelElements)
   for (int64_t r = 0; r < s.rows; ++r) {
     Scores score, choice;
     ScoresOf(s, logits + r * s.experts, score.data());
     int32_t* to = expert + r * s.per_token;
-    if (given && given[r * given_stride] >= 0) {
-      std::copy_n(given + r * given_stride, s.per_token, to);
-    } else {
+    const int32_t* take = given ? given + r * given_stride : nullptr;
+    const bool taken = take && take[0] >= 0;
+    if (!taken || otherwise) {
       for (int32_t e = 0; e < s.experts; ++e)
         choice[static_cast<size_t>(e)] = score[static_cast<size_t>(e)] + (bias ? bias[e] : 0.0f);
       Choose(s, choice.data(), to);
     }
+    if (taken && otherwise) {
+      for (int32_t k = 0; k < s.per_token; ++k)
+        others += std::binary_search(to, to + s.per_token, take[k]) ? 0 : 1;
+    }
+    if (taken) std::copy_n(take, s.per_token, to);
     float sum = 0;
     for (int32_t k = 0; k < s.per_token; ++k) sum += score[static_cast<size_t>(to[k])];
     const float by = s.renormalize ? sum + kSmallestSum : 1.0f;
     for (int32_t k = 0; k < s.per_token; ++k)
       weight[r * s.per_token + k] = s.scale * (score[static_cast<size_t>(to[k])] / by);
   }
+  if (otherwise) *otherwise += others;
 }
 
 void RouteTokensBackward::Cpu(const Launch&) const {
@@ -244,7 +252,71 @@ void Weigh(const WeighSlots& w) {
   }
 }
 
+template <class T>
+void Clamped(const ClampedGlu& k) {
+#pragma omp parallel for schedule(static) if (k.rows * k.ffn > kParallelElements)
+  for (int64_t r = 0; r < k.rows; ++r) {
+    const T* gate = static_cast<const T*>(k.gate_up) + r * 2 * k.ffn;
+    const T* up = gate + k.ffn;
+    T* to = static_cast<T*>(k.out) + r * k.ffn;
+#pragma omp simd
+    for (int64_t i = 0; i < k.ffn; ++i) {
+      const float g = std::min(ToFloat(gate[i]), k.limit),
+                  u = std::min(std::max(ToFloat(up[i]), -k.limit), k.limit);
+      to[i] = FromFloat<T>((u + 1.0f) * g / (1.0f + FastExp(-k.alpha * g)));
+    }
+  }
+}
+
+template <class T>
+void ClampedBack(const ClampedGluBackward& k) {
+#pragma omp parallel for schedule(static) if (k.rows * k.ffn > kParallelElements)
+  for (int64_t r = 0; r < k.rows; ++r) {
+    const T* gate = static_cast<const T*>(k.gate_up) + r * 2 * k.ffn;
+    const T* up = gate + k.ffn;
+    const T* d = static_cast<const T*>(k.dout) + r * k.ffn;
+    T* dgate = static_cast<T*>(k.dgate_up) + r * 2 * k.ffn;
+    T* dup = dgate + k.ffn;
+#pragma omp simd
+    for (int64_t i = 0; i < k.ffn; ++i) {
+      const float g0 = ToFloat(gate[i]), u0 = ToFloat(up[i]), di = ToFloat(d[i]);
+      const float g = std::min(g0, k.limit), u = std::min(std::max(u0, -k.limit), k.limit),
+                  s = 1.0f / (1.0f + FastExp(-k.alpha * g));
+      dup[i] = FromFloat<T>(u == u0 ? di * g * s : 0.0f);
+      dgate[i] =
+          FromFloat<T>(g == g0 ? di * (u + 1.0f) * s * (1.0f + k.alpha * g * (1.0f - s)) : 0.0f);
+    }
+  }
+}
+
+template <class T>
+void BiasBack(const ExpertBiasBackward& k) {
+  const auto* bias = static_cast<const T*>(k.bias);
+  for (int64_t s = 0; s < k.slots; ++s) {
+    const T* dy = static_cast<const T*>(k.dy) + s * k.width;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < k.width; ++i) sum += ToFloat(dy[i]) * ToFloat(bias[i]);
+    k.dweight[s] += sum;
+    if (!k.dbias) continue;
+#pragma omp simd
+    for (int64_t i = 0; i < k.width; ++i) k.dbias[i] += k.weight[s] * ToFloat(dy[i]);
+  }
+}
+
 }  // namespace
+
+void ClampedGlu::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { Clamped<T>(*this); });
+}
+
+void ClampedGluBackward::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { ClampedBack<T>(*this); });
+}
+
+void ExpertBiasBackward::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { BiasBack<T>(*this); });
+}
 
 void CombineExperts::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Combine<T>(*this); });

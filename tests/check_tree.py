@@ -71,6 +71,7 @@ OUTSIDE = {
 # Kernels without a .cu, and why.
 NO_CUDA = {
     "kv_rows": "rollout.kv_type is refused on a GPU, by configs/config.cc",
+    "attention_sinks": "models with sinks are refused on a GPU, by policy_model/layers/branch.cc",
     "adamw_compact": "the optimizer refuses its options on CUDA: no GPU has run them yet",
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
@@ -121,6 +122,9 @@ TESTED_BY.update({
     "policy_model/families/llama.cc": "tests/policy_model/layers/families_test.cc",
     "policy_model/families/mistral.cc": "tests/policy_model/layers/families_test.cc",
     "policy_model/families/qwen.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/experts/gpt_oss.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/experts/mixtral.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/experts/olmoe.cc": "tests/policy_model/layers/families_test.cc",
     "policy_model/families/gemma3.cc": "tests/policy_model/layers/families_test.cc",
     "policy_model/families/smollm3.cc": "tests/policy_model/layers/families_test.cc",
     "policy_model/families/olmo3.cc": "tests/policy_model/layers/families_test.cc",

@@ -9,15 +9,17 @@ namespace plumb::policy_model {
 
 extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kQwen3Moe, kGemma3, kSmolLm3,
     kOlmo3, kPhi3, kGlm4, kGranite, kPlumb;
-extern const Family kDeepseekV2, kDeepseekV3, kGlm4Moe, kGlm4MoeLite;  // experts/
-extern const Family kQwen3Next, kQwen35, kQwen35Moe, kLfm2;            // hybrid/
+extern const Family kDeepseekV2, kDeepseekV3, kGlm4Moe, kGlm4MoeLite, kGptOss, kMiniMaxM2, kMixtral,
+    kOlmoe;                                                  // experts/
+extern const Family kQwen3Next, kQwen35, kQwen35Moe, kLfm2;  // hybrid/
 
 namespace {
 
 const Family* const kFamilies[] = {
-    &kLlama,   &kMistral,     &kMinistral3, &kQwen2,  &kQwen3,     &kQwen3Moe,   &kGemma3,
-    &kSmolLm3, &kOlmo3,       &kPhi3,       &kGlm4,   &kGranite,   &kDeepseekV2, &kDeepseekV3,
-    &kGlm4Moe, &kGlm4MoeLite, &kQwen3Next,  &kQwen35, &kQwen35Moe, &kLfm2,       &kPlumb};
+    &kLlama,     &kMistral,     &kMinistral3, &kQwen2,  &kQwen3,     &kQwen3Moe,   &kGemma3,
+    &kSmolLm3,   &kOlmo3,       &kPhi3,       &kGlm4,   &kGranite,   &kDeepseekV2, &kDeepseekV3,
+    &kGlm4Moe,   &kGlm4MoeLite, &kQwen3Next,  &kQwen35, &kQwen35Moe, &kLfm2,       &kGptOss,
+    &kMiniMaxM2, &kMixtral,     &kOlmoe,      &kPlumb};
 
 }  // namespace
 
@@ -65,6 +67,7 @@ ModelPlan CommonPlan(const ModelShape& s) {
     layer.qkv_bias = s.attention_bias;
     layer.o_bias = s.output_bias;
     layer.attention_gate = s.attention_gate;
+    layer.sinks = s.sinks;
     layer.ffn = s.ffn;
     layer.ffn_bias = s.mlp_bias;
     plan.layers.push_back(layer);
@@ -87,6 +90,9 @@ void PlanExperts(const ModelShape& s, ModelPlan& plan) {
     spec.groups_per_token = e.groups_per_token;
     spec.group_best = e.group_best;
     spec.bias = e.bias;
+    spec.biased = e.biased;
+    spec.glu_alpha = e.glu_alpha;
+    spec.glu_limit = e.glu_limit;
     spec.shared_ffn = e.shared_ffn;
     spec.shared_gate = e.shared_gate;
   }

@@ -41,6 +41,11 @@ struct LayerNames {
   const char* router = "mlp.gate";
   const char* router_bias = "mlp.gate.e_score_correction_bias";  // whole
   const char* experts = "mlp.experts";
+  const char* expert_gate = "gate_proj";
+  const char* expert_up = "up_proj";
+  const char* expert_down = "down_proj";
+  // All experts of a layer are one tensor of matrices [in, out], gate and up taking turns.
+  bool experts_by_input = false;
   const char* shared = "mlp.shared_expert";
   const char* shared_gate = "mlp.shared_expert_gate";
 };

@@ -45,6 +45,10 @@ struct ExpertsSpec {
   bool bias = false;         // is added to the scores by which experts are chosen
   int64_t shared_ffn = 0;    // of what every token goes through besides; 0: nothing
   bool shared_gate = false;  // that is weighed by sigmoid(gate x)
+  // The router's logits, gate and up, and down have biases.
+  bool biased = false;
+  // gpt-oss' gated unit (kernels/experts.h); 0: act(gate) * up
+  double glu_alpha = 0, glu_limit = 0;
 
   int64_t count() const { return static_cast<int64_t>(widths.size()); }
   bool there() const { return !widths.empty(); }
@@ -68,6 +72,7 @@ struct LayerSpec {
   int rotary = 0;  // index into ModelPlan::rotary; -1: no positions
   bool qkv_bias = false, o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
+  bool sinks = false;           // a learned logit a head in every softmax of attention
   bool attention_gate = false;  // what is mixed is multiplied by sigmoid of a second half of q
   // In the place of attention, where it is there: no keys and values, but a state.
   DeltaSpec delta;

@@ -225,7 +225,8 @@ bool HasFusedExperts(const std::string& directory) {
   if (!files.Exists(single) && !files.Exists(single + ".index.json")) return false;
   const auto reader = SafetensorsReader::OpenDirectory(directory);
   return std::any_of(reader->tensors().begin(), reader->tensors().end(), [](const auto& tensor) {
-    return tensor.first.ends_with(".experts.gate_up_proj");
+    return tensor.first.ends_with(".experts.gate_up_proj") ||
+           tensor.first.ends_with(".experts.gate_up_proj_blocks");
   });
 }
 
@@ -259,6 +260,8 @@ void ValidateExperts(const ModelShape& s, const std::string& where) {
     if (!(number > 0 && std::isfinite(number)))
       fail("the router's temperature and scale have to be positive, finite numbers");
   }
+  if (!(e.glu_limit >= 0 && std::isfinite(e.glu_limit) && std::isfinite(e.glu_alpha)))
+    fail("the limits of the experts' gated unit have to be finite numbers");
   if (e.shared_ffn < 0 || e.shared_ffn > kMaxDimension)
     fail("the shared experts' width of " + std::to_string(e.shared_ffn) + " is out of range");
 }
@@ -417,10 +420,15 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
   if (outer.Has("quantization_config") || keys.Has("quantization_config")) {
     const ConfigKeys& by = outer.Has("quantization_config") ? outer : keys;
     const ConfigKeys quantised(by.At("quantization_config"), path);
-    keys.Unsupported("quantization_config: weights quantised by '" +
-                     quantised.Text("quant_method", "?") +
-                     "' are not read here: take the model in bfloat16, or its .gguf file through "
-                     "`plumb convert`");
+    if (family->names.experts_by_input && quantised.Text("quant_method", "?") == "mxfp4") {
+      LogWarningOnce(path +
+                     ": the experts' weights are MXFP4; they are read as the numbers that they "
+                     "stand for, trained as such, and written in the run's type without blocks");
+    } else
+      keys.Unsupported("quantization_config: weights quantised by '" +
+                       quantised.Text("quant_method", "?") +
+                       "' are not read here: take the model in bfloat16, or its .gguf file through "
+                       "`plumb convert`");
   }
   ReadRope(keys, *family, s);
   if (outer.Has("architectures")) {

@@ -61,6 +61,8 @@ struct ExpertsShape {
   int64_t groups = 1, groups_per_token = 1;
   int64_t group_best = 2;  // 1: a group counts as its best expert does, 2: as its two best
   bool bias = false;
+  bool biased = false;  // as ExpertsSpec, as the next two
+  double glu_alpha = 0, glu_limit = 0;
   int64_t shared_ffn = 0;
   bool shared_gate = false;
   // The files hold one tensor for all experts of a layer ([experts, rows, columns]), not one each.
@@ -111,6 +113,7 @@ struct ModelShape {
   bool output_bias = false;     // so has o
   bool qk_norm = false;         // glm4_moe: q and k are normed head by head
   bool mlp_bias = false;        // gate, up and down have biases
+  bool sinks = false;           // a learned logit a head in every softmax of attention
   bool scalar_head = false;     // one number a row (reward model, critic) instead of an LM head
   RopeScaling rope;
   double rotated_share = 1;     // of a head's dimensions (partial_rotary_factor)

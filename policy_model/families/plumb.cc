@@ -5,8 +5,9 @@
 //
 // transformers does not know this model_type and says so; plumb generate, eval and score read it.
 // Keys of its own: "norms", a name a layer and one for the norm in front of the head;
-// "window", tokens that a token sees, itself included, 0: all; "global_every"; those of experts in
-// WriteExperts; of latent attention those of DeepSeek V3 (experts/deepseek_keys.h).
+// "attention_sinks", a learned logit a head in every softmax; "window", tokens that a token sees,
+// itself included, 0: all; "global_every"; those of experts in WriteExperts; of latent attention
+// those of DeepSeek V3 (experts/deepseek_keys.h).
 #include <algorithm>
 
 #include "policy_model/families/experts/deepseek_keys.h"
@@ -78,6 +79,7 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
   if (keys.Has("kv_lora_rank")) ReadLatent(keys, {.norm_eps = s.norm_eps}, s);
   s.window = keys.Int("window", 0);
   s.global_every = keys.Int("global_every", 0);
+  s.sinks = keys.Bool("attention_sinks", false);
   if (!keys.Has("norms")) return;
   const ConfigJson& names = keys.At("norms");
   if (!names.is_array() || static_cast<int64_t>(names.size()) != s.layers + 1)
@@ -104,6 +106,7 @@ void Write(const ModelShape& s, ConfigJson& json) {
   json["norms"] = std::move(names);
   json["window"] = s.window;
   json["global_every"] = s.global_every;
+  if (s.sinks) json["attention_sinks"] = true;
 }
 
 ModelPlan Plan(const ModelShape& s) {

@@ -41,9 +41,13 @@ int64_t TensorList::Add(std::string name, std::vector<int64_t> dims, bool decay,
   return entries_.back().offset;
 }
 
-void TensorList::MarkExpert(int64_t stack) {
+void TensorList::MarkExpert(int64_t stack, bool by_columns, bool in_turns) {
   entries_.back().adapts = false;
-  for (TensorPart& part : entries_.back().parts) part.file_stack = stack;
+  for (TensorPart& part : entries_.back().parts) {
+    part.file_stack = stack;
+    part.by_columns = by_columns;
+    part.in_turns = in_turns;
+  }
 }
 
 void TensorList::MarkExact() {
@@ -191,6 +195,10 @@ void TensorTable::AddLatent(int64_t l) {
   } else {
     s.q = matrix("q", "q_proj", queries, h, SplitAxis::kRows);
   }
+  if (spec.sinks) {
+    s.sinks = Add(ours + "sinks", {shape_.heads}, false, TensorInit::kZeros,
+                  {{file + "self_attn.sinks", shape_.heads, SplitAxis::kRows}});
+  }
 }
 
 void TensorTable::AddDense(int64_t l) {
@@ -230,7 +238,7 @@ void TensorTable::AddExperts(int64_t l) {
   const std::string ours = "layers." + std::to_string(l) + ".",
                     file = "model.layers." + std::to_string(l) + ".",
                     experts = file + names_.experts;
-  const bool fused = shape_.experts.fused;
+  const bool by_input = names_.experts_by_input, fused = shape_.experts.fused || by_input;
   if (spec.shared_ffn > 0) {
     const std::string shared = file + names_.shared;
     if (spec.shared_gate) {
@@ -248,14 +256,14 @@ void TensorTable::AddExperts(int64_t l) {
     MarkExpert(0);
   }
   const auto of = [&](int64_t e, const char* name) {
-    return experts + "." + std::to_string(e) + name;
+    return experts + "." + std::to_string(e) + "." + name + ".weight";
   };
   // Down projections of one width are one tensor, which a fused file has as it is.
   std::vector<Part> downs, gates_and_ups;
   int64_t rows = 0;
   for (int64_t e = 0; e < count; ++e) {
     const int64_t width = spec.widths[static_cast<size_t>(e)];
-    const Part down{of(e, ".down_proj.weight"), h, SplitAxis::kColumns};
+    const Part down{of(e, names_.expert_down), h, SplitAxis::kColumns};
     if (spec.equal()) {
       downs.push_back(down);
     } else {
@@ -263,20 +271,21 @@ void TensorTable::AddExperts(int64_t l) {
                                    true, TensorInit::kResidual, {down}));
       MarkExpert(0);
     }
-    gates_and_ups.push_back({of(e, ".gate_proj.weight"), width, SplitAxis::kRows});
-    gates_and_ups.push_back({of(e, ".up_proj.weight"), width, SplitAxis::kRows});
+    gates_and_ups.push_back({of(e, names_.expert_gate), width, SplitAxis::kRows});
+    gates_and_ups.push_back({of(e, names_.expert_up), width, SplitAxis::kRows});
     rows += 2 * width;
   }
   if (spec.equal()) {
     const int64_t width = spec.widths[0];
     const int64_t first = Add(ours + "experts_down", {count * h, width}, true,
                               TensorInit::kResidual, downs, fused ? experts + ".down_proj" : "");
-    MarkExpert(fused ? count : 0);
+    MarkExpert(fused ? count : 0, by_input);
     for (int64_t e = 0; e < count; ++e) s.experts_down.push_back(first + e * h * width);
   }
   s.experts_gate_up = Add(ours + "experts_gate_up", {rows, h}, true, TensorInit::kNormal,
                           gates_and_ups, fused ? experts + ".gate_up_proj" : "");
-  MarkExpert(fused ? count : 0);
+  MarkExpert(fused ? count : 0, by_input, by_input);
+  if (spec.biased) AddExpertBiases(l);
   idle_ += 3 * h * (rows / 2) * (count - spec.per_token) / count;
   if (spec.bias) {
     const int64_t parts = kExactParts * count;
@@ -287,6 +296,29 @@ void TensorTable::AddExperts(int64_t l) {
   s.router = Add(ours + "router", {count, h}, true, TensorInit::kNormal,
                  {{file + names_.router + ".weight", count, SplitAxis::kNone}});
   MarkExpert(0);
+}
+
+// Of families whose files hold the experts of a layer in one tensor.
+void TensorTable::AddExpertBiases(int64_t l) {
+  const ExpertsSpec& spec = plan_.layers[static_cast<size_t>(l)].experts;
+  LayerSlices& s = layers_[static_cast<size_t>(l)];
+  PLUMB_CHECK(spec.equal(), "experts of one width");
+  const int64_t h = shape_.hidden, count = spec.count(), width = spec.widths[0];
+  const std::string ours = "layers." + std::to_string(l) + ".",
+                    file = "model.layers." + std::to_string(l) + ".",
+                    experts = file + names_.experts;
+  const auto whole = [&](const char* name, const char* in_file, int64_t n, bool in_turns) {
+    const int64_t at = Add(ours + name, {count * n}, false, TensorInit::kZeros,
+                           {{experts + in_file, count * n, SplitAxis::kNone}});
+    MarkExpert(count, false, in_turns);
+    return at;
+  };
+  s.experts_down_bias = whole("experts_down_bias", ".down_proj_bias", h, false);
+  s.experts_gate_up_bias =
+      whole("experts_gate_up_bias", ".gate_up_proj_bias", 2 * width, names_.experts_by_input);
+  idle_ += (2 * width + h) * (count - spec.per_token);
+  s.router_logit_bias = Add(ours + "router_logit_bias", {count}, false, TensorInit::kZeros,
+                            {{file + names_.router + ".bias", count, SplitAxis::kNone}});
 }
 
 std::vector<ElementRange> RankShare(const TensorEntry& entry, int rank, int ranks) {

@@ -26,6 +26,8 @@ struct TensorPart {
   int64_t file_rows = 0;               // of the file's tensor
   // of several matrices one behind the other, which the file counts along an axis of its own; 0: no
   int64_t file_stack = 0;
+  // The file's matrices lie column by column; rows of their first and second halves take turns.
+  bool by_columns = false, in_turns = false;
   SplitAxis split = SplitAxis::kNone;
 };
 
@@ -56,7 +58,7 @@ struct TensorEntry {
 // Offsets of one layer's tensors in elements; -1 where the layer has none.
 struct LayerSlices {
   int64_t attention_norm = -1, attention_norm_bias = -1, qkv = -1, qkv_bias = -1, q_norm = -1,
-          k_norm = -1, o = -1, o_bias = -1, attention_behind = -1;
+          k_norm = -1, o = -1, o_bias = -1, attention_behind = -1, sinks = -1;
   // Of latent attention: queries in one product or two, latent and shared key, what the latent
   // becomes.
   int64_t q = -1, q_down = -1, q_down_norm = -1, kv_down = -1, kv_down_norm = -1, kv_up = -1;
@@ -65,6 +67,7 @@ struct LayerSlices {
   // Of experts: gate and up of all one behind the other, down of each.
   int64_t router = -1, router_bias = -1, experts_gate_up = -1;
   std::vector<int64_t> experts_down;  // [experts]
+  int64_t router_logit_bias = -1, experts_gate_up_bias = -1, experts_down_bias = -1;
   int64_t shared_gate_up = -1, shared_down = -1, shared_gate = -1;
   // Of a gated delta net: what comes of a token, the taps, decay rates and biases, norm, output.
   int64_t delta_in = -1, delta_conv = -1, delta_a_log = -1, delta_bias = -1, delta_norm = -1,
@@ -88,7 +91,7 @@ class TensorList {
   int64_t Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init,
               const std::vector<Part>& parts, const std::string& fused = "");
   // What Add gave last: no adapter goes with it; the file counts its `stack` matrices.
-  void MarkExpert(int64_t stack);
+  void MarkExpert(int64_t stack, bool by_columns = false, bool in_turns = false);
   // It is exact: of three elements one is a parameter.
   void MarkExact();
   void EndBucket();
@@ -122,6 +125,7 @@ class TensorTable : public TensorList {
   void AddAttention(int64_t layer);
   void AddDelta(int64_t layer);  // hybrid/state_tensors.cc
   void AddConv(int64_t layer);
+  void AddExpertBiases(int64_t layer);
 
   ModelShape shape_;
   ModelPlan plan_;

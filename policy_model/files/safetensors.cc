@@ -99,7 +99,8 @@ class Reader : public SafetensorsReader {
           known = true;
         }
       }
-      if (!known)
+      view.packed = type == "U8";
+      if (!known && !view.packed)
         throw Error(ErrorCode::kUnsupported,
                     "tensor " + name + " has the type " + type.substr(0, 100), path);
       if (entry["shape"].size() > kMaxDimensions)
@@ -123,7 +124,8 @@ class Reader : public SafetensorsReader {
                 std::to_string(data.size()) + ": the file is truncated");
       }
       uint64_t size = 0;
-      if (__builtin_mul_overflow(elements, static_cast<uint64_t>(ElementSize(view.dtype)), &size)) {
+      const uint64_t element = view.packed ? 1 : ElementSize(view.dtype);
+      if (__builtin_mul_overflow(elements, element, &size)) {
         corrupt("the shape of tensor " + name + " overflows");
       }
       if (size != end - begin) {

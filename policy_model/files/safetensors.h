@@ -21,6 +21,7 @@ namespace plumb::policy_model {
 
 struct TensorView {
   DType dtype = DType::kFloat32;
+  bool packed = false;  // U8: bytes that hold numbers in fewer bits; `dtype` says nothing
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;  // row-major, little-endian
 };

@@ -4,6 +4,7 @@
 #include "kernels/delta/sigmoid_gate.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
+#include "kernels/sinks/attention_sinks.h"
 
 namespace plumb::policy_model {
 
@@ -157,6 +158,14 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
   Turn(pass, qkv, false);
   void* mixed = pass.saved.At(mixed_);
   AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
+  if (spec_.sinks) {
+    Call(pass.launch, kernels::AttentionSinks{.sinks = pass.W(at_.sinks),
+                                              .tokens = n,
+                                              .heads = static_cast<int32_t>(heads_),
+                                              .head_dim = static_cast<int32_t>(head_dim_),
+                                              .out = mixed,
+                                              .lse = pass.saved.Floats(lse_)});
+  }
   if (spec_.attention_gate) {
     void* gated = pass.scratch.At(gated_);
     Call(pass.launch,
@@ -217,6 +226,16 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
   if (spec_.o_bias && pass.G(at_.o_bias)) {
     Call(pass.launch,
          kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
+  }
+  if (spec_.sinks && pass.G(at_.sinks)) {
+    Call(pass.launch, kernels::AttentionSinksBackward{.sinks = pass.W(at_.sinks),
+                                                      .dout = dmixed,
+                                                      .out = mixed,
+                                                      .lse = pass.saved.Floats(lse_),
+                                                      .tokens = n,
+                                                      .heads = static_cast<int32_t>(heads_),
+                                                      .head_dim = static_cast<int32_t>(head_dim_),
+                                                      .dsinks = pass.G(at_.sinks)});
   }
   AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed,
                     pass.saved.Floats(lse_), dqkv, pass.scratch.Floats(attention_scratch_));
@@ -306,6 +325,7 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
                                .scale = static_cast<float>(spec_.attention_scale),
                                .window = static_cast<int32_t>(spec_.window),
                                .global_every = static_cast<int32_t>(spec_.global_every),
+                               .sinks = spec_.sinks ? pass.W(at_.sinks) : nullptr,
                                .out = mixed});
   if (spec_.attention_gate) {
     Call(pass.launch,

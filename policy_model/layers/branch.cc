@@ -141,6 +141,11 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
                       std::to_string(spec.global_every) +
                       ") are computed on the CPU only: run.device = \"cpu\", or a model without");
     }
+    if (spec.sinks && device.is_cuda()) {
+      throw Error(ErrorCode::kUnsupported,
+                  "attention sinks are computed on the CPU only: run.device = \"cpu\", or a model "
+                  "without");
+    }
     const auto scale = static_cast<float>(spec.residual_scale);
     std::unique_ptr<Stage> mixer;
     if (spec.delta.there()) {

@@ -93,16 +93,72 @@ ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Are
   p.rows = arena.Reserve(pass.Bytes(slots(n) * hidden_));
   p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
   p.bias = arena.Reserve(4 * (1 + kExactParts) * spec_.count());
+  p.logit_bias = spec_.biased ? arena.Reserve(4 * spec_.count()) : 0;
   return p;
 }
 
-const float* ExpertsStage::Bias(const Pass& pass, Arena& arena, int64_t at) const {
-  if (at_.router_bias < 0) return nullptr;
+ExpertsStage::RouterBiases ExpertsStage::Biases(const Pass& pass, Arena& arena,
+                                                const Passing& p) const {
   const auto count = static_cast<size_t>(spec_.count());
-  const std::span bias(arena.Floats(at), count), parts(bias.data() + count, kExactParts * count);
-  ConvertToFloat(pass.W(at_.router_bias), pass.launch.dtype, parts);
-  JoinExact(parts, bias);
-  return bias.data();
+  RouterBiases out;
+  if (at_.router_bias >= 0) {
+    const std::span bias(arena.Floats(p.bias), count),
+        parts(bias.data() + count, kExactParts * count);
+    ConvertToFloat(pass.W(at_.router_bias), pass.launch.dtype, parts);
+    JoinExact(parts, bias);
+    out.balancing = bias.data();
+  }
+  if (at_.router_logit_bias >= 0) {
+    const std::span bias(arena.Floats(p.logit_bias), count);
+    ConvertToFloat(pass.W(at_.router_logit_bias), pass.launch.dtype, bias);
+    out.logits = bias.data();
+  }
+  return out;
+}
+
+void ExpertsStage::Activate(const Pass& pass, const void* gate_up, int64_t rows, int64_t width,
+                            void* act) const {
+  if (spec_.glu_limit > 0) {
+    Call(pass.launch, kernels::ClampedGlu{.gate_up = gate_up,
+                                          .rows = rows,
+                                          .ffn = width,
+                                          .alpha = static_cast<float>(spec_.glu_alpha),
+                                          .limit = static_cast<float>(spec_.glu_limit),
+                                          .out = act});
+    return;
+  }
+  Call(pass.launch,
+       kernels::Glu{
+           .gate_up = gate_up, .rows = rows, .ffn = width, .activation = activation_, .out = act});
+}
+
+void ExpertsStage::ActivateBackward(const Pass& pass, const void* dact, int64_t rows, int64_t width,
+                                    void* gate_up) const {
+  if (spec_.glu_limit > 0) {
+    Call(pass.launch, kernels::ClampedGluBackward{.dout = dact,
+                                                  .gate_up = gate_up,
+                                                  .rows = rows,
+                                                  .ffn = width,
+                                                  .alpha = static_cast<float>(spec_.glu_alpha),
+                                                  .limit = static_cast<float>(spec_.glu_limit),
+                                                  .dgate_up = gate_up});
+    return;
+  }
+  Call(pass.launch, kernels::GluBackward{.dout = dact,
+                                         .gate_up = gate_up,
+                                         .rows = rows,
+                                         .ffn = width,
+                                         .activation = activation_,
+                                         .dgate_up = gate_up});
+}
+
+// Where the expert's part of a bias begins; -1: it has none.
+int64_t ExpertsStage::GateUpBias(int32_t expert) const {
+  return spec_.biased ? at_.experts_gate_up_bias + gate_up_rows_[static_cast<size_t>(expert)] : -1;
+}
+
+int64_t ExpertsStage::DownBias(int32_t expert) const {
+  return spec_.biased ? at_.experts_down_bias + expert * hidden_ : -1;
 }
 
 const void* ExpertsStage::GateUp(const Pass& pass, int32_t expert) const {
@@ -110,22 +166,29 @@ const void* ExpertsStage::GateUp(const Pass& pass, int32_t expert) const {
 }
 
 void ExpertsStage::Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
-                         const float* bias, const int64_t* capacity) const {
+                         const RouterBiases& biases, const int64_t* capacity,
+                         LayerLoad* load) const {
   float* logits = kept.Floats(k.logits);
   // The product whose rows do not depend on one another, in training too: the choice is the same.
   ops::LinearRowsToFloat(pass.launch, in, pass.W(at_.router), n, spec_.count(), hidden_, logits);
+  if (biases.logits) {
+    const kernels::Launch floats = {.stream = pass.launch.stream, .dtype = DType::kFloat32};
+    Call(floats,
+         kernels::AddBias{.x = logits, .bias = biases.logits, .rows = n, .width = spec_.count()});
+  }
   Routing* routing = pass.routing;
   const int64_t k_of = spec_.per_token,
                 stride = routing ? k_of * static_cast<int64_t>(routing->load.size()) : 0;
-  Call(pass.launch,
-       kernels::RouteTokens{
-           .shape = RouterOf(n),
-           .logits = logits,
-           .bias = bias,
-           .given = routing && routing->given ? routing->given + place_ * k_of : nullptr,
-           .given_stride = stride,
-           .expert = Ints(kept, k.expert),
-           .weight = kept.Floats(k.weight)});
+  const int32_t* given = routing && routing->given ? routing->given + place_ * k_of : nullptr;
+  for (int64_t t = 0; load && given && t < n; ++t) load->given += given[t * stride] < 0 ? 0 : k_of;
+  Call(pass.launch, kernels::RouteTokens{.shape = RouterOf(n),
+                                         .logits = logits,
+                                         .bias = biases.balancing,
+                                         .given = given,
+                                         .given_stride = stride,
+                                         .otherwise = load && given ? &load->otherwise : nullptr,
+                                         .expert = Ints(kept, k.expert),
+                                         .weight = kept.Floats(k.weight)});
   for (int64_t t = 0; routing && t < n; ++t) {
     std::copy_n(Ints(kept, k.expert) + t * k_of, k_of,
                 routing->taken.begin() + t * stride + place_ * k_of);
@@ -164,12 +227,16 @@ void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& ke
     std::byte* both = gate_up + pass.Bytes(used);
     used += m * 2 * width;
     product(pass.launch, x, GateUp(pass, e), m, 2 * width, hidden_, false, both);
-    Call(pass.launch,
-         kernels::Glu{
-             .gate_up = both, .rows = m, .ffn = width, .activation = activation_, .out = act});
+    const auto add_bias = [&](int64_t bias, int64_t row, void* to) {
+      if (bias < 0) return;
+      Call(pass.launch, kernels::AddBias{.x = to, .bias = pass.W(bias), .rows = m, .width = row});
+    };
+    add_bias(GateUpBias(e), 2 * width, both);
+    Activate(pass, both, m, width, act);
     // What went in is not needed any more: what comes out lies there.
     product(pass.launch, act, pass.W(at_.experts_down[static_cast<size_t>(e)]), m, hidden_, width,
             false, x);
+    add_bias(DownBias(e), hidden_, x);
   }
   Call(pass.launch, kernels::CombineExperts{.y = rows,
                                             .slot = Ints(kept, k.slot),
@@ -232,12 +299,15 @@ void ExpertsStage::PlanForward(const PackedPass& pass) {
 void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
   const int64_t n = pass.tokens();
   const std::vector<int64_t> capacity = Capacity(pass);
-  Route(pass, in, n, pass.saved, kept_, Bias(pass, pass.scratch, passing_.bias),
-        capacity.empty() ? nullptr : capacity.data());
+  LayerLoad* load = pass.keep && !pass.again && pass.routing
+                        ? &pass.routing->load[static_cast<size_t>(place_)]
+                        : nullptr;
+  Route(pass, in, n, pass.saved, kept_, Biases(pass, pass.scratch, passing_),
+        capacity.empty() ? nullptr : capacity.data(), load);
   const int64_t filled = Ints(pass.saved, kept_.begin)[spec_.count()];
-  if (pass.keep && !pass.again && pass.routing) {
+  if (load) {
     Count(pass, Ints(pass.saved, kept_.expert), pass.saved.Floats(kept_.logits));
-    pass.routing->load[static_cast<size_t>(place_)].dropped += slots(n) - filled;
+    load->dropped += slots(n) - filled;
   }
   Call(pass.launch, kernels::GatherRows{.table = in,
                                         .index = Ints(pass.saved, kept_.token),
@@ -328,9 +398,7 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
     used += m * 2 * width;
     void* act = pass.scratch.At(again_.act);
     void* dact = pass.scratch.At(dact_);
-    Call(pass.launch,
-         kernels::Glu{
-             .gate_up = both, .rows = m, .ffn = width, .activation = activation_, .out = act});
+    Activate(pass, both, m, width, act);
     ops::LinearBackwardInput(pass.launch, dy, pass.W(down), m, hidden_, width, false, dact);
     Call(pass.launch, kernels::WeighSlots{.weight = pass.saved.Floats(kept_.slot_weight) + first,
                                           .slots = m,
@@ -338,14 +406,23 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
                                           .act = act,
                                           .dact = dact,
                                           .dweight = pass.scratch.Floats(slot_dweight_) + first});
+    if (const int64_t bias = DownBias(e); bias >= 0) {
+      Call(pass.launch,
+           kernels::ExpertBiasBackward{.dy = dy,
+                                       .bias = pass.W(bias),
+                                       .weight = pass.saved.Floats(kept_.slot_weight) + first,
+                                       .slots = m,
+                                       .width = hidden_,
+                                       .dweight = pass.scratch.Floats(slot_dweight_) + first,
+                                       .dbias = pass.G(bias)});
+    }
     if (float* g = pass.G(down))
       ops::LinearBackwardWeight(pass.launch, dy, act, m, hidden_, width, g);
-    Call(pass.launch, kernels::GluBackward{.dout = dact,
-                                           .gate_up = both,
-                                           .rows = m,
-                                           .ffn = width,
-                                           .activation = activation_,
-                                           .dgate_up = both});
+    ActivateBackward(pass, dact, m, width, both);
+    if (const int64_t bias = GateUpBias(e); bias >= 0 && pass.G(bias)) {
+      Call(pass.launch,
+           kernels::BiasBackward{.dx = both, .rows = m, .width = 2 * width, .dbias = pass.G(bias)});
+    }
     if (float* g = pass.G(up))
       ops::LinearBackwardWeight(pass.launch, both, from, m, 2 * width, hidden_, g);
     ops::LinearBackwardInput(pass.launch, both, pass.W(up), m, 2 * width, hidden_, false, dy);
@@ -390,6 +467,12 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
     ops::LinearBackwardInput(pass.launch, rounded, pass.W(weight), n, outputs, hidden_, true, din);
   };
   back(dlogits, pass.scratch.At(dlogits_rounded_), at_.router, spec_.count());
+  if (spec_.biased && pass.G(at_.router_logit_bias)) {
+    Call(pass.launch, kernels::BiasBackward{.dx = pass.scratch.At(dlogits_rounded_),
+                                            .rows = n,
+                                            .width = spec_.count(),
+                                            .dbias = pass.G(at_.router_logit_bias)});
+  }
   if (dgate) back(dgate, dgate + n, at_.shared_gate, 1);
 }
 
@@ -403,7 +486,7 @@ void ExpertsStage::PlanStep(const PagedPass& pass) {
 void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
   const int64_t n = pass.rows.rows;
   Arena& a = pass.scratch;
-  Route(pass, in, n, a, step_kept_, Bias(pass, a, step_.bias), nullptr);
+  Route(pass, in, n, a, step_kept_, Biases(pass, a, step_), nullptr, nullptr);
   Call(pass.launch, kernels::GatherRows{.table = in,
                                         .index = Ints(a, step_kept_.token),
                                         .rows = slots(n),

@@ -39,16 +39,28 @@ class ExpertsStage : public Stage {
             gate_up = 0, gate = 0, shared = 0;
   };
   struct Passing {
-    int64_t rows = 0, act = 0, bias = 0;  // rows: T[S, H]
+    int64_t rows = 0, act = 0, bias = 0, logit_bias = 0;  // rows: T[S, H]
+  };
+  // [E] or nullptr: added where experts are chosen, and to the logits.
+  struct RouterBiases {
+    const float *balancing = nullptr, *logits = nullptr;
   };
 
   kernels::RouterShape RouterOf(int64_t n) const;
   Kept PlanKept(const Pass& pass, int64_t n, Arena& arena) const;
   Passing PlanPassing(const Pass& pass, int64_t n, Arena& arena) const;
-  const float* Bias(const Pass& pass, Arena& arena, int64_t at) const;
-  // Logits, choice and layout of the tokens. `capacity`: [E] or nullptr.
+  RouterBiases Biases(const Pass& pass, Arena& arena, const Passing& p) const;
+  // The gated unit of an expert, and its backward over what went in.
+  void Activate(const Pass& pass, const void* gate_up, int64_t rows, int64_t width,
+                void* act) const;
+  void ActivateBackward(const Pass& pass, const void* dact, int64_t rows, int64_t width,
+                        void* gate_up) const;
+  int64_t GateUpBias(int32_t expert) const;
+  int64_t DownBias(int32_t expert) const;
+  // Logits, choice and layout of the tokens. `capacity`: [E] or nullptr. `load`: counts what was
+  // given, or nullptr.
   void Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
-             const float* bias, const int64_t* capacity) const;
+             const RouterBiases& biases, const int64_t* capacity, LayerLoad* load) const;
   // Everything behind the router but the shared part; adds the experts' sum to `out`.
   void Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
              Arena& passing, const Passing& p, bool accumulate, void* out) const;

@@ -33,6 +33,8 @@ struct LayerLoad {
   std::vector<int64_t> tokens;  // [E] that chose the expert, dropped ones too
   int64_t rows = 0;             // tokens
   int64_t dropped = 0;          // of tokens at experts
+  int64_t given = 0;            // choices of tokens whose experts were given,
+  int64_t otherwise = 0;        // and of these what the router would not have chosen
   double entropy = 0;           // of the router's shares, nats, summed over rows
   double aux = 0, z = 0;        // without their coefficients, times the rows of their passes
 

@@ -19,6 +19,7 @@
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/memory/load_check.h"
+#include "policy_model/memory/stacked_tensor.h"
 #include "policy_model/memory/task_weights.h"
 
 namespace plumb::policy_model {
@@ -33,17 +34,6 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   std::string out = "[";
   for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
   return out + "]";
-}
-
-std::vector<int64_t> FileShape(const TensorEntry& entry, const TensorPart& part) {
-  std::vector<int64_t> shape = entry.shape;
-  if (entry.exact) return {entry.elements / kExactParts};
-  shape[0] = part.file_rows;
-  if (part.file_stack > 0) {
-    shape[0] /= part.file_stack;
-    shape.insert(shape.begin(), part.file_stack);
-  }
-  return shape;
 }
 
 // Floats into a buffer of any type from element `first` on.
@@ -113,9 +103,22 @@ Problem WhyUnfit(const std::string& name, const TensorView& view,
     return "tensor " + name + " has shape " + ShapeText(view.shape) + ", config.json asks for " +
            ShapeText(want);
   }
-  if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64)
-    return "tensor " + name + " holds integers";
+  if (!HoldsFloats(view)) return "tensor " + name + " holds integers";
   return std::nullopt;
+}
+
+using FindName = std::function<std::string(const std::string&)>;
+
+// Under which name the part's matrices are there, in four bits or not; `whole`: what find says of
+// the tensor itself. "": they are not.
+std::string StackedName(const TensorPart& part, const std::string& whole, const FindName& find) {
+  if (!whole.empty() || !IsStacked(part)) return whole;
+  const std::string blocks = find(part.file_tensor + kBlocksSuffix);
+  return blocks.substr(0, blocks.size() - std::min(blocks.size(), strlen(kBlocksSuffix)));
+}
+
+bool StackedAt(const TensorPart& part, const std::string& whole, const FindName& find) {
+  return IsStacked(part) && !StackedName(part, whole, find).empty();
 }
 
 std::string TensorsMissing(const std::string& names) {
@@ -128,23 +131,43 @@ std::string TensorsMissing(const std::string& names) {
 // Fills a set from the files of a folder. `find` says under which name a tensor of the table is
 // there ("": missing); returns the names that were used.
 std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
-                           const std::string& where,
-                           const std::function<std::string(const std::string&)>& find) {
+                           const std::string& where, const FindName& find) {
   FloatWriter writer(set.flat);
   std::vector<float> values;
   std::set<std::string> used;
   std::string missing;
+  // The file's order or numbers are not ours: matrix by matrix, with the first part of the tensor.
+  const auto fill_stack = [&](const TensorEntry& e, const TensorPart& part,
+                              const StackedSource& source) {
+    if (const Problem problem = WhyUnfitStack(source, e, part))
+      throw Error(ErrorCode::kCorruption, *problem, where);
+    const int64_t each = e.elements / part.file_stack;
+    for (int64_t i = 0; i < part.file_stack; ++i) {
+      ReadStacked(source, e, part, i, values);
+      writer.Write(e.offset + i * each, values);
+    }
+    for (const std::string& name : source.names) {
+      reader.Release(reader.tensors().at(name));
+      used.insert(name);
+    }
+  };
   for (const TensorEntry& e : set.table->entries()) {
     const int64_t columns = e.columns();
     for (const TensorPart& part : e.parts) {
-      const std::string name = find(part.file_tensor);
+      const std::string whole = find(part.file_tensor);
+      if (StackedAt(part, whole, find)) {
+        if (part.file_row == 0)
+          fill_stack(e, part, FindStack(reader.tensors(), StackedName(part, whole, find)));
+        continue;
+      }
+      const std::string& name = whole;
       if (name.empty()) {
         if (missing.find(" " + part.file_tensor) == std::string::npos)
           missing += " " + part.file_tensor;
         continue;
       }
       const TensorView& view = reader.tensors().at(name);
-      const std::vector<int64_t> want = FileShape(e, part);
+      const std::vector<int64_t> want = FileShapeOf(e, part);
       if (const Problem problem = WhyUnfit(name, view, want)) {
         throw Error(view.shape != want ? ErrorCode::kCorruption : ErrorCode::kUnsupported, *problem,
                     where);
@@ -192,15 +215,23 @@ void Write(const ParameterSet& set, const std::string& path) {
         tensors.push_back(
             {.name = part.file_tensor,
              .dtype = DType::kFloat32,
-             .shape = FileShape(e, part),
+             .shape = FileShapeOf(e, part),
              .fill = [&set, &e](std::span<std::byte> to) { WriteExact(set, e, to); }});
         continue;
       }
       tensors.push_back({.name = part.file_tensor,
                          .dtype = set.flat.dtype(),
-                         .shape = FileShape(e, part),
-                         .fill = [&set, first = e.offset + part.row_begin * e.columns()](
-                                     std::span<std::byte> to) { set.flat.CopyToHost(to, first); }});
+                         .shape = FileShapeOf(e, part),
+                         .fill = [&set, &e, &part](std::span<std::byte> to) {
+                           const int64_t first = e.offset + part.row_begin * e.columns();
+                           if (!IsStacked(part)) {
+                             set.flat.CopyToHost(to, first);
+                             return;
+                           }
+                           std::vector<std::byte> ours(to.size());
+                           set.flat.CopyToHost(ours, first);
+                           WriteStacked(e, part, ElementSize(set.flat.dtype()), ours, to);
+                         }});
     }
   }
   WriteSafetensors(path, tensors, {{"format", "pt"}});
@@ -288,11 +319,20 @@ std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::str
   std::string missing;
   for (const TensorEntry& e : table.entries()) {
     for (const TensorPart& part : e.parts) {
-      const std::string name = FindOf(table.shape(), tensors, part.file_tensor);
-      if (name.empty()) {
+      const FindName find = [&](const std::string& wanted) {
+        return FindOf(table.shape(), tensors, wanted);
+      };
+      const std::string name = find(part.file_tensor);
+      if (StackedAt(part, name, find)) {
+        const StackedSource source = FindStack(tensors, StackedName(part, name, find));
+        const bool first = used.insert(source.names[0]).second;
+        used.insert(source.names.begin(), source.names.end());
+        const Problem problem = first ? WhyUnfitStack(source, e, part) : std::nullopt;
+        if (problem) problems.push_back(*problem);
+      } else if (name.empty()) {
         if (lost.insert(part.file_tensor).second) missing += " " + part.file_tensor;
       } else if (used.insert(name).second) {
-        const Problem problem = WhyUnfit(name, tensors.at(name), FileShape(e, part));
+        const Problem problem = WhyUnfit(name, tensors.at(name), FileShapeOf(e, part));
         if (problem) problems.push_back(*problem);
       }
     }

@@ -40,6 +40,7 @@ policy_model::ModelShape NewModelShape(const configs::ModelConfig& model, int32_
                                     .max_positions = model.max_positions,
                                     .rope_theta = model.rope_theta,
                                     .tied = model.tied,
+                                    .sinks = model.sinks,
                                     .window = model.window,
                                     .global_every = model.global_every};
   bool layer_norms = false;
@@ -50,7 +51,7 @@ policy_model::ModelShape NewModelShape(const configs::ModelConfig& model, int32_
     layer_norms = layer_norms || layer_norm;
   }
   if (!layer_norms) shape.layer_norms.clear();
-  if (layer_norms || model.global_every > 0) shape.family = "plumb";
+  if (layer_norms || model.global_every > 0 || model.sinks) shape.family = "plumb";
   if (model.attention == configs::AttentionKind::kLatent) {
     const int64_t head = shape.head_dim;
     shape.family = "plumb";

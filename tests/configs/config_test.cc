@@ -163,6 +163,7 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
   has("[run]\ndevice = \"cuda\"\n[rollout]\nkv_type = \"int8\"\n",
       "rollout.kv_type: keys and values");
+  has("[model]\npath = \"m\"\nsinks = true\n", "model.sinks are of a new model");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
 }
 

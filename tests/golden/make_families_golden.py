@@ -82,6 +82,13 @@ CASES = {
     "qwen3_next_moe": ("Qwen3Next", dict(DELTA, **SHARED, mlp_only_layers=[1])),
     "lfm2": ("Lfm2", dict(rope_parameters=DEFAULT, layer_types=["conv", "full_attention", "conv", "conv"],
                           block_auto_adjust_ff_dim=False)),
+    # Every other layer slides; sinks, biases and a clamped unit; weights by input, gate and up in turns. Limits that bite.
+    "gpt_oss": ("GptOss", dict(rope_parameters=dict(YARN, truncate=False), head_dim=16, sliding_window=6, num_local_experts=6,
+                               num_experts_per_tok=2, swiglu_limit=0.5)),
+    "minimax_m2": ("MiniMaxM2", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16, num_local_experts=6,
+                                     num_experts_per_tok=3)),
+    "mixtral": ("Mixtral", dict(rope_parameters=DEFAULT, num_local_experts=6, num_experts_per_tok=2, sliding_window=9)),
+    "olmoe": ("Olmoe", dict(rope_parameters=DEFAULT, num_experts=6, num_experts_per_tok=2)),
     "glm4": ("Glm4", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16)),
 }
 SEQUENCES = [[3, 17, 5, 29, 11, 8, 8, 30, 21, 4, 36, 12, 7, 19, 25, 6, 33, 14, 9, 27, 22, 3, 10], [20, 15, 31, 5, 24]]
@@ -131,9 +138,16 @@ def by_file_name(gradients, shapes):
             out[name] = g
             continue
         layer, kind = name.rsplit(".", 1)
+        mixtral = any(".block_sparse_moe." in n for n in shapes)
+        layer = layer.replace(".mlp.", ".block_sparse_moe.") if mixtral else layer
+        if kind == "weight":
+            out[f"{layer}.weight"] = g
+            continue
+        names = dict(gate_up_proj=("w1", "w3"), down_proj=("w2",)) if mixtral else dict(
+            gate_up_proj=("gate_proj", "up_proj"), down_proj=("down_proj",))
         for e, of_expert in enumerate(g.reshape(shape)):
             parts = of_expert.chunk(2) if kind == "gate_up_proj" else (of_expert,)
-            for part, value in zip(("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",), parts):
+            for part, value in zip(names[kind], parts):
                 out[f"{layer}.{e}.{part}.weight"] = value.flatten()
     return out
 

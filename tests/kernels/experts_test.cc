@@ -111,6 +111,97 @@ TEST(ExpertsKernelTest, ChoosesTheBestOfTheBestGroupsAndWeighsThemByTheirScores)
   }
 }
 
+TEST(ExpertsKernelTest, GivenExpertsThatWouldNotBeChosenAreCounted) {
+  const RouterShape s = {.rows = 3, .experts = 4, .per_token = 2};
+  const std::vector<float> logits = {4, 3, 2, 1, 4, 3, 2, 1, 4, 3, 2, 1};
+  const std::vector<int32_t> given = {0, 1, -1, -1, 1, 3};
+  std::vector<int32_t> expert(6);
+  std::vector<float> weight(6);
+  int64_t otherwise = 10;
+  Call(kFloat, RouteTokens{.shape = s,
+                           .logits = logits.data(),
+                           .given = given.data(),
+                           .given_stride = 2,
+                           .otherwise = &otherwise,
+                           .expert = expert.data(),
+                           .weight = weight.data()});
+  EXPECT_EQ(expert, (std::vector<int32_t>{0, 1, 0, 1, 1, 3}));
+  EXPECT_EQ(otherwise, 11) << "expert 3 of the last row, added";
+  EXPECT_NEAR(weight[4], std::exp(2.0) / (1 + std::exp(2.0)), 1e-6) << "over those that are taken";
+}
+
+TEST(ExpertsKernelTest, AClampedUnitAndItsBackwardAreTheDefinition) {
+  constexpr int64_t kRows = 3, kFfn = 20;
+  constexpr double kAlpha = 1.702, kLimit = 0.8;
+  const auto x = ToDouble(Normal(kRows * 2 * kFfn, 31, DType::kFloat32)),
+             g = ToDouble(Normal(kRows * kFfn, 32, DType::kFloat32));
+  const auto value = [&](const std::vector<double>& in) {
+    double out = 0;
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t i = 0; i < kFfn; ++i) {
+        const double gate = std::min(in[static_cast<size_t>(r * 2 * kFfn + i)], kLimit),
+                     up = std::clamp(in[static_cast<size_t>(r * 2 * kFfn + kFfn + i)], -kLimit,
+                                     kLimit);
+        out +=
+            g[static_cast<size_t>(r * kFfn + i)] * (up + 1) * gate / (1 + std::exp(-kAlpha * gate));
+      }
+    }
+    return out;
+  };
+  std::vector<float> in = Floats(x), out(kRows * kFfn);
+  const std::vector<float> dout = Floats(g);
+  Call(kFloat, ClampedGlu{.gate_up = in.data(),
+                          .rows = kRows,
+                          .ffn = kFfn,
+                          .alpha = static_cast<float>(kAlpha),
+                          .limit = static_cast<float>(kLimit),
+                          .out = out.data()});
+  double got = 0;
+  for (size_t i = 0; i < out.size(); ++i) got += static_cast<double>(out[i]) * g[i];
+  EXPECT_NEAR(got, value(x), 1e-5);
+  Call(kFloat, ClampedGluBackward{.dout = dout.data(),
+                                  .gate_up = in.data(),
+                                  .rows = kRows,
+                                  .ffn = kFfn,
+                                  .alpha = static_cast<float>(kAlpha),
+                                  .limit = static_cast<float>(kLimit),
+                                  .dgate_up = in.data()});
+  const auto want = Gradient(value, x);
+  int cut = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_NEAR(in[i], want[i], 2e-5) << i;
+    cut += in[i] == 0;
+  }
+  EXPECT_GT(cut, 5) << "some lie beyond the limits";
+}
+
+TEST(ExpertsKernelTest, TheBackwardOfABiasIsThatOfTheWeighedSum) {
+  constexpr int64_t kSlots = 4, kWidth = 9;
+  const auto dy = Normal(kSlots * kWidth, 33, DType::kFloat32),
+             bias = Normal(kWidth, 34, DType::kFloat32),
+             weight = Normal(kSlots, 35, DType::kFloat32);
+  std::vector<float> dweight(kSlots, 2.0f), dbias(kWidth, 3.0f);
+  Call(kFloat, ExpertBiasBackward{.dy = dy.data(),
+                                  .bias = bias.data(),
+                                  .weight = weight.data(),
+                                  .slots = kSlots,
+                                  .width = kWidth,
+                                  .dweight = dweight.data(),
+                                  .dbias = dbias.data()});
+  for (size_t k = 0; k < kSlots; ++k) {
+    double want = 2;
+    for (size_t i = 0; i < kWidth; ++i)
+      want += static_cast<double>(dy[k * kWidth + i]) * static_cast<double>(bias[i]);
+    EXPECT_NEAR(dweight[k], want, 1e-5);
+  }
+  for (size_t i = 0; i < kWidth; ++i) {
+    double want = 3;
+    for (size_t k = 0; k < kSlots; ++k)
+      want += static_cast<double>(weight[k]) * static_cast<double>(dy[k * kWidth + i]);
+    EXPECT_NEAR(dbias[i], want, 1e-5);
+  }
+}
+
 TEST(ExpertsKernelTest, OfEqualScoresTheFirstAreChosenAndNanChoosesSomething) {
   const RouterShape s = {.rows = 3, .experts = 5, .per_token = 2};
   const std::vector<float> logits = {1, 1, 1, 1, 1, 0, 3, 3, 3, 0, NAN, NAN, NAN, NAN, NAN};

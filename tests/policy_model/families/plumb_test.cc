@@ -18,6 +18,7 @@ ModelShape Mixed() {
   s.vocab = 40, s.max_positions = 64, s.window = 8, s.global_every = 5;
   s.layer_norms = {1, 0, 1};
   s.final_layer_norm = true;
+  s.sinks = true;
   return s;
 }
 
@@ -30,7 +31,7 @@ TEST(PlumbFamily, ConfigIsReadBackAndWrittenAgainByteForByte) {
   ModelShape plain = Mixed();
   plain.window = plain.global_every = 0;
   plain.layer_norms = {};
-  plain.final_layer_norm = false;
+  plain.final_layer_norm = plain.sinks = false;
   for (const ModelShape& shape : {Mixed(), plain}) {
     const testing::TempFolder first, second;
     const std::string text = Write(first, shape);

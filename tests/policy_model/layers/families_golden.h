@@ -74,6 +74,15 @@ inline void WriteFamilyFolder(const std::string& family, const std::string& fold
   WriteSafetensors(folder + "/model.safetensors", tensors, {});
 }
 
+// Mixtures of experts: adapters of other systems take the names of their feed-forward parts for
+// those of experts.
+inline bool HasExperts(const std::string& family) {
+  for (const auto& [name, dims] : FamiliesGolden()["families"][family]["shapes"].items()) {
+    if (name.find(".experts.") != std::string::npos) return true;
+  }
+  return false;
+}
+
 // Tokens of the longest sequence as ReadModelConfig wants to know it: the reference saw each
 // sequence by itself, and either both are beyond longrope's original length or neither is.
 inline int64_t LongestOf(const std::string& family) { return family.ends_with("_beyond") ? 23 : 0; }

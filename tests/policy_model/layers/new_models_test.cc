@@ -1,5 +1,5 @@
 // Models of Plumb's own form through all layers: LayerNorm beside RMSNorm, and windows with
-// positions that all tokens behind them see.
+// positions that all tokens behind them see, attention sinks.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,17 +22,18 @@ ModelShape Mixed(int64_t layers = 3) {
   s.vocab = 40, s.max_positions = 64, s.window = 6, s.global_every = 5;
   for (int64_t l = 0; l < layers; ++l) s.layer_norms.push_back(l % 2 == 0 ? 1 : 0);
   s.final_layer_norm = true;
+  s.sinks = true;
   return s;
 }
 
-// With norms that are neither 1 nor 0.
+// With norms and sinks that are neither 1 nor 0.
 Weights Drawn(const ModelShape& shape) {
   SetThreads(1);
   Weights weights(shape, Device::kCpu, DType::kFloat32);
   weights.Initialise(3, 0.15);
   RandomStream random(4, 4);
   for (const TensorEntry& e : weights.table().entries()) {
-    if (e.name.find("norm") == std::string::npos) continue;
+    if (e.name.find("norm") == std::string::npos && !e.name.ends_with("sinks")) continue;
     for (int64_t i = 0; i < e.elements; ++i)
       weights.flat().f32()[e.offset + i] += 0.3f * random.NextNormal();
   }
@@ -172,18 +173,22 @@ TEST(NewModels, AFolderComesBackByteForByte) {
   }
 }
 
-TEST(NewModels, GlobalPositionsAreRefusedOnAGpuWhenTheModelIsMade) {
-  const TensorTable table(Mixed());
-  EXPECT_EQ(BranchesOf(table, Device::kCpu).size(), 6u);
-  try {
-    BranchesOf(table, Device::Cuda(0));
-    FAIL() << "no error";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(std::string(e.what()).find("global_every = 5"), std::string::npos) << e.what();
-  }
+TEST(NewModels, GlobalPositionsAndSinksAreRefusedOnAGpuWhenTheModelIsMade) {
+  EXPECT_EQ(BranchesOf(TensorTable(Mixed()), Device::kCpu).size(), 6u);
+  const auto refuses = [](const ModelShape& shape, const std::string& says) {
+    try {
+      BranchesOf(TensorTable(shape), Device::Cuda(0));
+      ADD_FAILURE() << "no error: " << says;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+  };
   ModelShape without = Mixed();
+  refuses(without, "global_every = 5");
   without.global_every = 0;
+  refuses(without, "attention sinks");
+  without.sinks = false;
   EXPECT_EQ(BranchesOf(TensorTable(without), Device::Cuda(0)).size(), 6u);
 }
 

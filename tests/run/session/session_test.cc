@@ -71,6 +71,9 @@ TEST(SessionTest, ANewModelIsOfTheFamilyThatItsOptionsNeed) {
   EXPECT_EQ(global.family, "plumb");
   EXPECT_EQ(global.global_every, 4);
   EXPECT_TRUE(global.layer_norms.empty());
+  const auto sinks = shape({"model.sinks=true"});
+  EXPECT_EQ(sinks.family, "plumb");
+  EXPECT_TRUE(sinks.sinks);
   const auto mixed = shape({"model.norms=[\"layernorm\", \"rmsnorm\"]", "model.layers=3"});
   EXPECT_EQ(mixed.family, "plumb");
   EXPECT_EQ(mixed.layer_norms, (std::vector<uint8_t>{1, 0, 1}));

@@ -1,0 +1,38 @@
+// Attention sinks (Xiao et al., "Efficient Streaming Language Models with Attention Sinks", 2023,
+// as gpt-oss learns them): a logit a head that takes a share of every softmax and gives nothing.
+//
+// Applied to what attention without them has computed: with l = log sum exp of the scores, the
+// whole denominator is exp(l') = exp(l) + exp(sink), the output is scaled by exp(l - l'), and l'
+// takes the place of l. Then the backward of attention (attention_varlen.h) is right as it is,
+// for a sink has no value: D = dout . out is still the sum of p dp.
+// CPU only. Thread safety, alignment, errors: kernels/device/launch.h.
+#pragma once
+
+#include "kernels/device/launch.h"
+
+namespace plumb::kernels {
+
+struct AttentionSinks {
+  static constexpr const char* kName = "AttentionSinks";
+  const void* sinks = nullptr;  // T[Nq]
+  int64_t tokens = 0;
+  int32_t heads = 0, head_dim = 0;
+  void* out = nullptr;   // T[tokens, Nq * D]
+  float* lse = nullptr;  // [Nq, tokens]
+  void Cpu(const Launch& launch) const;
+};
+
+// dsinks[h] -= sum over t of exp(sink[h] - lse[h, t]) dout[t, h] . out[t, h], in the order of t.
+struct AttentionSinksBackward {
+  static constexpr const char* kName = "AttentionSinksBackward";
+  const void* sinks = nullptr;  // T[Nq]
+  const void* dout = nullptr;   // T[tokens, Nq * D]
+  const void* out = nullptr;    // with sinks, as lse
+  const float* lse = nullptr;
+  int64_t tokens = 0;
+  int32_t heads = 0, head_dim = 0;
+  float* dsinks = nullptr;  // [Nq]
+  void Cpu(const Launch& launch) const;
+};
+
+}  // namespace plumb::kernels
