@@ -18,6 +18,7 @@
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
 #include "kernels/token_mask.h"
+#include "policy_model/families/experts/expert_form.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
@@ -27,7 +28,7 @@ namespace {
   throw Error(ErrorCode::kInvalidArgument, name + " " + why, "rollout." + name);
 }
 
-EngineOptions Checked(EngineOptions o) {
+EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape) {
   if (o.max_batch < 1) BadOption("max_batch", "must be at least 1");
   if (o.page_tokens < 1) BadOption("page_tokens", "must be at least 1");
   if (o.prefill_tokens < 1) BadOption("prefill_tokens", "must be at least 1");
@@ -36,6 +37,9 @@ EngineOptions Checked(EngineOptions o) {
   if (o.keep_last && o.max_batch != 1) BadOption("max_batch", "must be 1 where keep_last is set");
   // What is kept holds for the same tokens, not for those of another task.
   PLUMB_CHECK(!o.keep_last || o.tasks < 2, "a conversation has one task");
+  if (o.record_experts && shape.experts.count == 0)
+    BadOption("replay_experts", "is set, but the model has no experts; set it to false");
+  PLUMB_CHECK(!o.record_experts || !o.keep_last, "a kept prompt is not computed again");
   return o;
 }
 
@@ -122,6 +126,8 @@ struct Engine::Impl {
         drawn_logprob(stream, slots()),
         drawn_kept(stream, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
         kept(drawn_kept.size() > 0 ? slots() : 0),
+        expert_form(o.record_experts ? policy_model::ExpertFormOf(shape) : ExpertForm{}),
+        experts(o.record_experts ? slots() : 0),
         eos(stream, std::max<size_t>(1, o.eos.size())),
         scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))) {
     if (stop.active() && tokenizer == nullptr) BadOption("stop", "needs a tokenizer");
@@ -163,6 +169,7 @@ struct Engine::Impl {
     pages.Retire(step);
     if (sliding_pages) sliding_pages->Retire(step);
   }
+  void RecordExperts(const StepPlan& plan);
   void FinishSlots(int32_t rows);
   void FinishSlot(int32_t slot, FinishReason reason);
 
@@ -199,8 +206,10 @@ struct Engine::Impl {
   DeviceArray<uint32_t> draw_sample;                                // [S]
   DeviceArray<int32_t> draw_position, drawn;                        // [S]
   DeviceArray<float> drawn_logprob;                                 // [S]
-  DeviceArray<uint32_t> drawn_kept;        // [S, set words]; empty where sets are not recorded
-  std::vector<std::vector<uint8_t>> kept;  // [S] sets of the slot's tokens so far
+  DeviceArray<uint32_t> drawn_kept;           // [S, set words]; empty where sets are not recorded
+  std::vector<std::vector<uint8_t>> kept;     // [S] sets of the slot's tokens so far
+  const ExpertForm expert_form;               // not there: experts are not recorded
+  std::vector<std::vector<uint8_t>> experts;  // [S] of the slot's own rows so far
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
   std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
@@ -245,6 +254,10 @@ void Engine::Impl::StartSlots(const StepPlan& plan) {
     sample[s] = request.first_sample + static_cast<uint32_t>(start.index);
     stop.Reset(start.slot);
     if (!kept.empty()) kept[s].clear();
+    if (expert_form.there()) {
+      experts[s].clear();
+      experts[s].reserve(static_cast<size_t>(request.limit) * expert_form.bytes());
+    }
   }
   if (plan.starts.empty()) return;
   last_token.Upload();
@@ -348,6 +361,20 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
   if (!kept.empty()) drawn_kept.Download(static_cast<size_t>(rows) * set_words());
 }
 
+// Of the rows of the step that has just been computed, on the CPU, where experts are.
+void Engine::Impl::RecordExperts(const StepPlan& plan) {
+  if (!expert_form.there()) return;
+  std::span<const int32_t> rest = model.experts();
+  const auto next = [&](std::vector<uint8_t>& out) {
+    AppendExperts(expert_form, rest.first(expert_form.numbers()), out);
+    rest = rest.subspan(expert_form.numbers());
+  };
+  for (const int32_t slot : plan.decode) next(experts[static_cast<size_t>(slot)]);
+  for (const StepPlan::Prefill& p : plan.prefills) {
+    for (int32_t i = p.begin; i < p.end; ++i) next(p.group->prompt_experts);
+  }
+}
+
 void Engine::Impl::FinishSlots(int32_t rows) {
   ended.clear();
   for (int32_t r = 0; r < rows; ++r) {
@@ -397,6 +424,13 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
   out.logprobs.assign(logprobs.host() + begin, logprobs.host() + begin + n);
   out.versions.assign(versions.host() + begin, versions.host() + begin + n);
   if (!kept.empty()) out.kept = kept[static_cast<size_t>(slot)];
+  if (expert_form.there()) {
+    const std::vector<uint8_t>& own = experts[static_cast<size_t>(slot)];
+    out.experts = {expert_form, group->prompt_experts};
+    out.experts.bytes.insert(out.experts.bytes.end(), own.begin(), own.end());
+    // a draw that failed has computed a row, too
+    out.experts.bytes.resize((group->request.tokens.size() - 1 + n) * expert_form.bytes());
+  }
   out.finish = reason;
   ++counters.finished_samples;
   if (reason == FinishReason::kLength) ++counters.length_samples;
@@ -418,14 +452,14 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
 
 Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                const EngineOptions& options, const Tokenizer* tokenizer)
-    : impl_(std::make_unique<Impl>(shape, stream, dtype, Checked(options), tokenizer)) {}
+    : impl_(std::make_unique<Impl>(shape, stream, dtype, Checked(options, shape), tokenizer)) {}
 
 Engine::~Engine() = default;
 
 int64_t Engine::KvBytes(const policy_model::ModelShape& shape, Device device, DType dtype,
                         const EngineOptions& options) {
   int64_t bytes = 0;
-  for (const PagePool& pool : PoolsOf(shape, device, dtype, options)) {
+  for (const PagePool& pool : PoolsOf(shape, device, dtype, Checked(options, shape))) {
     if (pool.layers > 0)
       bytes += pool.pages * KvPages::PageBytes(OfLayers(shape, pool), dtype, options.page_tokens,
                                                options.kv_format);
@@ -469,6 +503,8 @@ void Engine::Submit(GenerateRequest request) {
     return;
   }
   group->request = std::move(request);
+  if (e.expert_form.there())
+    group->prompt_experts.reserve(group->request.tokens.size() * e.expert_form.bytes());
   e.scheduler.Submit(std::move(group));
 }
 
@@ -501,6 +537,7 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
       e.options.tasks > 0 ? std::span(e.row_task.host(), static_cast<size_t>(rows))
                           : std::span<const int32_t>());
   e.scheduler.Commit();
+  e.RecordExperts(plan);
   if (decode_rows > 0) e.Draw(logits, decode_rows);
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
   if (decode_rows > 0) {

@@ -45,6 +45,9 @@ struct EngineOptions {
   std::vector<std::string> stop;  // stop strings
   std::vector<int32_t> eos;       // end tokens
   bool record_kept = false;       // what filters kept for each token: for whoever scores it again
+  // The experts that each token went through, prompts' too: for whoever trains on the answers.
+  // REQUIRES: a model with experts, keep_last off.
+  bool record_experts = false;
   // Keys and values of the last sample stay, in whole pages, for a next prompt that begins with the
   // same tokens (a conversation); REQUIRES max_batch = 1. They go when the version changes.
   bool keep_last = false;

@@ -32,6 +32,8 @@ struct Group {
   int32_t finished = 0;
   std::array<PromptPages, kPageKinds> prompt;
   int32_t full_pages = 0;  // pages of the prompt that are full, hence shared
+  // Of the prompt's tokens so far, where experts are recorded (common/record/expert_choices.h).
+  std::vector<uint8_t> prompt_experts;
 
   int32_t prefill_target() const { return static_cast<int32_t>(request.tokens.size()) - 1; }
   bool prefill_done() const { return prefilled == prefill_target(); }

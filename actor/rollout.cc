@@ -270,6 +270,7 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
       t.kept.assign(static_cast<size_t>(p), 0);  // a prompt's tokens were not drawn
       t.kept.insert(t.kept.end(), s.kept.begin(), s.kept.end());
     }
+    if (lease.purpose == Purpose::kTrain) t.experts = std::move(s.experts);
     for (const int64_t v : s.versions) newest = std::max(newest, v);
     t.finish = s.finish;
     t.completion = tokenizer_->Decode(s.tokens, /*skip_special=*/false);

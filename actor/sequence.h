@@ -47,6 +47,8 @@ struct GeneratedSample {
   // The N sets they were drawn from (common/record/kept_tokens.h); empty: not asked for, or no
   // filter.
   std::vector<uint8_t> kept;
+  // The experts of all P + N tokens but the last; not there: not asked for.
+  ExpertChoices experts;
   FinishReason finish = FinishReason::kStop;
   std::string reason;  // of kAborted: why, one sentence
 };

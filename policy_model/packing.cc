@@ -19,6 +19,7 @@ void PackedBatch::Clear() {
   kept.clear();
   experts.clear();
   task_tokens = false;
+  expert_form = {};
   filtered = false;
   max_seqlen = 0;
   prefix = -1;
@@ -28,7 +29,8 @@ int32_t PackedBatch::Passed(std::span<const int32_t> sequence) const {
   return task_tokens ? 0 : static_cast<int32_t>(LeadingTaskTokens(sequence));
 }
 
-int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared) {
+int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared,
+                         const ExpertChoices* choices) {
   if (cu_seqlens.empty()) cu_seqlens.push_back(0);
   const auto length = static_cast<int32_t>(sequence.size());
   const int32_t begin = cu_seqlens.back(), passed = Passed(sequence);
@@ -40,6 +42,18 @@ int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared) {
         "goes on from all of the prefix");
   }
   const int32_t from = std::max(shared, passed);
+  if (choices && !expert_form.there()) {
+    expert_form = choices->form;
+    experts.assign(tokens.size() * expert_form.numbers(), -1);
+  }
+  if (expert_form.there()) {
+    PLUMB_CHECK(!choices || choices->form == expert_form, "experts of one model");
+    const size_t each = expert_form.numbers(), known = choices ? choices->tokens() : 0;
+    for (auto i = static_cast<size_t>(from); i < sequence.size(); ++i) {
+      experts.resize(experts.size() + each, -1);
+      if (i < known) UnpackExperts(expert_form, choices->of(i), std::span(experts).last(each));
+    }
+  }
   tokens.insert(tokens.end(), sequence.begin() + from, sequence.end());
   for (int32_t i = from; i < length; ++i) positions.push_back(i - passed);
   cu_seqlens.push_back(begin + length - from);
@@ -49,16 +63,18 @@ int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared) {
   return begin - from;
 }
 
-void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before) {
+void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before,
+                               const ExpertChoices* choices) {
   if (std::ssize(tokens_before) == Passed(tokens_before)) return;
-  Lay(tokens_before, 0);
+  Lay(tokens_before, 0, choices);
   prefix = sequences() - 1;
 }
 
 void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask,
-                         int32_t shared, std::span<const uint8_t> sets) {
+                         int32_t shared, std::span<const uint8_t> sets,
+                         const ExpertChoices* choices) {
   PLUMB_CHECK(sequence.size() == mask.size(), "every token needs a mask");
-  const int32_t begin = Lay(sequence, shared), from = std::max(shared, Passed(sequence));
+  const int32_t begin = Lay(sequence, shared, choices), from = std::max(shared, Passed(sequence));
   KeptTokensReader reader(sets);
   if (!sets.empty()) reader.Next();  // of token 0, before which there is nothing
   for (int32_t i = 1; i < static_cast<int32_t>(sequence.size()); ++i) {
@@ -75,7 +91,7 @@ void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint
 void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at,
                              int32_t shared) {
   const auto length = static_cast<int32_t>(sequence.size());
-  const int32_t begin = Lay(sequence, shared), from = std::max(shared, Passed(sequence));
+  const int32_t begin = Lay(sequence, shared, nullptr), from = std::max(shared, Passed(sequence));
   for (int32_t i : at) {
     PLUMB_CHECK(i >= from && i < length, "row outside its sequence");
     rows.push_back(begin + i);
@@ -84,16 +100,31 @@ void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const 
   }
 }
 
-void PackPlan::Add(std::span<const int32_t> tokens, int32_t first_row) {
+void PackPlan::Add(std::span<const int32_t> tokens, int32_t first_row,
+                   const ExpertChoices* choices) {
   PLUMB_CHECK(first_row >= 0, "a row has a number");
   sequences_.push_back(
-      {tokens, std::min(first_row, std::max(0, static_cast<int32_t>(tokens.size()) - 1))});
+      {tokens, std::min(first_row, std::max(0, static_cast<int32_t>(tokens.size()) - 1)), choices});
 }
 
-void PackPlan::Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask) {
+void PackPlan::Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask,
+                   const ExpertChoices* choices) {
   size_t scored = 1;
   while (scored < mask.size() && !mask[scored]) ++scored;
-  Add(tokens, static_cast<int32_t>(scored) - 1);
+  Add(tokens, static_cast<int32_t>(scored) - 1, choices);
+}
+
+// First tokens of b that a begins with, too, and that go through the same experts in both.
+int32_t PackPlan::Common(const Sequence& a, const Sequence& b) {
+  const auto tokens = static_cast<size_t>(
+      std::mismatch(a.tokens.begin(), a.tokens.end(), b.tokens.begin(), b.tokens.end()).first -
+      a.tokens.begin());
+  if (a.choices == b.choices) return static_cast<int32_t>(tokens);
+  if (!a.choices || !b.choices || a.choices->form != b.choices->form) return 0;
+  const std::span<const uint8_t> x(a.choices->bytes), y(b.choices->bytes);
+  const auto bytes = std::mismatch(x.begin(), x.end(), y.begin(), y.end()).first - x.begin();
+  return static_cast<int32_t>(
+      std::min(tokens, static_cast<size_t>(bytes) / a.choices->form.bytes()));
 }
 
 void PackPlan::FindPrefixes() {
@@ -101,11 +132,7 @@ void PackPlan::FindPrefixes() {
   constexpr size_t kLongestRun = 256;
   const size_t n = sequences_.size();
   common_.assign(n, 0);  // first tokens of i that i - 1 begins with, too
-  for (size_t i = 1; i < n; ++i) {
-    const auto a = sequences_[i - 1].tokens, b = sequences_[i].tokens;
-    common_[i] = static_cast<int32_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first -
-                                      a.begin());
-  }
+  for (size_t i = 1; i < n; ++i) common_[i] = Common(sequences_[i - 1], sequences_[i]);
   // A run [begin, end) shares what all of it begins with. saved_[e]: the most tokens that runs of
   // the first e sequences save; begins_[e]: where the last of those runs begins.
   saved_.assign(n + 1, 0);
@@ -165,7 +192,8 @@ int32_t PackPlan::Shared(int32_t s, int32_t first, int32_t last, PackedBatch& ba
   if (s > first && shared_[at] > 0) return shared_[at];
   const int32_t with_next = s + 1 < last ? shared_[at + 1] : 0;
   if (with_next > 0)
-    batch.AppendPrefix(sequences_[at].tokens.first(static_cast<size_t>(with_next)));
+    batch.AppendPrefix(sequences_[at].tokens.first(static_cast<size_t>(with_next)),
+                       sequences_[at].choices);
   return with_next;
 }
 

@@ -21,6 +21,8 @@
 #include <span>
 #include <vector>
 
+#include "common/record/expert_choices.h"
+
 namespace plumb::policy_model {
 
 struct PackedBatch {
@@ -35,9 +37,10 @@ struct PackedBatch {
   // [R] the tokens that each target was drawn from (common/record/kept_tokens.h): its log-prob and
   // entropy are over these alone. Empty: over every token. Borrowed from whoever appended them.
   std::vector<std::span<const uint8_t>> kept;
-  // [T, layers with experts, K] experts to take for each token (layers/routing.h); empty: the
-  // router chooses
+  // [T, layers with experts, K] experts to take for each token (layers/routing.h), all -1 where the
+  // router chooses; empty: it chooses everywhere
   std::vector<int32_t> experts;
+  ExpertForm expert_form;    // of those that were appended
   bool task_tokens = false;  // those in front of sequences are laid; set it behind Clear
   bool filtered = false;     // some set is not every token
   int32_t max_seqlen = 0;    // longest, with what it goes on from
@@ -49,13 +52,15 @@ struct PackedBatch {
   bool shares() const { return prefix >= 0; }
   // Tokens at the front of a sequence that are not laid.
   int32_t Passed(std::span<const int32_t> sequence) const;
-  // Appends tokens that sequences to come begin with. Nothing of it is scored.
-  void AppendPrefix(std::span<const int32_t> tokens_before);
+  // Appends tokens that sequences to come begin with, and the experts of each. Nothing of it is
+  // scored.
+  void AppendPrefix(std::span<const int32_t> tokens_before, const ExpertChoices* choices = nullptr);
   // Appends a sequence; token i >= 1 is scored where mask[i] != 0. mask: [tokens.size()]. Its first
   // `shared` tokens are all those of the last AppendPrefix, and none of them comes directly before
-  // a scored token. sets: Trajectory::kept, outlives this.
+  // a scored token. sets: Trajectory::kept, outlives this. choices: Trajectory::experts, of the
+  // form of all others; nullptr: the router chooses.
   void Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared = 0,
-              std::span<const uint8_t> sets = {});
+              std::span<const uint8_t> sets = {}, const ExpertChoices* choices = nullptr);
   // Appends a sequence of which a scalar head looks at these tokens (ascending indices into it,
   // none below `shared`); their targets are 0.
   void AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at,
@@ -64,7 +69,7 @@ struct PackedBatch {
  private:
   // Appends all but the first `shared` tokens and those passed over; returns where token 0 would
   // lie.
-  int32_t Lay(std::span<const int32_t> sequence, int32_t shared);
+  int32_t Lay(std::span<const int32_t> sequence, int32_t shared, const ExpertChoices* choices);
 };
 
 // Which sequences go into a micro-batch together, and what neighbours begin with and is laid once
@@ -85,9 +90,12 @@ class PackPlan {
   void Clear() { sequences_.clear(); }
   // `first_row`: index of the first token that the model's head looks at. It and what follows stay
   // with the sequence.
-  void Add(std::span<const int32_t> tokens, int32_t first_row);
+  // `choices`: the experts of its tokens; what neighbours share goes through the same ones.
+  void Add(std::span<const int32_t> tokens, int32_t first_row,
+           const ExpertChoices* choices = nullptr);
   // The same for the tokens before those that `mask` scores.
-  void Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask);
+  void Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask,
+           const ExpertChoices* choices = nullptr);
 
   // Divides into consecutive micro-batches of at most `token_budget` tokens laid, keeping the order
   // and parting none of `together` sequences; what is longer than the budget gets a micro-batch of
@@ -102,7 +110,9 @@ class PackPlan {
   struct Sequence {
     std::span<const int32_t> tokens;
     int32_t first_row;
+    const ExpertChoices* choices;
   };
+  static int32_t Common(const Sequence& a, const Sequence& b);
   void FindPrefixes();
 
   std::vector<Sequence> sequences_;

@@ -62,8 +62,29 @@ fb::Offset<fb::Vector<T>> Numbers(fb::FlatBufferBuilder& builder, std::span<cons
   return builder.CreateVector(values.data(), values.size());
 }
 
+// The experts of a group's prompt, which its answers need not write again: of all its tokens but
+// the last, which every answer computes for itself. Empty: no answer has them.
+std::span<const uint8_t> PromptExperts(const TrajectoryGroup& g) {
+  const std::vector<int32_t>& prompt = g.lease.prompt.tokens;
+  for (const Trajectory& t : g.trajectories) {
+    if (!t.experts.there() || prompt.empty() || !SharesPrompt(t, prompt)) continue;
+    return std::span(t.experts.bytes).first((prompt.size() - 1) * t.experts.form.bytes());
+  }
+  return {};
+}
+
+fb::Offset<fb::Vector<uint8_t>> AddExperts(fb::FlatBufferBuilder& builder, const Trajectory& t,
+                                           bool shared, std::span<const uint8_t> of_prompt) {
+  if (!t.experts.there()) return {};
+  const std::span<const uint8_t> all(t.experts.bytes);
+  const bool begins = shared && of_prompt.size() <= all.size() &&
+                      std::equal(of_prompt.begin(), of_prompt.end(), all.begin());
+  return Numbers(builder, begins ? all.subspan(of_prompt.size()) : all);
+}
+
 fb::Offset<wire::BodyAnswer> AddAnswer(fb::FlatBufferBuilder& builder, const Trajectory& t,
-                                       std::span<const int32_t> prompt) {
+                                       std::span<const int32_t> prompt,
+                                       std::span<const uint8_t> prompt_experts) {
   const bool shared = SharesPrompt(t, prompt);
   const size_t from = shared ? prompt.size() : 0;
   std::vector<wire::BodySegment> segments;
@@ -105,15 +126,17 @@ fb::Offset<wire::BodyAnswer> AddAnswer(fb::FlatBufferBuilder& builder, const Tra
   const auto reason = builder.CreateString(t.unscored_reason);
   const auto kept = t.kept.empty() ? fb::Offset<fb::Vector<uint8_t>>()
                                    : Numbers(builder, std::span(t.kept).subspan(from));
+  const auto experts = AddExperts(builder, t, shared, prompt_experts);
   return wire::CreateBodyAnswer(builder, tokens, shared ? 0 : 1, segment_list, masks, logprob_list,
-                                versions, static_cast<uint8_t>(t.finish), completion, reason, kept);
+                                versions, static_cast<uint8_t>(t.finish), completion, reason, kept,
+                                experts);
 }
 
 size_t SizeOf(const TrajectoryGroup& g) {
   size_t n = 1024 + g.run_id.size() + g.lease.prompt.text.size() + g.lease.prompt.extra_json.size();
   for (const Trajectory& t : g.trajectories) {
-    n += 512 + kTokenBytes * t.tokens.size() + t.kept.size() + t.completion.size() +
-         t.unscored_reason.size();
+    n += 512 + kTokenBytes * t.tokens.size() + t.kept.size() + t.experts.bytes.size() +
+         t.completion.size() + t.unscored_reason.size();
   }
   return n;
 }
@@ -123,8 +146,19 @@ std::string Encode(fb::FlatBufferBuilder& builder, const TrajectoryGroup& g) {
   const PromptLease& lease = g.lease;
   std::vector<fb::Offset<wire::BodyAnswer>> answers;
   answers.reserve(g.trajectories.size());
+  const std::span<const uint8_t> prompt_experts = PromptExperts(g);
   for (const Trajectory& t : g.trajectories)
-    answers.push_back(AddAnswer(builder, t, lease.prompt.tokens));
+    answers.push_back(AddAnswer(builder, t, lease.prompt.tokens, prompt_experts));
+  const auto with_experts = std::find_if(g.trajectories.begin(), g.trajectories.end(),
+                                         [](const Trajectory& t) { return t.experts.there(); });
+  wire::ExpertForm form;
+  if (with_experts != g.trajectories.end()) {
+    const ExpertForm& of = with_experts->experts.form;
+    form = {static_cast<uint16_t>(of.layers), static_cast<uint16_t>(of.per_token),
+            static_cast<uint16_t>(of.experts)};
+  }
+  const auto of_prompt =
+      prompt_experts.empty() ? fb::Offset<fb::Vector<uint8_t>>() : Numbers(builder, prompt_experts);
   fb::Offset<fb::Vector<uint8_t>> prompt;
   if (lease.prompt_sum == 0) {
     Prompt whole = lease.prompt;
@@ -137,12 +171,13 @@ std::string Encode(fb::FlatBufferBuilder& builder, const TrajectoryGroup& g) {
              digest = builder.CreateString(g.policy.digest);
   const auto prompt_tokens = builder.CreateVector(lease.prompt.tokens);
   const auto list = builder.CreateVector(answers);
-  builder.Finish(wire::CreateGroupBody(builder, run, actor, lease.lease_id,
-                                       static_cast<uint8_t>(lease.purpose), lease.attempt,
-                                       lease.policy_version, lease.deadline_ms, dataset,
-                                       lease.prompt.row, lease.prompt_sum, prompt_tokens, prompt,
-                                       g.policy.version, digest, list),
-                 kTag);
+  builder.Finish(
+      wire::CreateGroupBody(builder, run, actor, lease.lease_id,
+                            static_cast<uint8_t>(lease.purpose), lease.attempt,
+                            lease.policy_version, lease.deadline_ms, dataset, lease.prompt.row,
+                            lease.prompt_sum, prompt_tokens, prompt, g.policy.version, digest, list,
+                            with_experts == g.trajectories.end() ? nullptr : &form, of_prompt),
+      kTag);
   std::string bytes(kSumBytes, '\0');
   bytes.reserve(kHeadBytes + builder.GetSize());
   bytes.append(kKind, sizeof(kKind));
@@ -173,6 +208,11 @@ class Unpacked {
     if (n > left_ / kTokenBytes)
       Malformed("it unpacks to more than " + std::to_string(kMaxRecordBytes) + " bytes");
     left_ -= n * kTokenBytes;
+  }
+  void Bytes(size_t n) {
+    if (n > left_)
+      Malformed("it unpacks to more than " + std::to_string(kMaxRecordBytes) + " bytes");
+    left_ -= n;
   }
 
  private:
@@ -228,6 +268,39 @@ std::vector<Segment> Segments(const wire::BodyAnswer* a, bool own) {
 bool OwnPrompt(const wire::BodyAnswer* a) {
   if (a->own_prompt() > 1) Malformed("own_prompt is " + std::to_string(a->own_prompt()));
   return a->own_prompt() == 1;
+}
+
+ExpertForm FormOf(const wire::GroupBody* b) {
+  const wire::ExpertForm* form = b->expert_form();
+  return form == nullptr ? ExpertForm{}
+                         : ExpertForm{form->layers(), form->per_token(), form->experts()};
+}
+
+std::span<const uint8_t> BytesOf(const fb::Vector<uint8_t>* v) {
+  return v == nullptr ? std::span<const uint8_t>() : std::span(v->data(), size_t{v->size()});
+}
+
+// Whether the answer's experts go on from those of the prompt. REQUIRES: it has some.
+bool GoesOnFromPrompt(const wire::BodyAnswer* a, size_t tokens, const ExpertForm& form,
+                      std::span<const uint8_t> prompt_experts) {
+  const size_t all = (tokens - 1) * form.bytes(), own = a->experts()->size();
+  if (own == all) return false;
+  if (OwnPrompt(a) || own + prompt_experts.size() != all) {
+    Malformed("it has " + std::to_string(own) + " bytes of experts of " + std::to_string(tokens) +
+              " tokens");
+  }
+  return true;
+}
+
+void CheckAnswerExperts(const wire::BodyAnswer* a, size_t tokens, const ExpertForm& form,
+                        std::span<const uint8_t> prompt_experts, Unpacked& size) {
+  if (a->experts() == nullptr) return;
+  size.Array(a->experts());
+  if (!form.there()) Malformed("an answer has experts of no form");
+  if (tokens == 0) Malformed("an answer without tokens has experts");
+  GoesOnFromPrompt(a, tokens, form, prompt_experts);
+  CheckExperts(form, BytesOf(a->experts()));
+  size.Bytes((tokens - 1) * form.bytes());
 }
 
 AnswerHead CheckAnswer(const wire::BodyAnswer* a, size_t prompt, Unpacked& size, int64_t& oldest) {
@@ -307,8 +380,15 @@ GroupHead CheckBody(const wire::GroupBody* b, size_t wire_bytes) {
   }
   int64_t oldest = std::numeric_limits<int64_t>::max();
   head.answers.reserve(b->answers()->size());
-  for (const auto* a : *b->answers())
+  const ExpertForm form = FormOf(b);
+  if (b->prompt_experts() != nullptr) {
+    size.Array(b->prompt_experts());
+    CheckExperts(form, BytesOf(b->prompt_experts()));
+  }
+  for (const auto* a : *b->answers()) {
     head.answers.push_back(CheckAnswer(a, b->prompt_tokens()->size(), size, oldest));
+    CheckAnswerExperts(a, head.answers.back().tokens, form, BytesOf(b->prompt_experts()), size);
+  }
   head.oldest_version = std::min(oldest, head.policy.version);
   return head;
 }
@@ -320,8 +400,17 @@ void Append(std::vector<T>& out, const fb::Vector<T>* v) {
   out.insert(out.end(), v->data(), v->data() + v->size());
 }
 
-void ReadAnswer(const wire::BodyAnswer* a, const fb::Vector<int32_t>* prompt, bool whole,
-                Trajectory& t) {
+void ReadExperts(const wire::BodyAnswer* a, const wire::GroupBody* b, Trajectory& t) {
+  if (a->experts() == nullptr) return;
+  t.experts.form = FormOf(b);
+  const std::span<const uint8_t> of_prompt = BytesOf(b->prompt_experts());
+  if (GoesOnFromPrompt(a, t.tokens.size(), t.experts.form, of_prompt))
+    t.experts.bytes.assign(of_prompt.begin(), of_prompt.end());
+  Append(t.experts.bytes, a->experts());
+}
+
+void ReadAnswer(const wire::BodyAnswer* a, const wire::GroupBody* b, bool whole, Trajectory& t) {
+  const fb::Vector<int32_t>* prompt = b->prompt_tokens();
   const bool own = OwnPrompt(a);
   const size_t shared = own ? 0 : prompt->size(), n = shared + a->tokens()->size();
   t.tokens.reserve(n);
@@ -342,6 +431,7 @@ void ReadAnswer(const wire::BodyAnswer* a, const fb::Vector<int32_t>* prompt, bo
     t.kept.assign(shared, 0);
     Append(t.kept, a->kept());
   }
+  ReadExperts(a, b, t);
   const float* logprob = a->logprobs()->data();
   fb::uoffset_t mask = 0, version = 0;
   uint32_t of_mask = 0, of_version = 0;  // used up of the run
@@ -488,7 +578,7 @@ TrajectoryGroup GroupBody::Read(bool whole) const {
   for (const auto* a : *root_->answers()) {
     Trajectory& t = group.trajectories.emplace_back();
     t.sample = static_cast<uint32_t>(group.trajectories.size() - 1);
-    ReadAnswer(a, root_->prompt_tokens(), whole, t);
+    ReadAnswer(a, root_, whole, t);
   }
   return group;
 }

@@ -10,7 +10,9 @@
 // bytes, little endian), the kind of the store's value (1 byte, 2), three zero bytes, and a
 // GroupBody of common/record/schema/trajectory.fbs. A policy token takes its id and its log-prob, 8
 // bytes; versions and the loss mask are runs; the prompt is written once for all answers, and
-// without its text where the store that leased it has it. Goals: verified before it is read; a
+// without its text where the store that leased it has it. Experts that were recorded
+// (expert_choices.h) come besides, those of the prompt once; a body without has the bytes that it
+// had before there was a place for them. Goals: verified before it is read; a
 // reader pays for what it reads. Non-goals: other readers than this file. Thread safety: const
 // methods. Ownership: a body shares the bytes that it was opened on, or owns a copy where they were
 // not aligned. Errors: Open: kCorruption for every byte that is wrong. Seal: kCorruption for a
@@ -64,7 +66,7 @@ class GroupBody {
   // The whole group, without scores. The prompt has no text where head().lease.prompt_sum names a
   // row of the store.
   TrajectoryGroup Unpack() const { return Read(/*whole=*/true); }
-  // The same without loss masks, log-probs, versions and kept sets.
+  // The same without loss masks, log-probs, versions, kept sets and experts.
   TrajectoryGroup ForScoring() const { return Read(/*whole=*/false); }
 
   // Whether these bytes say of themselves that they are a body.

@@ -119,6 +119,14 @@ void CheckInvariants(const Trajectory& t) {
   if (static_cast<size_t>(at) != n)
     Broken("segments end at " + std::to_string(at) + " of " + std::to_string(n));
   if (!t.kept.empty()) CheckKept(t.kept, t.tokens, t.segments);
+  if (t.experts.there()) {
+    CheckExperts(t.experts.form, t.experts.bytes);
+    if (t.experts.tokens() + 1 != n)
+      Broken("experts of " + std::to_string(t.experts.tokens()) + " of " + std::to_string(n) +
+             " tokens");
+  } else if (!t.experts.bytes.empty()) {
+    Broken("experts without their form");
+  }
   for (const RewardPart& part : t.rewards) {
     if (!std::isfinite(part.value) || !std::isfinite(part.weight))
       Broken("reward part '" + part.name + "' is not finite");
@@ -134,6 +142,20 @@ void CheckInvariants(const Trajectory& t) {
   if (!std::isfinite(t.reward)) Broken("reward is not finite");
 }
 
+namespace {
+
+void CheckOneForm(const TrajectoryGroup& g) {
+  const ExpertForm* first = nullptr;
+  for (const Trajectory& t : g.trajectories) {
+    if (!t.experts.there()) continue;
+    if (first && *first != t.experts.form)
+      Broken("answers of one group have experts of two models");
+    first = &t.experts.form;
+  }
+}
+
+}  // namespace
+
 void CheckInvariants(const TrajectoryGroup& g) {
   if (g.trajectories.size() != static_cast<size_t>(g.lease.num_samples)) {
     Broken("group of lease " + std::to_string(g.lease.lease_id) + " has " +
@@ -144,6 +166,7 @@ void CheckInvariants(const TrajectoryGroup& g) {
     if (g.trajectories[i].sample != i) Broken("samples are not in order");
     CheckInvariants(g.trajectories[i]);
   }
+  CheckOneForm(g);
 }
 
 }  // namespace plumb

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/base/hash/digest.h"
+#include "common/record/expert_choices.h"
 
 namespace plumb {
 
@@ -110,7 +111,8 @@ struct RewardPart {
 // One answer. Invariants (CheckInvariants): segments cover [0, tokens.size()) in order without
 // holes; the per-token arrays are as long as tokens; loss_mask is 1 only in policy segments;
 // logprobs are finite and <= 0, and 0 where the origin is not the policy; policy_versions are >= 0
-// exactly where the origin is the policy; `kept` is empty or has a set a token that holds it.
+// exactly where the origin is the policy; `kept` is empty or has a set a token that holds it;
+// `experts` is not there or of all tokens but the last.
 struct Trajectory {
   uint32_t sample = 0;          // 0..G-1 within the group: part of the random address
   std::vector<int32_t> tokens;  // [S] prompt + completion
@@ -130,6 +132,9 @@ struct Trajectory {
   // (common/record/kept_tokens.h), every token where the origin is not the policy. logprobs are of
   // those sets. Empty: no filter was on.
   std::vector<uint8_t> kept;
+  // Where rollout.replay_experts was on: the experts that each token of [0, S - 1) went through
+  // when its keys and values were computed, a prompt's too. Not there: not recorded.
+  ExpertChoices experts;
   bool operator==(const Trajectory&) const = default;
 
   int32_t prompt_length() const;      // end of the leading prompt segment

@@ -39,6 +39,7 @@ void AddBatchMetrics(std::span<const TrajectoryGroup> groups,
                      std::map<std::string, double>& metrics) {
   double sum = 0, squares = 0, length_sum = 0, length_min = 0, length_max = 0;
   int64_t generated = 0, scored = 0, unscored = 0, clipped = 0, zero_std = 0, dropped = 0;
+  double expert_bytes = 0, expert_tokens = 0;
   std::map<std::string, std::pair<double, int64_t>> parts;
   for (const auto& group : groups) {
     // dropped by an older Plumb, which kept no answers
@@ -46,6 +47,8 @@ void AddBatchMetrics(std::span<const TrajectoryGroup> groups,
     bool equal = true;
     const double* first = nullptr;
     for (const auto& t : group.trajectories) {
+      expert_bytes += static_cast<double>(t.experts.bytes.size());
+      expert_tokens += static_cast<double>(t.experts.tokens());
       if (t.finish != FinishReason::kAborted) {
         const auto length = static_cast<double>(t.completion_length());
         length_min = generated == 0 ? length : std::min(length_min, length);
@@ -74,6 +77,7 @@ void AddBatchMetrics(std::span<const TrajectoryGroup> groups,
   metrics["reward/zero_std_groups"] = static_cast<double>(zero_std);
   metrics["reward/dropped_groups"] = static_cast<double>(dropped);
   metrics["reward/unscored"] = static_cast<double>(unscored);
+  if (expert_tokens > 0) metrics["moe/replay_bytes"] = expert_bytes / expert_tokens;
   if (scored > 0) {  // without a score nothing was measured, and a 0 would read as a measurement
     const auto n = static_cast<double>(scored);
     metrics["reward/mean"] = sum / n;

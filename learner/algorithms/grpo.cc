@@ -17,8 +17,6 @@ namespace {
 
 constexpr uint64_t kMinibatchStream = 0x6290;
 
-SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask, t.kept}; }
-
 // Values at the scored tokens (token 0 is never scored: nothing precedes it).
 std::vector<float> AtScored(const Trajectory& t, const std::vector<float>& values) {
   std::vector<float> out;
@@ -106,7 +104,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     std::vector<std::vector<float>> reference;
     std::vector<std::vector<double>> kl_tokens(group.trajectories.size());
     std::vector<SequenceView> views;
-    for (const auto& t : group.trajectories) views.push_back(View(t));
+    for (const auto& t : group.trajectories) views.push_back(ViewOf(t));
     if (kl_in_reward) reference = reference_->Score(views, temperature_);
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
       const Trajectory& t = group.trajectories[i];
@@ -164,13 +162,13 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   }
   if (kl_in_loss && !samples.empty()) {
     std::vector<SequenceView> views;
-    for (const auto& s : samples) views.push_back(View(*s.trajectory));
+    for (const auto& s : samples) views.push_back(ViewOf(*s.trajectory));
     auto reference = reference_->Score(views, temperature_);
     for (size_t i = 0; i < samples.size(); ++i) samples[i].reference = std::move(reference[i]);
   }
   if (recompute_ && !samples.empty()) {
     std::vector<SequenceView> views;
-    for (const auto& s : samples) views.push_back(View(*s.trajectory));
+    for (const auto& s : samples) views.push_back(ViewOf(*s.trajectory));
     auto own = train_.Score(weights_, views, temperature_);
     for (size_t i = 0; i < samples.size(); ++i) {
       Sample& s = samples[i];
@@ -199,7 +197,7 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
     tokens += s.tokens;
     policy_tokens += s.policy ? s.tokens : 0;
     policy_sequences += s.policy;
-    views.push_back(View(*s.trajectory));
+    views.push_back(ViewOf(*s.trajectory));
     totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
   }
   const auto sequences = static_cast<int64_t>(samples.size());

@@ -19,8 +19,6 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMinibatchStream = 0x6291;
 
-SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask, t.kept}; }
-
 // Positions of the scored tokens (token 0 is never scored: nothing precedes it).
 std::vector<int32_t> ScoredPositions(const Trajectory& t) {
   std::vector<int32_t> out;
@@ -146,7 +144,7 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
                              : t.segments.at(static_cast<size_t>(part.index)).end - 1;
       answer.rewards[ScoredAtOrBefore(positions, at)] += part.weight * part.value;
     }
-    views.push_back(View(t));
+    views.push_back(ViewOf(t));
     kept.push_back(std::move(sample));
   }
   metrics["reward/non_finite"] = static_cast<double>(non_finite_scores_);
@@ -216,7 +214,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   std::vector<SequenceView> views;
   for (const auto& s : samples) {
     tokens += static_cast<int64_t>(s.tokens());
-    views.push_back(View(*s.trajectory));
+    views.push_back(ViewOf(*s.trajectory));
     totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
   }
   const auto sequences = static_cast<int64_t>(samples.size());

@@ -80,7 +80,7 @@ void ExpertBalance::End(std::map<std::string, double>& metrics) {
   const std::vector<LayerLoad> load = transformer_.TakeLoad();
   if (load.empty() || load[0].rows == 0) return;
   if (rate_ > 0 && optimizer_.counters().skipped_in_a_row == 0) MoveBiases(load);
-  double worst = 0, entropy = 0, aux = 0, z = 0, dropped = 0;
+  double worst = 0, entropy = 0, aux = 0, z = 0, dropped = 0, given = 0, otherwise = 0;
   for (const LayerLoad& layer : load) {
     const auto rows = static_cast<double>(layer.rows);
     const std::string name = "moe/layer_" + std::to_string(layer.layer) + "/";
@@ -91,6 +91,8 @@ void ExpertBalance::End(std::map<std::string, double>& metrics) {
     aux += layer.aux / rows;
     z += layer.z / rows;
     dropped += static_cast<double>(layer.dropped);
+    given += static_cast<double>(layer.given);
+    otherwise += static_cast<double>(layer.otherwise);
   }
   const auto layers = static_cast<double>(load.size());
   metrics["moe/expert_load_max_over_mean"] = worst;
@@ -98,6 +100,7 @@ void ExpertBalance::End(std::map<std::string, double>& metrics) {
   metrics["moe/aux_loss"] = aux / layers;
   metrics["moe/z_loss"] = z / layers;
   metrics["moe/dropped"] = dropped;
+  if (given > 0) metrics["moe/replay_differs"] = otherwise / given;
 }
 
 }  // namespace plumb::learner

@@ -21,10 +21,10 @@ class ReferencePolicy {
   ReferencePolicy(const policy_model::Weights& weights, TrainStep& train,
                   bool keep_adapters = false);
 
-  // Log-probs of the masked tokens, [sequences][scored tokens].
+  // Log-probs of the masked tokens, [sequences][scored tokens]; its own routers choose the experts.
   std::vector<std::vector<float>> Score(std::span<const SequenceView> sequences,
                                         float temperature) {
-    return train_.Score(weights_, sequences, temperature);
+    return train_.Score(weights_, sequences, temperature, /*replay=*/false);
   }
   policy_model::Weights& weights() { return weights_; }
 

@@ -7,6 +7,9 @@
 // the model once.
 // Adapters with a dropout drop in the Accumulate passes and in no other, by grad's key and the
 // number of the micro-batch: the same update of the same sequences drops the same.
+// Experts that were recorded are taken again by the passes of the policy, those of a shared head
+// included. A reference and a critic of its own have other weights: their routers choose.
+// Errors: kConflict for recorded experts of another model.
 // Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
 #pragma once
 
@@ -16,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/record/trajectory.h"
 #include "learner/update/optimizer.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
@@ -24,11 +28,16 @@ namespace plumb::learner {
 
 // Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each. kept:
 // Trajectory::kept, the sets that log-probs and entropies are over; empty: over every token.
+// experts: Trajectory::experts, to which passes of the policy send the tokens again; nullptr: its
+// routers choose.
 struct SequenceView {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> mask;
   std::span<const uint8_t> kept = {};
+  const ExpertChoices* experts = nullptr;
 };
+// Everything that was recorded of an answer; borrowed.
+SequenceView ViewOf(const Trajectory& trajectory);
 
 // One scored token of a micro-batch: token `token` of sequence `sequence` (index into the list
 // given to the pass).
@@ -45,9 +54,10 @@ class TrainStep {
   TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens);
 
   // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token
-  // order.
+  // order. `replay`: through the experts that were recorded.
   std::vector<std::vector<float>> Score(const policy_model::Weights& weights,
-                                        std::span<const SequenceView> sequences, float temperature);
+                                        std::span<const SequenceView> sequences, float temperature,
+                                        bool replay = true);
 
   // Values of the states before every scored token, without gradients. Values: `weights` is a model
   // with a scalar head;
@@ -101,7 +111,8 @@ class TrainStep {
 
  private:
   // Ends of the micro-batches; valid until the next call.
-  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, int32_t together = 1);
+  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, bool replay,
+                                    int32_t together = 1);
   // `loss` sees `together` consecutive sequences at a time.
   void AccumulateTogether(const policy_model::Weights& weights,
                           std::span<const SequenceView> sequences, int32_t together, bool entropy,
@@ -112,7 +123,8 @@ class TrainStep {
   // Packs sequences [first, last) of the last Split into batch_, as `weights` compute them, and
   // lists their scored tokens; returns how many tokens it spared.
   int64_t Pack(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-               int32_t first, int32_t last);
+               bool replay, int32_t first, int32_t last);
+  void CheckForm(const SequenceView& sequence) const;
 
   policy_model::Transformer& transformer_;
   int64_t micro_batch_tokens_;

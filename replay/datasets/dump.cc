@@ -254,6 +254,7 @@ uint64_t ExportTrajectories(const std::string& path, bool tokens,
         j["answers"][i]["logprobs"] = t.logprobs;
         j["answers"][i]["policy_versions"] = t.policy_versions;
         if (!t.kept.empty()) j["answers"][i]["kept_tokens"] = KeptCounts(t);
+        if (t.experts.there()) j["answers"][i]["expert_bytes"] = t.experts.bytes.size();
       }
       write(j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
       ++written;

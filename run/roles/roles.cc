@@ -94,6 +94,7 @@ actor::EngineOptions EngineOptionsOf(const configs::Config& config,
           .stop = config.rollout.stop,
           .eos = shape.eos_tokens,
           .record_kept = true,
+          .record_experts = config.rollout.replay_experts,
           .longest =
               static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens),
           .tasks = static_cast<int32_t>(config.policy.tasks.size()),

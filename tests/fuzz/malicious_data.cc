@@ -202,6 +202,18 @@ std::vector<Malicious> RecordCorpus() {
   broken("an origin nobody knows", [](auto& p) { p.segments[1] = {99, 3}; });
   broken("a prompt that is not the group's", [](auto& p) { p.segments[0] = {0, 3}; });
   broken("a policy of version -5", [](auto& p) { p.policy_version = -5; });
+  broken("experts of 65,535 layers", [](auto& p) {
+    p.form = {65535, 65535, 65535};
+    p.experts = {1, 2, 3, 4};
+  });
+  broken("experts of nothing", [](auto& p) {
+    p.form = {1, 0, 0};
+    p.prompt_experts = {1};
+  });
+  broken("an expert beyond the last", [](auto& p) {
+    p.form = {1, 1, 3};
+    p.experts = {0, 1, 2, 3};
+  });
   broken("ten thousand answers in one", [](auto& p) { p.answers = 10'000; });
   return c.Take();
 }

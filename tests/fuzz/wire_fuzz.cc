@@ -43,6 +43,7 @@ TrajectoryGroup SomeGroup(int32_t samples) {
     t.logprobs = {0, 0, 0, -0.5f, -1.25f};
     t.policy_versions = {-1, -1, -1, 3, 3};
     if (i == 0) t.kept = {0, 0, 0, 2, 10, 0};
+    t.experts = {{2, 1, 4}, {0, 5, static_cast<uint8_t>(i), 15}};
     t.completion = "answer";
     t.rewards = {{"correct", 1, 1, RewardScope::kTrajectory, 0, "sha"}};
     t.reward = 1;

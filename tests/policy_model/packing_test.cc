@@ -94,6 +94,53 @@ TEST(PackingTest, TokensOfATaskAreLaidWhereItIsSaid) {
                "directly behind");
 }
 
+ExpertChoices Choices(std::initializer_list<int32_t> experts) {
+  ExpertChoices out{{1, 1, 8}, {}};
+  for (const int32_t e : experts) AppendExperts(out.form, std::span(&e, 1), out.bytes);
+  return out;
+}
+
+TEST(PackingTest, ExpertsLieWithTheirTokensAndMinusOneWhereTheRouterChooses) {
+  const std::vector<int32_t> a = {10, 11, 12, 20}, b = {10, 11, 12, 30, 31};
+  const std::vector<uint8_t> one = {0, 0, 0, 1}, two = {0, 0, 0, 1, 1};
+  const ExpertChoices of_a = Choices({1, 2, 3}), of_b = Choices({1, 2, 4, 5});
+  PackedBatch batch;
+  batch.Clear();
+  batch.Append(a, one);  // recorded by nobody
+  EXPECT_TRUE(batch.experts.empty());
+  batch.AppendPrefix(std::span(a).first(2), &of_a);
+  batch.Append(a, one, 2, {}, &of_a);
+  batch.Append(b, two, 2, {}, &of_b);
+  EXPECT_EQ(batch.expert_form, of_a.form);
+  EXPECT_EQ(batch.experts, (std::vector<int32_t>{-1, -1, -1, -1, 1, 2, 3, -1, 4, 5, -1}));
+  batch.Clear();
+  EXPECT_TRUE(batch.experts.empty());
+  EXPECT_FALSE(batch.expert_form.there());
+}
+
+TEST(PackingTest, WhatIsSharedWentThroughTheSameExperts) {
+  const std::vector<int32_t> a = {10, 11, 12, 13, 20}, b = {10, 11, 12, 13, 30};
+  const auto shared = [&](const ExpertChoices* x, const ExpertChoices* y) {
+    PackPlan plan;
+    plan.Add(a, 4, x);
+    plan.Add(b, 4, y);
+    plan.Split(100);
+    PackedBatch batch;
+    batch.Clear();
+    return plan.Shared(0, 0, 2, batch);
+  };
+  const ExpertChoices same = Choices({1, 2, 3, 4}), again = same, late = Choices({1, 2, 5, 4}),
+                      early = Choices({0, 2, 3, 4});
+  ExpertChoices other = same;
+  other.form.experts = 16;
+  EXPECT_EQ(shared(nullptr, nullptr), 4);
+  EXPECT_EQ(shared(&same, &again), 4);
+  EXPECT_EQ(shared(&same, &late), 2);
+  EXPECT_EQ(shared(&same, &early), 0);
+  EXPECT_EQ(shared(&same, nullptr), 0);
+  EXPECT_EQ(shared(&same, &other), 0);
+}
+
 // Sequences as text, the head looks at the tokens after '|'. Returns what the plan shares: a number
 // a sequence, micro-batches apart.
 std::string Plan(const std::vector<std::string>& texts, int64_t budget, int32_t together = 1,

@@ -148,6 +148,100 @@ TEST(GroupBody, KeptTokensTravelAndHoldTheToken) {
   ExpectCorrupt(parts.Bytes(), "end at token 2");
 }
 
+// Bodies without experts are the bytes that they were before there was a place for them.
+TEST(GroupBody, WithoutExpertsTheBytesAreThoseOfOlderVersions) {
+  EXPECT_EQ(GroupBody::Seal(MakeGroup(4, 0, 1)).sum(), 2800972735u);
+  EXPECT_EQ(GroupBody::Seal(MakeGroup(4, 1, 1)).sum(), 2477672416u);
+  EXPECT_EQ(GroupBody::Seal(MakeGroup(4, 40, 1)).sum(), 2561256453u);
+}
+
+// Experts of every token but the last; `of_prompt` are those of all prompt tokens but the last.
+void AddExperts(TrajectoryGroup& group, const ExpertForm& form, uint32_t seed) {
+  const size_t shared = group.lease.prompt.tokens.size() - 1;
+  std::vector<uint8_t> of_prompt;
+  for (Trajectory& t : group.trajectories) {
+    std::mt19937 random(seed++);
+    t.experts.form = form;
+    t.experts.bytes = of_prompt;
+    while (t.experts.tokens() + 1 < t.tokens.size()) {
+      std::vector<int32_t> numbers;
+      for (int32_t layer = 0; layer < form.layers; ++layer) {
+        const auto first = static_cast<int32_t>(
+            random() % static_cast<uint32_t>(form.experts - form.per_token + 1));
+        for (int32_t k = 0; k < form.per_token; ++k) numbers.push_back(first + k);
+      }
+      AppendExperts(form, numbers, t.experts.bytes);
+    }
+    of_prompt = t.experts.bytes;
+    of_prompt.resize(shared * form.bytes());
+  }
+}
+
+TEST(GroupBody, ExpertsTravelAndThePromptsOnlyOnce) {
+  const ExpertForm form = {48, 8, 128};  // 336 bytes
+  TrajectoryGroup group = MakeGroup(4, 40, 8);
+  const size_t without = GroupBody::Seal(group).bytes().size();
+  AddExperts(group, form, 1);
+  group.trajectories[2].experts = {};  // given up before anything was computed
+  const GroupBody body = GroupBody::Seal(group);
+  EXPECT_EQ(GroupBody::Open(Payload(body.bytes().str())).Unpack(), group);
+  EXPECT_EQ(GroupBody::Seal(body.Unpack()).bytes().view(), body.bytes().view());
+  EXPECT_TRUE(body.ForScoring().trajectories[0].experts.bytes.empty());
+  // 3 answers of 40 tokens, and 2 prompt tokens; the rest is tables and padding.
+  EXPECT_NEAR(static_cast<double>(body.bytes().size() - without), (3 * 40 + 2) * 336, 80);
+  // A prompt that another version computed again is written with its answer.
+  std::vector<uint8_t>& moved = group.trajectories[1].experts.bytes;
+  std::copy_n(moved.begin() + 336, 336, moved.begin());
+  EXPECT_EQ(GroupBody::Open(GroupBody::Seal(group).bytes()).Unpack(), group);
+  group.trajectories[1].tokens[0] = 99;
+  EXPECT_EQ(GroupBody::Open(GroupBody::Seal(group).bytes()).Unpack(), group);
+}
+
+TEST(GroupBody, ExpertsThatCannotBeAreRefused) {
+  const ExpertForm form = {3, 2, 16};
+  TrajectoryGroup group = MakeGroup(2, 6, 9);
+  AddExperts(group, form, 1);
+  const TrajectoryGroup good = group;
+  const auto refused = [&](const std::string& says) {
+    try {
+      GroupBody::Seal(group);
+      ADD_FAILURE() << "sealed: " << says;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+    group = good;
+  };
+  group.trajectories[0].experts.bytes.resize(5 * form.bytes());
+  refused("experts of 5 of 9 tokens");
+  group.trajectories[0].experts.bytes[0] = 0x11;
+  refused("expert 1 behind 1");
+  group.trajectories[1].experts.form.experts = 15;
+  refused("experts");
+  group.trajectories[1].experts.form = {};
+  refused("without their form");
+  BodyParts parts;
+  parts.experts = {0x10, 0x32, 0x54, 0x10, 0x32, 0x54, 0x10, 0x32, 0x54, 0x10, 0x32, 0x54};
+  ExpectCorrupt(parts.Bytes(), "experts of no form");
+  parts.form = {3, 2, 16};
+  EXPECT_EQ(GroupBody::Open(Payload(parts.Bytes()), true).Unpack().trajectories[0].experts.bytes,
+            parts.experts);
+  parts.experts.resize(9);
+  ExpectCorrupt(parts.Bytes(), "9 bytes of experts of 5 tokens");
+  parts.prompt_experts = {0x10, 0x32, 0x54};
+  EXPECT_EQ(GroupBody::Open(Payload(parts.Bytes()), true).Unpack().trajectories[0].experts.bytes,
+            (std::vector<uint8_t>{0x10, 0x32, 0x54, 0x10, 0x32, 0x54, 0x10, 0x32, 0x54, 0x10, 0x32,
+                                  0x54}));
+  parts.own_prompt = 1;
+  parts.segments = {{1, 3}};
+  ExpectCorrupt(parts.Bytes(), "9 bytes of experts of 3 tokens");
+  parts = {};
+  parts.form = {3, 2, 16};
+  parts.experts = {0x10, 0x32, 0x55, 0x10, 0x32, 0x54, 0x10, 0x32, 0x54, 0x10, 0x32, 0x54};
+  ExpectCorrupt(parts.Bytes(), "expert 5 behind 5");
+  parts.prompt_experts = {0x10};
+  ExpectCorrupt(parts.Bytes(), "no whole number of tokens");
+}
+
 // An answer whose prompt is not its group's has tokens of its own.
 TEST(GroupBody, AnAnswerMayHaveAnotherPrompt) {
   TrajectoryGroup group = MakeGroup(3, 8, 5);
