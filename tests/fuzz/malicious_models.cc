@@ -476,6 +476,23 @@ std::vector<Malicious> AdapterCorpus() {
         R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":{"q_proj":1}})");
   c.Add("trained biases", with(R"(,"bias":"all")"));
   c.Add("two megabytes of keys", with("," + Repeat("\"k\":0,", 300000) + "\"z\":0"));
+  const auto tasks = [&](const std::string& name, const std::string& of_tasks) {
+    c.Add(name, R"({"peft_type":"PLUMB_TASKS","r":8,"lora_alpha":16,"target_modules":["q_proj"])" +
+                    of_tasks + "}");
+  };
+  tasks("adapters with tasks and none named", "");
+  tasks("tasks as a list", R"(,"plumb_tasks":["a"])");
+  tasks("no adapters", R"(,"plumb_tasks":{"adapters":0,"tasks":["a"],"task_tokens":0})");
+  tasks("2^63 adapters",
+        R"(,"plumb_tasks":{"adapters":9223372036854775808,"tasks":["a"],"task_tokens":0})");
+  tasks("tokens as a text", R"(,"plumb_tasks":{"adapters":2,"tasks":["a"],"task_tokens":"0"})");
+  tasks("more tokens than a task has",
+        R"(,"plumb_tasks":{"adapters":2,"tasks":["a"],"task_tokens":257})");
+  tasks("a task twice", R"(,"plumb_tasks":{"adapters":2,"tasks":["a","a"],"task_tokens":0})");
+  tasks("a task without a name", R"(,"plumb_tasks":{"adapters":2,"tasks":[""],"task_tokens":0})");
+  tasks("a task that is a number", R"(,"plumb_tasks":{"adapters":2,"tasks":[1],"task_tokens":0})");
+  tasks("a hundred thousand tasks", R"(,"plumb_tasks":{"adapters":2,"task_tokens":0,"tasks":[)" +
+                                        Repeat("\"a\",", 100000) + "\"b\"]}");
   return c.Take();
 }
 

@@ -53,6 +53,7 @@ Seeds AdapterConfigSeeds() {
   return {
       R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":["q_proj","v_proj"],"bias":"none","use_dora":false})",
       R"({"peft_type":"LORA","r":4,"lora_alpha":0.5,"target_modules":"all-linear","base_model_name_or_path":"../base","rank_pattern":{}})",
+      R"({"peft_type":"PLUMB_TASKS","r":4,"lora_alpha":8,"target_modules":"all-linear","plumb_tasks":{"adapters":3,"tasks":["a","b"],"task_tokens":2}})",
       R"({"peft_type":"LORA","r":1,"lora_alpha":1e308,"target_modules":["x"],"modules_to_save":["y"],"task_type":"CAUSAL_LM"})"};
 }
 
