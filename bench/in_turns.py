@@ -5,7 +5,9 @@ and of tokens a second of processor time; on a machine that others use the secon
 waits for another, most.
 
   bench/in_turns.py [--cores 0,1] [--rounds 5] [--models smollm2 qwen3] [--figures decode1 decode32 train lora] [--brief] [--quick]
-                    [--python INTERPRETER] [--out FILE.json]
+                    [--python INTERPRETER] [--old MODEL_BENCH] [--out FILE.json]
+
+With --old the other program is an earlier build's model_bench, and there is no aim.
 
 Figures: greedy decoding of 1 and of 32 sequences against llama.cpp in f16; the train step (forward, backward, clipping, AdamW with
 float32 masters) against transformers with bfloat16 autocast; the same of a LoRA of rank 8 on all linear layers against PEFT on a
@@ -34,6 +36,7 @@ parser.add_argument("--figures", nargs="+", default=list(FIGURES), choices=list(
 parser.add_argument("--brief", action="store_true", help="fewer tokens, for a machine that has little time")
 parser.add_argument("--quick", action="store_true", help="a tiny model and one round")
 parser.add_argument("--python", default=str(ROOT / "build/bench-env/bin/python"), help="an interpreter that has the other programs")
+parser.add_argument("--old", type=pathlib.Path, help="model_bench of another build, to run in place of the other programs")
 parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/in_turns.json", help="every run as JSON")
 args = parser.parse_args()
 spans = [[int(n) for n in part.split("-")] for part in args.cores.split(",")]
@@ -84,10 +87,15 @@ def sides(figure, model, folder, gguf):
     return ["build/bench/model_bench", "train", folder, *sizes], [args.python, "bench/peer_hf.py", "train", folder, *sizes]
 
 
+def pair_of(figure, model, folder, gguf):
+    ours, theirs = sides(figure, model, folder, gguf)
+    return (ours, [args.old.resolve(), *ours[1:]]) if args.old else (ours, theirs)
+
+
 plans = []
 for model in args.models:
     folder, gguf = prepare(model)
-    plans += [(model, figure, *sides(figure, model, folder, gguf)) for figure in args.figures]
+    plans += [(model, figure, *pair_of(figure, model, folder, gguf)) for figure in args.figures]
 print(f"cores {args.cores}, {threads} threads, {rounds} rounds" + (", a tiny model: the figures mean nothing" if args.quick else ", brief" if args.brief else ""),
       flush=True)
 results = {}
@@ -107,16 +115,17 @@ def of_processor(r):
 
 for (model, figure), both in results.items():
     ours, other = ([r["tokens_per_s"] for r in both[side]] for side in ("plumb", "other"))
-    name, aim = FIGURES[figure]
+    name, aim = ("the other build", 0.0) if args.old else FIGURES[figure]
     ratio = statistics.median(ours) / statistics.median(other)
     processor = [statistics.median(map(of_processor, both[side])) for side in ("plumb", "other")]
     missed += ratio < aim
     line = (f"{model:8} {figure:9} plumb {statistics.median(ours):8.1f} ({min(ours):.1f} to {max(ours):.1f}) tok/s   {name:17} "
-            f"{statistics.median(other):8.1f} ({min(other):.1f} to {max(other):.1f})   ratio {ratio:5.2f} (aim {aim}), "
+            f"{statistics.median(other):8.1f} ({min(other):.1f} to {max(other):.1f})   ratio {ratio:5.2f}{'' if args.old else f' (aim {aim})'}, "
             f"{processor[0] / processor[1]:.2f} by processor time ({processor[0]:.1f} against {processor[1]:.1f})")
     if figure in ("train", "lora"):
         peaks = [max(r["peak_mb"] for r in both[side]) for side in ("plumb", "other")]
         line += f"   peak {peaks[0]:.0f} against {peaks[1]:.0f} MiB"
     print(line, flush=True)
 args.out.write_text(json.dumps([{"model": m, "figure": f, **both} for (m, f), both in results.items()], indent=1))
-print(f"{missed} of {len(results)} below their aim" if missed else "all aims are met")
+if not args.old:
+    print(f"{missed} of {len(results)} below their aim" if missed else "all aims are met")

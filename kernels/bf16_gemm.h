@@ -41,6 +41,11 @@ struct Bf16Gemm {
   const BFloat16* b = nullptr;
   Layout b_layout = Layout::kTermsInner;
   int64_t m = 0, n = 0, k = 0;
+  // Terms that follow the first k, of operands of their own that lie likewise: what a low-rank
+  // matrix adds to the product costs its terms, and no second pass over y.
+  const BFloat16* more_a = nullptr;
+  const BFloat16* more_b = nullptr;
+  int64_t more_k = 0;
   bool accumulate = false;
   DType y_dtype = DType::kBFloat16;
   void* y = nullptr;  // [m, n]

@@ -12,10 +12,6 @@ namespace plumb::kernels {
 namespace {
 
 constexpr int64_t kRows = kTileRows, kCols = kTileCols;
-// Words of a row of the operand that is broadcast. Odd in cache lines, so that the rows of a tile
-// meet in no cache set.
-template <class W>
-constexpr int64_t kStride = kBf16GemmDepth / W::kTerms + kLanes;
 constexpr int64_t kShare = 8;  // row tiles of a task
 constexpr int64_t kBlockRows = 72 * kRows, kBlockCols = 64 * kCols;
 // Up to so many rows, or so many terms of them, they stay in a core's cache while the second
@@ -46,24 +42,60 @@ struct Operands {
   const BFloat16 *a, *b;
   Layout a_layout, b_layout;
   int64_t m, n, k;
-  const BFloat16* ARow(int64_t i, int64_t p) const {
-    return a_layout == Layout::kTermsInner ? a + i * k + p : a + p * m + i;
-  }
+  const BFloat16 *more_a, *more_b;
+  int64_t more_k;
   const BFloat16* BColumn(int64_t j, int64_t p) const {
     return b_layout == Layout::kTermsInner ? b + j * k + p : b + p * n + j;
   }
-  // Rows and panels of an operand that has `of` of them in all (word_tiles.h).
+  // Words of the terms from p on that are summed at a time: up to kBf16GemmDepth, and behind the
+  // last those of the operands that follow.
+  int64_t Terms(int64_t p) const { return std::min(kBf16GemmDepth, k - p); }
   template <class W>
-  void Rows(const BFloat16* x, Layout layout, int64_t of, int64_t count, int64_t readable,
-            int64_t terms, float* out) const {
-    if (layout == Layout::kTermsInner) RowsOfInner<W>(x, k, count, terms, kStride<W>, out);
-    else RowsOfOuter<W>(x, of, count, readable, terms, kStride<W>, out);
+  int64_t Words(int64_t p) const {
+    return WordsOf<W>(Terms(p)) + (p + Terms(p) == k ? WordsOf<W>(more_k) : 0);
+  }
+  // Of the longest run, with room for whole vectors.
+  template <class W>
+  int64_t MostWords() const {
+    return PadWords(WordsOf<W>(std::min(k, kBf16GemmDepth))) + PadWords(WordsOf<W>(more_k));
+  }
+  // The stride of rows: odd in cache lines, so that the rows of a tile meet in no cache set.
+  template <class W>
+  int64_t Stride() const {
+    return (MostWords<W>() / kLanes | 1) * kLanes;
+  }
+  // Rows from `first` on, or a panel of columns, of one operand (word_tiles.h): of all its terms,
+  // or of the `terms` from p on.
+  struct Side {
+    const BFloat16 *x, *more;
+    Layout layout;
+    int64_t of;  // rows that it has
+  };
+  Side A() const { return {a, more_a, a_layout, m}; }
+  Side B() const { return {b, more_b, b_layout, n}; }
+  template <class W>
+  void Rows(const Side& side, int64_t first, int64_t count, int64_t p, float* out) const {
+    const int64_t terms = Terms(p), stride = Stride<W>();
+    const auto lay = [&](const BFloat16* x, int64_t width, int64_t at, int64_t some, float* to) {
+      if (side.layout == Layout::kTermsInner)
+        RowsOfInner<W>(x + first * width + at, width, count, some, stride, to);
+      else
+        RowsOfOuter<W>(x + at * side.of + first, side.of, count, side.of - first, some, stride, to);
+    };
+    lay(side.x, k, p, terms, out);
+    if (more_k > 0 && p + terms == k) lay(side.more, more_k, 0, more_k, out + WordsOf<W>(terms));
   }
   template <class W>
-  void Panel(const BFloat16* x, Layout layout, int64_t of, int64_t cols, int64_t terms,
-             float* out) const {
-    if (layout == Layout::kTermsInner) PanelOfInner<W>(x, k, cols, terms, out);
-    else PanelOfOuter<W>(x, of, cols, terms, out);
+  void Panel(const Side& side, int64_t first, int64_t p, int64_t terms, float* out) const {
+    const int64_t cols = std::min(kCols, side.of - first);
+    const auto lay = [&](const BFloat16* x, int64_t width, int64_t at, int64_t some, float* to) {
+      if (side.layout == Layout::kTermsInner)
+        PanelOfInner<W>(x + first * width + at, width, cols, some, to);
+      else PanelOfOuter<W>(x + at * side.of + first, side.of, cols, some, to);
+    };
+    lay(side.x, k, p, terms, out);
+    if (more_k > 0 && p + terms == k)
+      lay(side.more, more_k, 0, more_k, out + WordsOf<W>(terms) * kCols);
   }
 };
 
@@ -71,12 +103,12 @@ struct Operands {
 // operand is widened fourteen columns at a time; the result's tiles are stored transposed.
 template <class W, class Y>
 void FewRows(const Operands& o, bool accumulate, Y* y) {
-  const int64_t panels = (o.m + kCols - 1) / kCols, padded = PadWords(WordsOf<W>(o.k));
+  const int64_t panels = (o.m + kCols - 1) / kCols, stride = o.Stride<W>(),
+                padded = PadWords(WordsOf<W>(o.k)) + PadWords(WordsOf<W>(o.more_k));
   static thread_local AlignedFloats panel_memory;
   float* packed = panel_memory.Grow(panels * padded * kCols);
   for (int64_t j = 0; j < panels; ++j) {
-    o.Panel<W>(o.ARow(j * kCols, 0), o.a_layout, o.m, std::min(kCols, o.m - j * kCols), o.k,
-               packed + j * padded * kCols);
+    o.Panel<W>(o.A(), j * kCols, 0, o.k, packed + j * padded * kCols);
   }
   // Four tiles a task: lines of the result are then written whole, and its rows, which may share a
   // cache set, seldom.
@@ -85,18 +117,17 @@ void FewRows(const Operands& o, bool accumulate, Y* y) {
 #pragma omp parallel for schedule(static) if (o.m * o.n * o.k > 65536)
   for (int64_t task = 0; task < tasks; ++task) {
     static thread_local AlignedFloats row_memory, result_memory;
-    float* rows = row_memory.Grow(kRows * kStride<W>);
+    float* rows = row_memory.Grow(kRows * stride);
     float* result = result_memory.Grow(panels * kCols * kTaskCols + kLanes);
     const int64_t j_begin = task * kTaskCols, j_end = std::min(o.n, j_begin + kTaskCols);
     for (int64_t j0 = j_begin; j0 < j_end; j0 += kRows) {
       const int64_t count = std::min(kRows, j_end - j0);
       for (int64_t p = 0; p < o.k; p += kBf16GemmDepth) {
-        const int64_t terms = std::min(kBf16GemmDepth, o.k - p);
-        o.Rows<W>(o.BColumn(j0, p), o.b_layout, o.n, count, o.n - j0, terms, rows);
+        o.Rows<W>(o.B(), j0, count, p, rows);
         for (int64_t i = 0; i < o.m; i += kCols) {
           FloatLanes sum[kRows][2] = {};
-          WordTile<W>(rows, kStride<W>, count, packed + i * padded + p / W::kTerms * kCols, o.m - i,
-                      WordsOf<W>(terms), i == 0 ? o.BColumn(j0 + kRows, p) : nullptr,
+          WordTile<W>(rows, stride, count, packed + i * padded + p / W::kTerms * kCols, o.m - i,
+                      o.Words<W>(p), i == 0 ? o.BColumn(j0 + kRows, p) : nullptr,
                       kRows * W::kTerms * int64_t{sizeof(BFloat16)}, sum);
           for (int64_t h = 0; h < 2; ++h) {
             FloatLanes block[kLanes] = {};
@@ -127,11 +158,11 @@ template <class W, class Y>
 void ManyRows(const Operands& o, bool accumulate, Y* y) {
   static thread_local AlignedFloats row_memory, panel_memory, part_memory;
   const bool parts = o.k > kBf16GemmDepth;
-  const int64_t depth = PadWords(WordsOf<W>(std::min(o.k, kBf16GemmDepth)));
+  const int64_t depth = o.MostWords<W>(), stride = o.Stride<W>();
   const int64_t block_rows = std::min(kBlockRows, (o.m + kRows - 1) / kRows * kRows);
   const int64_t block_cols = std::min(kBlockCols, (o.n + kCols - 1) / kCols * kCols);
   const int64_t group = std::max<int64_t>(1, kCacheTerms / W::kTerms / (depth * kCols));
-  float* const rows = row_memory.Grow(block_rows * kStride<W>);
+  float* const rows = row_memory.Grow(block_rows * stride);
   float* const panels = panel_memory.Grow(block_cols * depth);
   float* const sums = parts ? part_memory.Grow(block_rows * block_cols) : nullptr;
 #pragma omp parallel
@@ -144,19 +175,16 @@ void ManyRows(const Operands& o, bool accumulate, Y* y) {
         const int64_t shares = (row_tiles + kShare - 1) / kShare,
                       groups = (col_tiles + group - 1) / group;
         for (int64_t p = 0; p < o.k; p += kBf16GemmDepth) {
-          const int64_t terms = std::min(kBf16GemmDepth, o.k - p);
-          const bool last = p + terms == o.k;
+          const bool last = p + o.Terms(p) == o.k;
 #pragma omp for schedule(static) nowait
           for (int64_t t = 0; t < row_tiles; ++t) {
             const int64_t r = t * kRows, some = std::min(kRows, count - r);
-            o.Rows<W>(o.ARow(i0 + r, p), o.a_layout, o.m, some, o.m - i0 - r, terms,
-                      rows + r * kStride<W>);
+            o.Rows<W>(o.A(), i0 + r, some, p, rows + r * stride);
           }
           if (i0 == 0 || parts) {  // otherwise the panels are those of the block before
 #pragma omp for schedule(static) nowait
             for (int64_t t = 0; t < col_tiles; ++t) {
-              o.Panel<W>(o.BColumn(j0 + t * kCols, p), o.b_layout, o.n,
-                         std::min(kCols, cols - t * kCols), terms, panels + t * kCols * depth);
+              o.Panel<W>(o.B(), j0 + t * kCols, p, o.Terms(p), panels + t * kCols * depth);
             }
           }
 #pragma omp barrier
@@ -171,8 +199,8 @@ void ManyRows(const Operands& o, bool accumulate, Y* y) {
               const int64_t r0 = t * kRows, some = std::min(kRows, count - r0),
                             width = std::min(kCols, cols - column * kCols);
               FloatLanes sum[kRows][2];
-              WordTile<W>(rows + r0 * kStride<W>, kStride<W>, some, panels + column * kCols * depth,
-                          width, WordsOf<W>(terms), nullptr, 0, sum);
+              WordTile<W>(rows + r0 * stride, stride, some, panels + column * kCols * depth, width,
+                          o.Words<W>(p), nullptr, 0, sum);
               for (int64_t r = 0; r < some; ++r) {
                 for (int64_t h = 0; h < 2; ++h) {
                   const int64_t lanes = std::min<int64_t>(kLanes, width - h * kLanes);
@@ -196,7 +224,7 @@ void ManyRows(const Operands& o, bool accumulate, Y* y) {
 
 template <class W>
 void Product(const Bf16Gemm& g) {
-  const Operands o{g.a, g.b, g.a_layout, g.b_layout, g.m, g.n, g.k};
+  const Operands o{g.a, g.b, g.a_layout, g.b_layout, g.m, g.n, g.k, g.more_a, g.more_b, g.more_k};
   const bool few = g.m <= kFewRows ||
                    (g.b_layout == Layout::kTermsInner && g.m <= 512 && g.m * g.k <= kCacheTerms);
   ForDType(g.y_dtype, [&]<class Y>(Y) {

@@ -1,6 +1,7 @@
 #include "policy_model/layers/linear.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/dropout.h"
 #include "kernels/tasks/weigh_groups.h"
@@ -64,16 +65,108 @@ void Weigh(const Pass& pass, size_t adapter, const LowRank& part, int64_t n, voi
 void LinearLayer::Plan(const Pass& pass, int64_t n, Arena& scratch) {
   int64_t rank = 0, part_rows = 0;
   bool drops = false;
+  rank_ = 0;
   ForEachPart(pass, weight_, [&](size_t, const ParameterSet& set, const LowRank& part) {
     drops = drops || Drops(pass, set);
     rank = std::max(rank, part.rank);
+    rank_ += part.rank;
     if (part.rows != rows_) part_rows = std::max(part_rows, part.rows);
   });
   if (rank == 0) return;
+  if (Joins(pass)) {
+    joined_low_ = scratch.Reserve(pass.Bytes(n * rank_));
+    joined_dlow_ = scratch.Reserve(pass.Bytes(n * rank_));
+    joined_a_ = scratch.Reserve(pass.Bytes(rank_ * columns_));
+    joined_b_ = scratch.Reserve(pass.Bytes(rows_ * rank_));
+    joined_grad_ = scratch.Reserve(4 * rank_ * std::max(rows_, columns_));
+  }
   low_ = scratch.Reserve(pass.Bytes(n * rank));
   dlow_ = scratch.Reserve(pass.Bytes(n * rank));
   part_ = scratch.Reserve(pass.Bytes(n * part_rows));
   dropped_ = drops ? scratch.Reserve(pass.Bytes(n * columns_)) : 0;
+}
+
+// Wide adapters, where zeros of B would be worth counting, go part by part.
+bool LinearLayer::Joins(const Pass& pass) const {
+  bool joins =
+      rank_ > 0 && 8 * rank_ <= std::min(rows_, columns_) && ops::JoinsLowRank(pass.launch);
+  ForEachPart(pass, weight_, [&](size_t, const ParameterSet& set, const LowRank&) {
+    joins = joins && !Drops(pass, set);
+  });
+  return joins;
+}
+
+LinearLayer::Joined LinearLayer::Join(const Pass& pass, Arena& scratch) const {
+  Joined joined{.rank = rank_,
+                .a = scratch.At(joined_a_),
+                .b = scratch.At(joined_b_),
+                .low = scratch.At(joined_low_),
+                .dlow = scratch.At(joined_dlow_),
+                .grad = scratch.Floats(joined_grad_)};
+  auto* a = static_cast<BFloat16*>(joined.a);
+  auto* b = static_cast<BFloat16*>(joined.b);
+  std::fill_n(b, rows_ * rank_, BFloat16{});
+  int64_t at = 0;
+  ForEachPart(pass, weight_, [&](size_t, const ParameterSet& set, const LowRank& part) {
+    std::copy_n(static_cast<const BFloat16*>(set.flat.at(part.a)), part.rank * columns_,
+                a + at * columns_);
+    const auto* from = static_cast<const BFloat16*>(set.flat.at(part.b));
+    for (int64_t r = 0; r < part.rows; ++r)
+      std::copy_n(from + r * part.rank, part.rank, b + (part.row_begin + r) * rank_ + at);
+    at += part.rank;
+  });
+  return joined;
+}
+
+// low[n, rank_] *= each part's scale.
+void LinearLayer::ScaleParts(const Pass& pass, int64_t n, void* low) const {
+  std::vector<float> scale;
+  ForEachPart(pass, weight_, [&](size_t, const ParameterSet&, const LowRank& part) {
+    scale.insert(scale.end(), static_cast<size_t>(part.rank), part.scale);
+  });
+  auto* x = static_cast<BFloat16*>(low);
+  for (int64_t t = 0; t < n; ++t, x += rank_) {
+    for (int64_t i = 0; i < rank_; ++i)
+      x[i] = ToBFloat16(ToFloat(x[i]) * scale[static_cast<size_t>(i)]);
+  }
+}
+
+void LinearLayer::BackwardJoined(const PackedPass& pass, const void* dy, const void* x,
+                                 bool accumulate, void* dx) const {
+  // y += B z with z = scale A x: scale dz = scale B^T dy, dx += A^T (scale dz).
+  const int64_t n = pass.tokens();
+  const Joined j = Join(pass, pass.scratch);
+  ops::LinearBackwardInput(pass.launch, dy, j.b, n, rows_, j.rank, false, j.dlow);
+  ScaleParts(pass, n, j.dlow);
+  ops::LinearBackwardInputJoined(pass.launch, dy, pass.W(weight_), n, rows_, columns_,
+                                 {.rows = j.dlow, .matrix = j.a, .rank = j.rank}, accumulate, dx);
+  bool wanted = false;
+  ForEachPart(pass, weight_, [&](size_t i, const ParameterSet&, const LowRank& part) {
+    wanted = wanted || pass.grad.OfAdapter(i, part.a) || pass.grad.OfAdapter(i, part.b);
+  });
+  if (!wanted) return;
+  ops::Linear(pass.launch, x, j.a, n, j.rank, columns_, false, j.low);
+  ScaleParts(pass, n, j.low);
+  // dB and dA of all parts, of which each takes its own.
+  std::fill_n(j.grad, rows_ * j.rank, 0.0f);
+  ops::LinearBackwardWeight(pass.launch, dy, j.low, n, rows_, j.rank, j.grad);
+  int64_t at = 0;
+  ForEachPart(pass, weight_, [&](size_t i, const ParameterSet&, const LowRank& part) {
+    float* grad = pass.grad.OfAdapter(i, part.b);
+    for (int64_t r = 0; grad && r < part.rows; ++r) {
+      const float* from = j.grad + (part.row_begin + r) * j.rank + at;
+      for (int64_t c = 0; c < part.rank; ++c) grad[r * part.rank + c] += from[c];
+    }
+    at += part.rank;
+  });
+  std::fill_n(j.grad, j.rank * columns_, 0.0f);
+  ops::LinearBackwardWeight(pass.launch, j.dlow, x, n, j.rank, columns_, j.grad);
+  at = 0;
+  ForEachPart(pass, weight_, [&](size_t i, const ParameterSet&, const LowRank& part) {
+    float* grad = pass.grad.OfAdapter(i, part.a);
+    for (int64_t c = 0; grad && c < part.rank * columns_; ++c) grad[c] += j.grad[at * columns_ + c];
+    at += part.rank;
+  });
 }
 
 void LinearLayer::Apply(Product product, const Pass& pass, int64_t n, Arena& scratch, const void* x,
@@ -100,6 +193,14 @@ void LinearLayer::Apply(Product product, const Pass& pass, int64_t n, Arena& scr
 }
 
 void LinearLayer::Forward(const PackedPass& pass, const void* x, bool accumulate, void* y) const {
+  if (Joins(pass)) {
+    const Joined j = Join(pass, pass.scratch);
+    ops::Linear(pass.launch, x, j.a, pass.tokens(), j.rank, columns_, false, j.low);
+    ScaleParts(pass, pass.tokens(), j.low);
+    ops::LinearJoined(pass.launch, x, pass.W(weight_), pass.tokens(), rows_, columns_,
+                      {.rows = j.low, .matrix = j.b, .rank = j.rank}, accumulate, y);
+    return;
+  }
   Apply(ops::Linear, pass, pass.tokens(), pass.scratch, x, accumulate, y);
 }
 
@@ -112,6 +213,10 @@ void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x
   const int64_t n = pass.tokens();
   if (float* g = pass.G(weight_))
     ops::LinearBackwardWeight(pass.launch, dy, x, n, rows_, columns_, g);
+  if (Joins(pass)) {
+    BackwardJoined(pass, dy, x, accumulate, dx);
+    return;
+  }
   ops::LinearBackwardInput(pass.launch, dy, pass.W(weight_), n, rows_, columns_, accumulate, dx);
   ForEachPart(pass, weight_, [&](size_t i, const ParameterSet& set, const LowRank& part) {
     const int64_t rank = part.rank;

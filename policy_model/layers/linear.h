@@ -32,10 +32,28 @@ class LinearLayer {
   void Apply(Product product, const Pass& pass, int64_t n, Arena& scratch, const void* x,
              bool accumulate, void* y) const;
 
+  // All parts of all adapters as one low-rank matrix B A, where the product takes it along
+  // (ops::JoinsLowRank) and nothing is dropped: A's rows follow each other, B has each part's
+  // columns beside the others', zeros outside its rows.
+  struct Joined {
+    int64_t rank = 0;
+    void *a = nullptr, *b = nullptr;       // T[rank, columns], T[rows, rank]
+    void *low = nullptr, *dlow = nullptr;  // T[n, rank]: scale A x, and its gradient times scale
+    float* grad = nullptr;                 // of a or of b
+  };
+  bool Joins(const Pass& pass) const;
+  Joined Join(const Pass& pass, Arena& scratch) const;
+  void ScaleParts(const Pass& pass, int64_t n, void* low) const;
+  void BackwardJoined(const PackedPass& pass, const void* dy, const void* x, bool accumulate,
+                      void* dx) const;
+
   const int64_t weight_, rows_, columns_;
   // Offsets of the last plan: T[n, rank] twice, T[n, rows of a part] where a part is not all of the
   // tensor, and T[n, columns] where something is dropped.
   int64_t low_ = 0, dlow_ = 0, part_ = 0, dropped_ = 0;
+  // And of all parts as one.
+  int64_t rank_ = 0, joined_low_ = 0, joined_dlow_ = 0, joined_a_ = 0, joined_b_ = 0,
+          joined_grad_ = 0;
 };
 
 }  // namespace plumb::policy_model

@@ -56,7 +56,7 @@ bool WidenedBf16(const kernels::Launch& launch) {
 
 void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_layout, const void* b,
              kernels::Layout b_layout, int64_t m, int64_t n, int64_t k, bool accumulate,
-             DType y_dtype, void* y) {
+             DType y_dtype, void* y, const LowRankOperands& more = {}) {
   kernels::Call(launch, kernels::Bf16Gemm{.a = static_cast<const BFloat16*>(a),
                                           .a_layout = a_layout,
                                           .b = static_cast<const BFloat16*>(b),
@@ -64,6 +64,9 @@ void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_lay
                                           .m = m,
                                           .n = n,
                                           .k = k,
+                                          .more_a = static_cast<const BFloat16*>(more.rows),
+                                          .more_b = static_cast<const BFloat16*>(more.matrix),
+                                          .more_k = more.rank,
                                           .accumulate = accumulate,
                                           .y_dtype = y_dtype,
                                           .y = y});
@@ -210,6 +213,21 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   } else {
     out.add_(at::mm(a, b));
   }
+}
+
+bool JoinsLowRank(const kernels::Launch& launch) { return WidenedBf16(launch); }
+
+void LinearJoined(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+                  int64_t k, const LowRankOperands& more, bool accumulate, void* y) {
+  Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k,
+          accumulate, DType::kBFloat16, y, more);
+}
+
+void LinearBackwardInputJoined(const kernels::Launch& launch, const void* dy, const void* w,
+                               int64_t m, int64_t n, int64_t k, const LowRankOperands& more,
+                               bool accumulate, void* dx) {
+  Widened(launch, dy, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsOuter, m, k, n,
+          accumulate, DType::kBFloat16, dx, more);
 }
 
 void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x) {

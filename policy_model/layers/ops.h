@@ -30,6 +30,21 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m,
                           int64_t n, int64_t k, float* dw);
 
+// A low-rank matrix beside w in one product, where that is the CPU's own (JoinsLowRank): what it
+// adds costs its terms and no pass over the result.
+struct LowRankOperands {
+  const void* rows = nullptr;    // T[m, rank]
+  const void* matrix = nullptr;  // T[n, rank] forward, T[rank, k] backward
+  int64_t rank = 0;
+};
+bool JoinsLowRank(const kernels::Launch& launch);
+// y (+)= x w^T + rows matrix^T; dx (+)= dy w + rows matrix. REQUIRES: JoinsLowRank.
+void LinearJoined(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+                  int64_t k, const LowRankOperands& more, bool accumulate, void* y);
+void LinearBackwardInputJoined(const kernels::Launch& launch, const void* dy, const void* w,
+                               int64_t m, int64_t n, int64_t k, const LowRankOperands& more,
+                               bool accumulate, void* dx);
+
 // x[n] *= scale.
 void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x);
 // Columns [first, first + n) of y[m, width]: x[m, n] is added to them, or they are copied to x.

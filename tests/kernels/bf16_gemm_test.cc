@@ -96,6 +96,59 @@ TEST(Bf16GemmTest, IsTheProductInEveryLayout) {
   }
 }
 
+// What follows in operands of its own is as if it had been part of the first, in every layout and
+// behind any number of terms.
+TEST(Bf16GemmTest, TermsThatFollowAreTermsOfTheSameSum) {
+  for (const Case& c : {Case{9, 30, 64}, Case{40, 17, 100}, Case{100, 70, 2 * kBf16GemmDepth},
+                        Case{70, 45, kBf16GemmDepth + 50}}) {
+    constexpr int64_t kMore = 24;
+    const auto a = Normal(static_cast<size_t>(c.m * (c.k + kMore)), 1, DType::kBFloat16),
+               b = Normal(static_cast<size_t>(c.n * (c.k + kMore)), 2, DType::kBFloat16);
+    const auto part = [&](const std::vector<float>& x, int64_t count, int64_t from, int64_t to) {
+      std::vector<float> out;
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t p = from; p < to; ++p)
+          out.push_back(x[static_cast<size_t>(i * (c.k + kMore) + p)]);
+      }
+      return out;
+    };
+    std::vector<double> expected;
+    for (int64_t i = 0; i < c.m; ++i) {
+      for (int64_t j = 0; j < c.n; ++j) {
+        double sum = 0;
+        for (int64_t p = 0; p < c.k + kMore; ++p)
+          sum += static_cast<double>(a[static_cast<size_t>(i * (c.k + kMore) + p)]) *
+                 static_cast<double>(b[static_cast<size_t>(j * (c.k + kMore) + p)]);
+        expected.push_back(sum);
+      }
+    }
+    const double root = std::sqrt(static_cast<double>(c.k + kMore)),
+                 absolute = kEps * 4 * root * (2 + root);
+    for (const Layout la : {Layout::kTermsInner, Layout::kTermsOuter}) {
+      for (const Layout lb : {Layout::kTermsInner, Layout::kTermsOuter}) {
+        for (const Bf16Words words : Ways()) {
+          Tensor y({Device::kCpu, DType::kFloat32},
+                   std::vector<float>(static_cast<size_t>(c.m * c.n), NAN));
+          Call({}, Bf16Gemm{.a = Laid(part(a, c.m, 0, c.k), c.m, c.k, la).data(),
+                            .a_layout = la,
+                            .b = Laid(part(b, c.n, 0, c.k), c.n, c.k, lb).data(),
+                            .b_layout = lb,
+                            .m = c.m,
+                            .n = c.n,
+                            .k = c.k,
+                            .more_a = Laid(part(a, c.m, c.k, c.k + kMore), c.m, kMore, la).data(),
+                            .more_b = Laid(part(b, c.n, c.k, c.k + kMore), c.n, kMore, lb).data(),
+                            .more_k = kMore,
+                            .y_dtype = DType::kFloat32,
+                            .y = y.data(),
+                            .words = words});
+          ExpectClose(y.Host(), expected, kEps, absolute, std::to_string(c.k));
+        }
+      }
+    }
+  }
+}
+
 TEST(Bf16GemmTest, ARowDoesNotKnowItsBatchNorTheThreads) {
   for (const int64_t k : {int64_t{96}, kBf16GemmDepth + 77}) {
     constexpr int64_t kN = 93, kMost = 150;
