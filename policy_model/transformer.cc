@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/record/kept_tokens.h"
 #include "common/record/task_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
@@ -12,6 +11,7 @@
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
 #include "policy_model/batch_check.h"
+#include "policy_model/drawn_sets.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
@@ -49,12 +49,10 @@ struct Transformer::Impl {
 
   // A call's small arrays in the device's memory.
   Staging staging;
-  Staging set_staging;
-  std::vector<uint32_t>
-      drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
-  SeenLists lists;  // CUDA only
-  Routing routing;  // of the layers that have experts
-  TaskPass tasks;   // of the last pass
+  DrawnSets drawn_sets;  // of a chunk of rows
+  SeenLists lists;       // CUDA only
+  Routing routing;       // of the layers that have experts
+  TaskPass tasks;        // of the last pass
   struct Indices {
     const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places,
         *place_begins;
@@ -76,7 +74,7 @@ struct Transformer::Impl {
         scratch(on),
         paged(on),
         staging(on),
-        set_staging(on) {
+        drawn_sets(on) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {
@@ -140,23 +138,6 @@ struct Transformer::Impl {
     CheckBatch(shape, tasks, batch);
   }
 
-  // The sets that the tokens of the batch's rows [first, first + rows) were drawn from, or nullptr.
-  const uint32_t* DrawnSets(const PackedBatch& batch, int64_t first, int64_t rows) {
-    if (!batch.filtered) return nullptr;
-    const int64_t words = kernels::SetWords(shape.vocab);
-    drawn_sets.resize(static_cast<size_t>(rows * words));
-    for (int64_t r = 0; r < rows; ++r) {
-      UnpackKeptTokens(batch.kept[static_cast<size_t>(first + r)], shape.vocab,
-                       std::span(drawn_sets)
-                           .subspan(static_cast<size_t>(r * words), static_cast<size_t>(words)));
-    }
-    set_staging.Begin();
-    const int at = set_staging.Add(
-        std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
-    set_staging.Commit();
-    return reinterpret_cast<const uint32_t*>(set_staging.Ints(at));
-  }
-
   // Those rows for the kernel that leaves no logits.
   kernels::HeadShape FusedRows(const Weights& weights, const PackedBatch& batch, const Indices& at,
                                int64_t first, int64_t rows, float temperature) {
@@ -169,7 +150,7 @@ struct Transformer::Impl {
             .temperature = temperature,
             .dropped = static_cast<const int32_t*>(unused.data()),
             .dropped_count = unused.elements(),
-            .kept = DrawnSets(batch, first, rows)};
+            .kept = drawn_sets.Of(batch, first, rows, shape.vocab)};
   }
 
   // The logits of those rows, over what their tokens were drawn from.
@@ -179,7 +160,7 @@ struct Transformer::Impl {
     ops::LinearToFloat(launch, normed, weights.flat().at(weights.table().lm_head()), rows,
                        shape.vocab, H(), logits);
     DropUnused(logits, rows);
-    const uint32_t* kept = DrawnSets(batch, first, rows);
+    const uint32_t* kept = drawn_sets.Of(batch, first, rows, shape.vocab);
     if (!kept) return;
     Call(launch,
          kernels::KeepTokens{.logits = logits, .rows = rows, .vocab = shape.vocab, .kept = kept});

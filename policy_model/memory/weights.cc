@@ -18,6 +18,7 @@
 #include "policy_model/families/experts/exact_floats.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/memory/device_check.h"
 #include "policy_model/memory/load_check.h"
 #include "policy_model/memory/stacked_tensor.h"
 #include "policy_model/memory/task_weights.h"
@@ -342,23 +343,6 @@ std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::str
   if (!missing.empty()) problems.push_back(TensorsMissing(missing));
   if (!left.empty()) problems.push_back(left);
   return problems;
-}
-
-void CheckDeviceOf(const ModelShape& shape, Device device) {
-  if (device.is_cpu()) return;
-  if (shape.hybrid.count() > 0) {
-    throw Error(ErrorCode::kUnsupported,
-                "this model (" + shape.family + ") has a state of constant size in " +
-                    std::to_string(shape.hybrid.count()) + " of " + std::to_string(shape.layers) +
-                    " layers, which is computed on the CPU only; set run.device = \"cpu\"");
-  }
-  if (shape.experts.count == 0 && !shape.latent.there()) return;
-  throw Error(
-      ErrorCode::kUnsupported,
-      "this model (" + shape.family + ", " +
-          (shape.experts.count > 0 ? std::to_string(shape.experts.count) + " experts a layer"
-                                   : "latent attention") +
-          ") is computed on the CPU only; set run.device = \"cpu\"");
 }
 
 namespace {

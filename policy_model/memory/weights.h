@@ -83,10 +83,6 @@ class Weights {
   std::vector<std::shared_ptr<ParameterSet>> sets_;
 };
 
-// kUnsupported for a model that is not computed on this device: mixtures of experts and latent
-// attention on a GPU.
-void CheckDeviceOf(const ModelShape& shape, Device device);
-
 // Of any buffer.
 Digest DigestOf(const FlatBuffer& flat);
 

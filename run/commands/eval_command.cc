@@ -33,7 +33,6 @@ namespace plumb::run {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
 constexpr char kArithmetic[] = "arithmetic";
 
 struct EvalArguments {

@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/record/task_tokens.h"
+#include "policy_model/memory/device_check.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "run/session/generated_sums.h"
