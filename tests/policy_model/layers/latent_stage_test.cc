@@ -13,6 +13,7 @@
 #include "common/base/rng.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/layers/branch.h"
+#include "policy_model/memory/device_check.h"
 #include "policy_model/speed.h"
 #include "policy_model/transformer.h"
 #include "tests/testing/temp_folder.h"

@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/layers/hybrid/conv_stage.h"
+#include "policy_model/memory/device_check.h"
 #include "policy_model/transformer.h"
 #include "tests/policy_model/layers/families_golden.h"
 #include "tests/testing/temp_folder.h"
