@@ -10,9 +10,11 @@
 #include <type_traits>
 
 #include "common/base/device.h"
+#include "common/base/error.h"
 #include "common/record/task_tokens.h"
 #include "configs/batch_ramp.h"
 #include "configs/fields.h"
+#include "configs/parallel.h"
 #include "configs/pattern_number.h"
 #include "configs/value_text.h"
 
@@ -75,6 +77,11 @@ void ValidateRun(const RunConfig& run, Problems& p) {
             "sampled by its own version.");
   p.Require(run.schedule != Schedule::kAsync || run.max_staleness >= 1,
             "run.schedule = \"async\" needs run.max_staleness >= 1; for 0 use \"sync\".");
+  try {
+    ReadParallel(run.parallel);
+  } catch (const Error& e) {
+    p.Require(false, std::string(e.what()) + ".");
+  }
   p.Require(ParseDevice(run.device).has_value(),
             "run.device = \"" + run.device + "\" is not known: use one of cpu, cuda, cuda:N.");
 }
@@ -295,8 +302,9 @@ void ValidateOffline(const Config& c, Problems& p) {
             "algorithm.kl_coef (beta) is for rollouts: " +
                 (sft ? name + " has no reference."
                      : std::string("the strength of DPO is preference.beta.")));
-  p.Require(c.run.roles == Roles::kLocal,
-            "run.roles = \"processes\" needs actors: " + name + " has none, use local.");
+  p.Require(c.run.roles == Roles::kLocal || !c.run.parallel.empty(),
+            "run.roles = \"processes\" needs actors: " + name +
+                " has none, use local; or run.parallel = \"dp=2\", which starts learners.");
   p.Require(c.reward.parts.empty(),
             "[[reward.parts]] score rollouts: " + name + " has none, take them out.");
 }

@@ -187,6 +187,20 @@ const std::vector<int32_t>& PackPlan::Split(int64_t token_budget, int32_t togeth
   return ends_;
 }
 
+const std::vector<int32_t>& PackPlan::SplitInTurns(int64_t token_budget, int32_t ranks,
+                                                   int32_t together) {
+  const auto whole = static_cast<int64_t>(Split(token_budget, together).size());
+  if (ranks == 1 || whole == 0) return ends_;
+  const int64_t most = (whole + ranks - 1) / ranks * ranks;
+  int64_t low = 1, high = token_budget;  // the smallest budget of at most so many
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (static_cast<int64_t>(Split(middle, together).size()) <= most) high = middle;
+    else low = middle + 1;
+  }
+  return Split(high, together);
+}
+
 int32_t PackPlan::Shared(int32_t s, int32_t first, int32_t last, PackedBatch& batch) const {
   const auto at = static_cast<size_t>(s);
   if (s > first && shared_[at] > 0) return shared_[at];

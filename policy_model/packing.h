@@ -101,6 +101,10 @@ class PackPlan {
   // and parting none of `together` sequences; what is longer than the budget gets a micro-batch of
   // its own. Returns their ends, until the next call.
   const std::vector<int32_t>& Split(int64_t token_budget, int32_t together = 1);
+  // The same for `ranks` that take micro-batches in turns: no more rounds than they need under the
+  // budget, and within these the smallest micro-batches, so that none waits long for another.
+  const std::vector<int32_t>& SplitInTurns(int64_t token_budget, int32_t ranks,
+                                           int32_t together = 1);
   // Before sequence s of the micro-batch [first, last) is appended: lays what it shares with the
   // next ones where it is the first of them, and returns how many of its tokens that holds
   // (`shared` of Append).

@@ -39,10 +39,11 @@ ALLOWED = {
     "replay/store": LEAF | {"configs"},
     "replay/datasets": LEAF | MODEL_FILES | {"replay/datasets/rows", "replay/store", "configs"},
     "replay/table": LEAF | NET | {"replay/store", "configs"},
-    "learner/update": LEAF | MODEL | {"configs"},
-    "learner/algorithms": LEAF | MODEL | {"learner/update", "configs"},
-    "learner/offline": LEAF | MODEL | {"learner/update", "configs"},
-    "learner/loop": LEAF | NET | MODEL | {"learner/update", "learner/algorithms", "learner/offline", "configs"},
+    "learner/ranks": LEAF,
+    "learner/update": LEAF | MODEL | {"learner/ranks", "configs"},
+    "learner/algorithms": LEAF | MODEL | {"learner/update", "learner/ranks", "configs"},
+    "learner/offline": LEAF | MODEL | {"learner/update", "learner/ranks", "configs"},
+    "learner/loop": LEAF | NET | MODEL | {"learner/update", "learner/algorithms", "learner/offline", "learner/ranks", "configs"},
 }
 ROOMS_OF_RUN = set(ALLOWED)
 ALLOWED["run/session"] = ROOMS_OF_RUN
@@ -54,7 +55,7 @@ ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/repo
 ALLOWED["run"] = {"run/commands"}
 # Outside headers and the folders that may see them.
 OUTSIDE = {
-    r"(torch|ATen|c10)/": {"policy_model", "policy_model/layers", "policy_model/memory"},
+    r"(torch|ATen|c10)/": {"policy_model", "policy_model/layers", "policy_model/memory", "learner/ranks"},
     r"cuda|cub/": {"kernels", "policy_model", "policy_model/layers", "policy_model/memory"},
     r"rocksdb/": {"replay/store", "replay/datasets"},
     r"zmq": {"common/net"},
@@ -144,6 +145,7 @@ TESTED_BY.update({
 TESTED_BY["policy_model/families/plumb.cc"] = "tests/policy_model/layers/experts_stage_test.cc"
 TESTED_BY["policy_model/families/experts/deepseek.cc"] = "tests/policy_model/layers/families_test.cc"
 TESTED_BY["policy_model/families/experts/glm4_moe.cc"] = "tests/policy_model/layers/families_test.cc"
+TESTED_BY["run/roles/rank_role.cc"] = "tests/run/roles/ranks_train_test.cc"
 TESTED_BY["replay/store/prompt_store.cc"] = "tests/replay/store/store_test.cc"
 TESTED_BY["run/roles/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/commands/store_command.cc"] = "tests/run/commands/data_command_test.cc"
@@ -256,7 +258,7 @@ for path in sources:
             for pattern, folders in OUTSIDE.items():
                 if re.match(pattern, outside.group(1)) and here not in folders:
                     findings.append(f"{name}:{line_number}: <{outside.group(1)}> belongs in {', '.join(sorted(folders))}")
-        if here.startswith("policy_model") and path.suffix == ".h" and outside and re.match(r"(torch|ATen|c10)/", outside.group(1)):
+        if here.startswith(("policy_model", "learner")) and path.suffix == ".h" and outside and re.match(r"(torch|ATen|c10)/", outside.group(1)):
             findings.append(f"{name}:{line_number}: keep LibTorch out of headers: others include this one")
     findings += [f"{name}:{at}: {problem}" for at, problem in off_stream(text, name)]
     lines = text.count("\n")

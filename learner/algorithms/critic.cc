@@ -102,13 +102,15 @@ void CheckCritic(const configs::Config& config, const policy_model::ModelShape& 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)),
       optimizer_(weights_, OptimizerOf(config),
-                 TrainingRules{.seed = config.run.seed ^ kCriticSeed}),
+                 TrainingRules{.seed = config.run.seed ^ kCriticSeed},
+                 {.ranks = policy_train.ranks()}),
       policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(
       weights_.shape(), weights_.flat().stream(), weights_.flat().dtype());
   transformer_->RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
-  train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens);
+  train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens,
+                                       policy_train.ranks());
 }
 
 std::vector<std::vector<float>> Critic::Values(const Weights& policy,

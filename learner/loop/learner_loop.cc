@@ -71,16 +71,17 @@ EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string&
 LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& weights,
                          BatchSource& batches, WeightSink& sink, Checkpoints& checkpoints,
                          std::span<const Demonstration> sft_train,
-                         std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks)
+                         std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks,
+                         Ranks* ranks)
     : StepLoop(config, weights, own_optimizer_, checkpoints, hooks,
-               configs::BatchRampOf(config.optimizer, config.rollout.prompts_per_step)),
+               configs::BatchRampOf(config.optimizer, config.rollout.prompts_per_step), ranks),
       batches_(batches),
       sink_(sink),
       sft_train_(sft_train),
       sft_heldout_(sft_heldout),
       transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
-      train_(transformer_, config.optimizer.micro_batch_tokens),
-      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config)),
+      train_(transformer_, config.optimizer.micro_batch_tokens, ranks),
+      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config), {.ranks = ranks}),
       balance_(config.experts, config.run.seed, transformer_, weights, own_optimizer_) {
   transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
 }
@@ -108,7 +109,8 @@ void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
   if (NeedsReference(config_)) {
     // Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.
     reference_ = std::make_unique<ReferencePolicy>(weights_, train_, config_.sft.steps > 0);
-    checkpoints_.KeepReference(restored, reference_->weights());
+    // A new run's lies in the memory of every rank; a file of it is made once.
+    if (restored || first()) checkpoints_.KeepReference(restored, reference_->weights());
   }
   algorithm_ = MakeAlgorithm({.config = config_,
                               .train = train_,
@@ -133,6 +135,10 @@ bool LearnerLoop::Prepare(bool restored, bool resume) {
 void LearnerLoop::TakeUpWarmStart() {
   std::vector<std::string> rejected;
   const std::optional<Checkpoints::Found> found = checkpoints_.FindWarmStart(rejected);
+  if (ranks_) {
+    ranks_->CheckSame("the warm start to go on from",
+                      found ? std::to_string(found->state.step) : "none");
+  }
   for (const std::string& each : rejected)
     Phase("skipped an unusable checkpoint of the warm start: " + each);
   if (!found) return Phase("the warm start begins anew");
@@ -151,7 +157,7 @@ void LearnerLoop::TakeUpWarmStart() {
 }
 
 void LearnerLoop::SaveWarmStart(bool beside) {
-  if (sft_.steps <= sft_saved_) return;
+  if (sft_.steps <= sft_saved_ || !first()) return;
   CRASH_POINT("before_warm_start_checkpoint");
   Identify(-1);
   const bool moments = config_.checkpoint.optimizer != configs::KeepOptimizer::kNever;

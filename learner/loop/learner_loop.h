@@ -34,7 +34,8 @@ class LearnerLoop : public StepLoop {
  public:
   LearnerLoop(const configs::Config& config, policy_model::Weights& weights, BatchSource& batches,
               WeightSink& sink, Checkpoints& checkpoints, std::span<const Demonstration> sft_train,
-              std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks);
+              std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks,
+              Ranks* ranks = nullptr);
 
  private:
   bool Prepare(bool restored, bool resume) override;

@@ -14,9 +14,9 @@ class OfflineLoop : public StepLoop {
  public:
   OfflineLoop(const configs::Config& config, const OfflineOptions& options,
               OfflineObjective& objective, policy_model::Weights& weights, Optimizer& optimizer,
-              Checkpoints& checkpoints, const LearnerHooks& hooks)
+              Checkpoints& checkpoints, const LearnerHooks& hooks, Ranks* ranks)
       : StepLoop(config, weights, optimizer, checkpoints, hooks,
-                 configs::BatchRampOf(config.optimizer, options.batch)),
+                 configs::BatchRampOf(config.optimizer, options.batch), ranks),
         options_(options),
         objective_(objective) {
     if (options.transformer)
@@ -71,7 +71,7 @@ class OfflineLoop : public StepLoop {
 LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& options,
                          OfflineObjective& objective, policy_model::Weights& weights,
                          Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
-                         bool resume) {
+                         bool resume, Ranks* ranks) {
   if (objective.size() < options.batch) {
     const std::string section =
         config.algorithm.name == configs::AlgorithmName::kSft ? "sft" : "preference";
@@ -82,7 +82,7 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
                     ".heldout holds back: lower " + section + ".batch or " + section +
                     ".heldout, or add rows to data.train");
   }
-  return OfflineLoop(config, options, objective, weights, optimizer, checkpoints, hooks)
+  return OfflineLoop(config, options, objective, weights, optimizer, checkpoints, hooks, ranks)
       .Run(resume);
 }
 

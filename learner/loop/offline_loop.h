@@ -36,6 +36,6 @@ struct OfflineOptions {
 LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& options,
                          OfflineObjective& objective, policy_model::Weights& weights,
                          Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
-                         bool resume);
+                         bool resume, Ranks* ranks = nullptr);
 
 }  // namespace plumb::learner

@@ -44,13 +44,14 @@ void CheckBeforeSaving(const std::string& name, const policy_model::Weights& wei
 
 StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights,
                    Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
-                   const configs::BatchRamp& batches)
+                   const configs::BatchRamp& batches, Ranks* ranks)
     : config_(config),
       weights_(weights),
       optimizer_(optimizer),
       checkpoints_(checkpoints),
       hooks_(hooks),
       sizes_(batches),
+      ranks_(ranks),
       writer_(checkpoints),
       started_(SteadyClock::now()) {}
 
@@ -104,6 +105,11 @@ void StepLoop::LoadFrom(const Checkpoints::Found& found) {
 
 std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   std::optional<Checkpoints::Found> found = checkpoints_.FindNewest();
+  if (ranks_) {
+    ranks_->CheckSame(
+        "the checkpoint to go on from",
+        found ? std::to_string(found->state.step) + " " + found->state.policy.digest : "none");
+  }
   if (!found) return found;
   for (const auto& rejected : found->rejected) Phase("skipped an unusable checkpoint: " + rejected);
   if (!found->passed.empty()) {
@@ -162,7 +168,7 @@ bool StepLoop::KeepsOptimizer(int64_t step) const {
 // What is said before the first step, and what cannot be saved is not begun.
 void StepLoop::TellSavePlan() {
   const int64_t every = config_.run.checkpoint_every, last = config_.run.steps;
-  if (step_ >= last) return;
+  if (step_ >= last || !first()) return;
   const auto bytes = [&](int64_t step) {
     return CheckpointBytes(weights_, optimizer_, Models(), {.moments = KeepsMoments(step)});
   };
@@ -263,8 +269,21 @@ void StepLoop::Write(Checkpoints::Kind kind, const CheckpointState& state,
   after();
 }
 
+void StepLoop::CheckRanks(const std::string& when) {
+  if (!ranks_) return;
+  std::string all = weights_.ComputeDigest();
+  for (const NamedModel& model : Models())
+    all += " " + model.name + " " + model.weights->ComputeDigest();
+  ranks_->CheckSame("the weights " + when, all);
+}
+
 // kEnding: after an error or a stop, when nobody else may be there to ask or to tell.
 void StepLoop::Save(const Snapshot& snapshot, Saving how) {
+  if (!first()) {
+    last_saved_ = snapshot.step;
+    saved_optimizer_ = true;
+    return;
+  }
   CRASH_POINT("before_checkpoint");
   ending_ = how == Saving::kEnding;
   CheckBeforeSaving("policy", weights_);
@@ -315,6 +334,7 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
 // An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is
 // on its way says more.
 void StepLoop::SaveGoodSteps() {
+  if (!first()) return;
   ending_ = true;
   try {
     Settle(/*wait=*/true);
@@ -359,6 +379,7 @@ std::optional<EvalResult> StepLoop::EvaluateOrStop(int64_t version) {
 
 void StepLoop::OneStep(int64_t step, double learning_rate) {
   const auto begin = SteadyClock::now();
+  const int64_t sent = ranks_ ? ranks_->sent_bytes() : 0;
   std::optional<Step> one = Train(step, learning_rate);
   Settle(/*wait=*/false);
   if (!one) {
@@ -366,14 +387,19 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
     return;
   }
   std::map<std::string, double>& metrics = one->metrics;
+  if (ranks_) {
+    metrics["ranks/sent_bytes"] = static_cast<double>(ranks_->sent_bytes() - sent);
+    CheckRanks("after step " + std::to_string(step));
+  }
   step_ = step + 1;
   result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
   if (one->taught && LastUpdateApplied()) good_ = Capture(step_);
   int64_t operations = OperationsAToken(weights_);
   for (const NamedModel& model : Models()) operations += OperationsAToken(*model.weights);
-  metrics["perf/mfu"] = static_cast<double>(operations) *
-                        (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
-                        std::max(1e-9, metrics["time/train"] * product_speed_);
+  metrics["perf/mfu"] =
+      static_cast<double>(operations) *
+      (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
+      std::max(1e-9, metrics["time/train"] * product_speed_ * (ranks_ ? ranks_->size() : 1));
   metrics["perf/product_tflops"] = product_speed_ / 1e12;
   metrics["perf/train_tokens_per_s"] =
       metrics["perf/train_tokens"] / std::max(1e-9, metrics["time/train"]);
@@ -427,7 +453,8 @@ void StepLoop::Steps() {
   if (result_.stopped_early || step_ >= config_.run.steps) return;
   Phase("training");
   product_speed_ =
-      policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype());
+      first() ? policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype())
+              : 1;
   const LrOptions lr = LrOptionsOf(config_);
   for (Optimizer* each : Optimizers()) each->TakeClippedShare();  // of a warm start
   while (step_ < config_.run.steps && !result_.stopped_early) {
@@ -469,6 +496,7 @@ LearnerResult StepLoop::Run(bool resume) {
   } else if (resume && !SavesStart()) {
     BeginAnew();
   }
+  CheckRanks("before step " + std::to_string(step_));
   good_ = Capture(step_);
   if (hooks_.store_state && store_.empty()) store_ = hooks_.store_state();
   TellSavePlan();

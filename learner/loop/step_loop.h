@@ -13,6 +13,8 @@
 //   (checkpoint.background): it counts as saved once it is whole, which the next step, the next
 //   checkpoint or the end finds out, and so does a write that failed. Those of the end, of a stop
 //   and of an error are waited for;
+//   of several ranks each does the same steps on the same weights, which they compare after every
+//   step; rank 0 writes and shows;
 //   an error, whichever, leaves a checkpoint of the good steps before it ends the run, unless it
 //   struck between two updates of one step. That checkpoint counts the steps up to the last one
 //   that trained: those behind it are done again.
@@ -105,8 +107,10 @@ class StepLoop {
   };
 
   // `batches`: in what CheckpointState::store_cursor counts.
+  // `ranks`: that run the same loop; nullptr: there is one.
   StepLoop(const configs::Config& config, policy_model::Weights& weights, Optimizer& optimizer,
-           Checkpoints& checkpoints, const LearnerHooks& hooks, const configs::BatchRamp& batches);
+           Checkpoints& checkpoints, const LearnerHooks& hooks, const configs::BatchRamp& batches,
+           Ranks* ranks = nullptr);
 
   // Makes what trains. A new run (`restored` false) may train the weights of step 0 first, and go
   // on with that where an earlier life stood (`resume`); false: it was stopped in the middle. Of a
@@ -129,7 +133,13 @@ class StepLoop {
   virtual std::string AlgorithmJson() = 0;
   virtual void RestoreAlgorithm(const std::string& json) = 0;
 
-  bool Stop() const { return hooks_.stop && hooks_.stop(); }
+  // Of several ranks, which all ask: one of them is to stop.
+  bool Stop() const {
+    const bool own = hooks_.stop && hooks_.stop();
+    return ranks_ ? ranks_->Any(own) : own;
+  }
+  // Of several ranks, the one that writes.
+  bool first() const { return !ranks_ || ranks_->first(); }
   // A wait that failed with `error` failed because the run is to stop.
   bool GivenUp(const Error& error) const {
     return (error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline) &&
@@ -168,6 +178,7 @@ class StepLoop {
   Checkpoints& checkpoints_;
   const LearnerHooks hooks_;
   const configs::BatchRamp sizes_;
+  Ranks* const ranks_;
   LearnerResult result_;
   // As the checkpoint says; those written before it was kept say false.
   bool warm_start_ended_ = true;
@@ -195,6 +206,8 @@ class StepLoop {
   bool KeepsMoments(int64_t step) const;
   bool KeepsOptimizer(int64_t step) const;  // of a checkpoint that is due there
   void SaveGoodSteps();
+  // The ranks hold the same weights: throws RankLost naming those that do not.
+  void CheckRanks(const std::string& when);
   std::optional<EvalResult> EvaluateOrStop(int64_t version);
   std::vector<Optimizer*> Optimizers();
   bool LastUpdateApplied();  // of every model that is trained

@@ -53,41 +53,68 @@ ScoredPair<float> RewardModeling::PairAt(const PreferencePair& pair, size_t i) c
           .margin = pair.has_margin ? static_cast<float>(pair.margin) : 0.0f};
 }
 
+void RewardModeling::Pack(Batch pairs, int32_t first, int32_t last) {
+  batch_.Clear();
+  int64_t tokens = 0;
+  for (int32_t s = first; s < last; ++s) {
+    const PreferencePair& pair = *pairs[static_cast<size_t>(s / 2)];
+    const Demonstration& d = s % 2 == 0 ? pair.chosen : pair.rejected;
+    const int32_t at = weights_.shape().ScoredPosition(d.tokens);
+    batch_.AppendRows(d.tokens, std::span(&at, 1), plan_.Shared(s, first, last, batch_));
+    tokens += static_cast<int64_t>(d.tokens.size());
+  }
+  shared_tokens_ += tokens - batch_.size();
+}
+
 void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep,
-                                       const std::function<void(Batch)>& use) {
+                                       const std::function<void(Batch, bool own)>& use,
+                                       const std::function<void()>& finish) {
   plan_.Clear();
   for (const PreferencePair* pair : pairs) {
     CheckPair(*pair, weights_.shape().max_positions);
     for (const Demonstration* d : {&pair->chosen, &pair->rejected})
       plan_.Add(d->tokens, weights_.shape().ScoredPosition(d->tokens));
   }
-  int32_t first = 0;
-  for (const int32_t last : plan_.Split(micro_batch_tokens_, 2)) {
-    batch_.Clear();
-    const Batch part =
-        pairs.subspan(static_cast<size_t>(first / 2), static_cast<size_t>((last - first) / 2));
-    int64_t tokens = 0;
-    for (int32_t s = first; s < last; ++s) {
-      const PreferencePair& pair = *pairs[static_cast<size_t>(s / 2)];
-      const Demonstration& d = s % 2 == 0 ? pair.chosen : pair.rejected;
-      const int32_t at = weights_.shape().ScoredPosition(d.tokens);
-      batch_.AppendRows(d.tokens, std::span(&at, 1), plan_.Shared(s, first, last, batch_));
-      tokens += static_cast<int64_t>(d.tokens.size());
+  Ranks* const ranks = optimizer_.ranks();
+  const auto size = static_cast<size_t>(ranks ? ranks->size() : 1),
+             rank = static_cast<size_t>(ranks ? ranks->rank() : 0);
+  const auto& ends =
+      plan_.SplitInTurns(micro_batch_tokens_, static_cast<int32_t>(size), /*together=*/2);
+  const auto first_of = [&](size_t i) { return i == 0 ? 0 : ends[i - 1]; };
+  std::vector<size_t> sizes;
+  std::vector<float> all;
+  for (size_t begin = 0; begin < ends.size(); begin += size) {
+    const size_t end = std::min(begin + size, ends.size()), own = begin + rank;
+    own_values_.clear();
+    if (own < end) {
+      Pack(pairs, first_of(own), ends[own]);
+      own_values_.resize(static_cast<size_t>(ends[own] - first_of(own)));
+      transformer_.ForwardValues(weights_, batch_, keep, own_values_);
     }
-    shared_tokens_ += tokens - batch_.size();
-    values_.resize(2 * part.size());
-    transformer_.ForwardValues(weights_, batch_, keep, values_);
-    use(part);
-    first = last;
+    sizes.assign(size, 0);
+    for (size_t i = begin; i < end; ++i)
+      sizes[i - begin] = static_cast<size_t>(ends[i] - first_of(i));
+    if (ranks) ranks->Gather(std::span<const float>(own_values_), sizes, all);
+    else all = own_values_;
+    auto at = all.begin();
+    for (size_t i = begin; i < end; ++i) {
+      values_.assign(at, at + static_cast<std::ptrdiff_t>(sizes[i - begin]));
+      at += static_cast<std::ptrdiff_t>(sizes[i - begin]);
+      use(pairs.subspan(static_cast<size_t>(first_of(i) / 2), values_.size() / 2), i == own);
+    }
+    if (own < end) finish();
   }
 }
 
 std::vector<ScoredPair<float>> RewardModeling::Score(Batch pairs) {
   std::vector<ScoredPair<float>> out;
   out.reserve(pairs.size());
-  ForEachMicroBatch(pairs, false, [&](Batch part) {
-    for (size_t i = 0; i < part.size(); ++i) out.push_back(PairAt(*part[i], i));
-  });
+  ForEachMicroBatch(
+      pairs, false,
+      [&](Batch part, bool) {
+        for (size_t i = 0; i < part.size(); ++i) out.push_back(PairAt(*part[i], i));
+      },
+      [] {});
   return out;
 }
 
@@ -97,22 +124,26 @@ double RewardModeling::Accumulate(Batch pairs, const policy_model::Gradients& gr
   const double scale = 1.0 / static_cast<double>(pairs.size());
   double loss = 0;
   scored_.clear();
-  ForEachMicroBatch(pairs, true, [&](Batch part) {
-    g_values_.resize(values_.size());
-    for (size_t i = 0; i < part.size(); ++i) {
-      const ScoredPair<float> pair = PairAt(*part[i], i);
-      const auto l =
-          RewardModelLoss<double>({.chosen = double{pair.chosen},
-                                   .rejected = double{pair.rejected},
-                                   .margin = part[i]->has_margin ? part[i]->margin : 0.0},
-                                  centering_);
-      g_values_[2 * i] = static_cast<float>(scale * l.d_chosen);
-      g_values_[2 * i + 1] = static_cast<float>(scale * l.d_rejected);
-      loss += scale * l.value;
-      scored_.push_back(pair);
-    }
-    transformer_.BackwardValues(weights_, batch_, g_values_, grad);
-  });
+  ForEachMicroBatch(
+      pairs, true,
+      [&](Batch part, bool own) {
+        if (own) g_values_.resize(values_.size());
+        for (size_t i = 0; i < part.size(); ++i) {
+          const ScoredPair<float> pair = PairAt(*part[i], i);
+          const auto l =
+              RewardModelLoss<double>({.chosen = double{pair.chosen},
+                                       .rejected = double{pair.rejected},
+                                       .margin = part[i]->has_margin ? part[i]->margin : 0.0},
+                                      centering_);
+          if (own) {
+            g_values_[2 * i] = static_cast<float>(scale * l.d_chosen);
+            g_values_[2 * i + 1] = static_cast<float>(scale * l.d_rejected);
+          }
+          loss += scale * l.value;
+          scored_.push_back(pair);
+        }
+      },
+      [&] { transformer_.BackwardValues(weights_, batch_, g_values_, grad); });
   return loss;
 }
 
@@ -131,6 +162,8 @@ std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning
     tokens += static_cast<double>(pair->chosen.tokens.size() + pair->rejected.tokens.size());
   }
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
+  if (Ranks* ranks = optimizer_.ranks())
+    shared_tokens_ = static_cast<int64_t>(ranks->Sum(static_cast<double>(shared_tokens_)));
   return {{"rm/loss", loss},
           {"rm/accuracy", accuracy},
           {"rm/margin", chosen - rejected},

@@ -58,8 +58,13 @@ class RewardModeling {
   RewardModelEval Evaluate(Batch pairs);
 
  private:
-  // Packs each micro-batch and runs it; `use` gets its pairs, their scores are in values_.
-  void ForEachMicroBatch(Batch pairs, bool keep, const std::function<void(Batch)>& use);
+  // Packs each micro-batch and runs it; `use` gets its pairs, their scores are in values_. Of
+  // several ranks each computes every so manyth; all use all of them, in order. `finish` follows
+  // those that this rank computed, whose scores `use` saw with `own`.
+  void ForEachMicroBatch(Batch pairs, bool keep, const std::function<void(Batch, bool own)>& use,
+                         const std::function<void()>& finish);
+  // Packs sequences [first, last) into batch_.
+  void Pack(Batch pairs, int32_t first, int32_t last);
   // Of the pair whose scores are values_[2 i] and values_[2 i + 1].
   ScoredPair<float> PairAt(const PreferencePair& pair, size_t i) const;
 
@@ -71,7 +76,7 @@ class RewardModeling {
   policy_model::PackedBatch batch_;
   policy_model::PackPlan plan_;
   int64_t shared_tokens_ = 0;  // not computed again, since the last Train began
-  std::vector<float> values_, g_values_;
+  std::vector<float> values_, own_values_, g_values_;
   std::vector<ScoredPair<float>> scored_;  // of the last Accumulate
 };
 

@@ -1,6 +1,7 @@
 #include "learner/update/expert_balance.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "common/base/error.h"
@@ -76,8 +77,24 @@ void ExpertBalance::MoveBiases(std::span<const LayerLoad> load) {
   }
 }
 
+std::vector<LayerLoad> ExpertBalance::TakeLoad() {
+  std::vector<LayerLoad> load = transformer_.TakeLoad();
+  Ranks* ranks = optimizer_.ranks();
+  if (!ranks) return load;
+  const auto add = [&](auto& number) {
+    number = static_cast<std::remove_reference_t<decltype(number)>>(
+        ranks->Sum(static_cast<double>(number)));
+  };
+  for (LayerLoad& layer : load) {
+    for (int64_t& tokens : layer.tokens) add(tokens);
+    add(layer.rows), add(layer.dropped);
+    add(layer.entropy), add(layer.aux), add(layer.z);
+  }
+  return load;
+}
+
 void ExpertBalance::End(std::map<std::string, double>& metrics) {
-  const std::vector<LayerLoad> load = transformer_.TakeLoad();
+  const std::vector<LayerLoad> load = TakeLoad();
   if (load.empty() || load[0].rows == 0) return;
   if (rate_ > 0 && optimizer_.counters().skipped_in_a_row == 0) MoveBiases(load);
   double worst = 0, entropy = 0, aux = 0, z = 0, dropped = 0, given = 0, otherwise = 0;

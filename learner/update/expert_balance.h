@@ -14,6 +14,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "configs/config.h"
 #include "learner/update/optimizer.h"
@@ -35,6 +36,8 @@ class ExpertBalance {
   void End(std::map<std::string, double>& metrics);
 
  private:
+  // Of all ranks, each of which saw its own micro-batches.
+  std::vector<policy_model::LayerLoad> TakeLoad();
   void MoveBiases(std::span<const policy_model::LayerLoad> load);
 
   const double rate_;

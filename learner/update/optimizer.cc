@@ -130,8 +130,8 @@ TrainingRules TrainingRulesOf(const configs::Config& config) {
 }
 
 Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
-                     const TrainingRules& rules)
-    : options_(options), seed_(rules.seed) {
+                     const TrainingRules& rules, const Sharing& sharing)
+    : options_(options), seed_(rules.seed), sharing_(sharing) {
   const Stream& stream = weights.stream();
   CheckCompact(options, stream.device());
   const bool compact = options.moments == configs::Moments::kInt8;
@@ -333,6 +333,10 @@ void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
 
 UpdateResult Optimizer::Update(double learning_rate, double loss,
                                std::optional<double> weight_decay) {
+  for (SetState& state : sets_) {
+    if (Ranks* ranks = sharing_.ranks)
+      ranks->AllReduce({state.grad.f32(), static_cast<size_t>(state.grad.elements())});
+  }
   ClipValues();
   const double squares = SumOfSquares();
   UpdateResult result;

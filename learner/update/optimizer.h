@@ -22,6 +22,7 @@
 
 #include "configs/config.h"
 #include "kernels/update/adamw.h"
+#include "learner/ranks/ranks.h"
 #include "learner/update/compact_moments.h"
 #include "policy_model/memory/weights.h"
 
@@ -45,6 +46,11 @@ struct TrainingRules {
 };
 TrainingRules TrainingRulesOf(const configs::Config& config);
 
+// The ranks that train together, and what each of them keeps a part of. Alone: none.
+struct Sharing {
+  Ranks* ranks = nullptr;  // borrowed
+};
+
 class Optimizer {
  public:
   // kInvalidArgument for rules with a pattern that no trained parameter matches, or that parts what
@@ -52,7 +58,7 @@ class Optimizer {
   // those that do not go with 8 bits or no masters. kUnsupported on a GPU for options that are
   // computed on the CPU only.
   Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
-            const TrainingRules& rules = {});
+            const TrainingRules& rules = {}, const Sharing& sharing = {});
 
   // Of one trained set. Its memory is the optimizer's, the parameters the model's.
   struct SetState {
@@ -88,6 +94,7 @@ class Optimizer {
   const policy_model::Gradients& gradients() const { return gradients_; }
   void ZeroGrad();
 
+  // Of several ranks the gradients are added up first, and what follows is the same on all of them.
   // Clip by value, norm, guard, clip by norm, update of weights in place. `loss` is checked too. A
   // skipped update leaves everything as it was and counts; max_skipped_in_a_row of them throw
   // Error(kNonFinite). `weight_decay`: of a phase that has one of its own; else that of the
@@ -95,6 +102,7 @@ class Optimizer {
   UpdateResult Update(double learning_rate, double loss,
                       std::optional<double> weight_decay = std::nullopt);
 
+  Ranks* ranks() const { return sharing_.ranks; }
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }
 
@@ -123,6 +131,7 @@ class Optimizer {
   void DrawDropoutKey();
   configs::OptimizerConfig options_;
   uint64_t seed_;
+  const Sharing sharing_;
   std::vector<SetState> sets_;
   // what gradients_ points to
   std::vector<policy_model::FlatBuffer*> adapter_grads_;

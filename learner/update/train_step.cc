@@ -1,5 +1,7 @@
 #include "learner/update/train_step.h"
 
+#include <algorithm>
+
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "policy_model/families/experts/expert_form.h"
@@ -23,17 +25,57 @@ SequenceView ViewOf(const Trajectory& t) {
   return {t.tokens, t.loss_mask, t.kept, t.experts.there() ? &t.experts : nullptr};
 }
 
-TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens)
-    : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens) {}
+TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens,
+                     Ranks* ranks)
+    : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens), ranks_(ranks) {}
 
-const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences, bool replay,
-                                             int32_t together) {
+int64_t TrainStep::TakeSharedTokens() {
+  const int64_t own = std::exchange(shared_tokens_, 0);
+  return ranks_ ? static_cast<int64_t>(ranks_->Sum(static_cast<double>(own))) : own;
+}
+
+void TrainStep::Split(std::span<const SequenceView> sequences, bool replay, int32_t together) {
   plan_.Clear();
   for (const SequenceView& sequence : sequences) {
     if (replay && sequence.experts) CheckForm(sequence);
     plan_.Add(sequence.tokens, sequence.mask, replay ? sequence.experts : nullptr);
   }
-  return plan_.Split(micro_batch_tokens_, together);
+  micro_batches_.clear();
+  int32_t first = 0;
+  for (const int32_t last :
+       plan_.SplitInTurns(micro_batch_tokens_, ranks_ ? ranks_->size() : 1, together)) {
+    MicroBatch made{.first = std::exchange(first, last), .last = last};
+    for (int32_t s = made.first; s < last; ++s) {
+      const SequenceView& sequence = sequences[static_cast<size_t>(s)];
+      for (size_t i = 1; i < sequence.tokens.size(); ++i) made.rows += sequence.mask[i] != 0;
+    }
+    if (made.rows > 0) micro_batches_.push_back(made);
+  }
+}
+
+template <class Compute, class Use, class Finish>
+void TrainStep::InRounds(size_t width, const Compute& compute, const Use& use,
+                         const Finish& finish) {
+  const auto ranks = static_cast<size_t>(ranks_ ? ranks_->size() : 1),
+             rank = static_cast<size_t>(ranks_ ? ranks_->rank() : 0);
+  for (size_t begin = 0; begin < micro_batches_.size(); begin += ranks) {
+    const size_t end = std::min(begin + ranks, micro_batches_.size()), own = begin + rank;
+    own_.resize(own < end ? width * micro_batches_[own].rows : 0);
+    if (own < end) compute(own, micro_batches_[own], std::span(own_));
+    std::span<const float> results = own_;
+    if (ranks_) {
+      sizes_.assign(ranks, 0);
+      for (size_t i = begin; i < end; ++i) sizes_[i - begin] = width * micro_batches_[i].rows;
+      ranks_->Gather(std::span<const float>(own_), sizes_, gathered_);
+      results = gathered_;
+    }
+    for (size_t i = begin; i < end; ++i) {
+      const size_t n = width * micro_batches_[i].rows;
+      use(micro_batches_[i], results.first(n));
+      results = results.subspan(n);
+    }
+    if (own < end) finish(micro_batches_[own]);
+  }
 }
 
 void TrainStep::CheckForm(const SequenceView& sequence) const {
@@ -50,86 +92,88 @@ void TrainStep::CheckForm(const SequenceView& sequence) const {
               "rollout.replay_experts");
 }
 
-void TrainStep::SetShare(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
+void TrainStep::SetShare(std::span<const SequenceView> sequences, const MicroBatch& of) {
   const auto tokens = [&](size_t begin, size_t end) {
     double n = 0;
     for (size_t s = begin; s < end; ++s) n += static_cast<double>(sequences[s].tokens.size());
     return n;
   };
-  transformer_.SetRoutingShare(tokens(static_cast<size_t>(first), static_cast<size_t>(last)) /
+  transformer_.SetRoutingShare(tokens(static_cast<size_t>(of.first), static_cast<size_t>(of.last)) /
                                tokens(0, sequences.size()));
 }
 
 int64_t TrainStep::Pack(const policy_model::Weights& weights,
-                        std::span<const SequenceView> sequences, bool replay, int32_t first,
-                        int32_t last) {
+                        std::span<const SequenceView> sequences, bool replay,
+                        const MicroBatch& of) {
   batch_.Clear();
   batch_.task_tokens = weights.task_tokens() > 0;
-  scored_.clear();
   int64_t tokens = 0;
-  for (int32_t s = first; s < last; ++s) {
+  for (int32_t s = of.first; s < of.last; ++s) {
     const SequenceView& sequence = sequences[static_cast<size_t>(s)];
     tokens += static_cast<int64_t>(sequence.tokens.size()) - batch_.Passed(sequence.tokens);
-    batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, first, last, batch_),
+    batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, of.first, of.last, batch_),
                   sequence.kept, replay ? sequence.experts : nullptr);
+  }
+  PLUMB_CHECK(of.rows == batch_.rows.size());
+  return tokens - batch_.size();
+}
+
+void TrainStep::List(std::span<const SequenceView> sequences, const MicroBatch& of) {
+  scored_.clear();
+  for (int32_t s = of.first; s < of.last; ++s) {
+    const SequenceView& sequence = sequences[static_cast<size_t>(s)];
     for (size_t i = 1; i < sequence.tokens.size(); ++i) {
       if (sequence.mask[i]) scored_.push_back({.sequence = s, .token = static_cast<int32_t>(i)});
     }
   }
-  PLUMB_CHECK(scored_.size() == batch_.rows.size());
-  for (auto* buffer : {&logprob_, &entropy_, &value_, &g_logprob_, &g_entropy_, &g_value_})
-    buffer->resize(scored_.size());
-  return tokens - batch_.size();
+}
+
+template <class Forward>
+std::vector<std::vector<float>> TrainStep::EachToken(const policy_model::Weights& weights,
+                                                     std::span<const SequenceView> sequences,
+                                                     bool replay, const Forward& forward) {
+  std::vector<std::vector<float>> out(sequences.size());
+  Split(sequences, replay);
+  InRounds(
+      1,
+      [&](size_t, const MicroBatch& of, std::span<float> results) {
+        Pack(weights, sequences, replay, of);
+        forward(results);
+      },
+      [&](const MicroBatch& of, std::span<const float> results) {
+        List(sequences, of);
+        for (size_t i = 0; i < scored_.size(); ++i)
+          out[static_cast<size_t>(scored_[i].sequence)].push_back(results[i]);
+      },
+      [](const MicroBatch&) {});
+  return out;
 }
 
 std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& weights,
                                                  std::span<const SequenceView> sequences,
                                                  float temperature, bool replay) {
-  std::vector<std::vector<float>> out(sequences.size());
-  int32_t first = 0;
-  for (int32_t last : Split(sequences, replay)) {
-    Pack(weights, sequences, replay, first, last);
-    if (!scored_.empty()) {
-      transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false,
-                           logprob_, {});
-    }
-    for (size_t i = 0; i < scored_.size(); ++i)
-      out[static_cast<size_t>(scored_[i].sequence)].push_back(logprob_[i]);
-    first = last;
-  }
-  return out;
+  return EachToken(weights, sequences, replay, [&](std::span<float> logprobs) {
+    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false,
+                         logprobs, {});
+  });
 }
 
 std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& weights,
                                                   std::span<const SequenceView> sequences) {
-  std::vector<std::vector<float>> out(sequences.size());
-  int32_t first = 0;
-  for (int32_t last : Split(sequences, false)) {
-    Pack(weights, sequences, false, first, last);
-    if (!scored_.empty()) transformer_.ForwardValues(weights, batch_, false, value_);
-    for (size_t i = 0; i < scored_.size(); ++i)
-      out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
-    first = last;
-  }
-  return out;
+  return EachToken(weights, sequences, false, [&](std::span<float> values) {
+    transformer_.ForwardValues(weights, batch_, false, values);
+  });
 }
 
 std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weights& weights,
                                                       const policy_model::Weights& head,
                                                       std::span<const SequenceView> sequences) {
-  std::vector<std::vector<float>> out(sequences.size());
-  int32_t first = 0;
-  for (int32_t last : Split(sequences, true)) {
-    Pack(weights, sequences, true, first, last);
-    if (!scored_.empty()) {
-      transformer_.Forward(weights, batch_, {.entropy = false}, false, logprob_, {});
-      transformer_.HeadValues(head, value_);
-    }
-    for (size_t i = 0; i < scored_.size(); ++i)
-      out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
-    first = last;
-  }
-  return out;
+  std::vector<float> logprobs;
+  return EachToken(weights, sequences, true, [&](std::span<float> values) {
+    logprobs.resize(values.size());
+    transformer_.Forward(weights, batch_, {.entropy = false}, false, logprobs, {});
+    transformer_.HeadValues(head, values);
+  });
 }
 
 void TrainStep::Accumulate(const policy_model::Weights& weights,
@@ -161,69 +205,81 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
                                    std::span<const SequenceView> sequences, int32_t together,
                                    bool entropy, float temperature, const SequenceLoss& loss,
                                    const policy_model::Gradients& grad, const SharedHead* shared) {
-  int32_t first = 0;
-  uint32_t micro_batch = 0;
-  for (int32_t last : Split(sequences, true, together)) {
-    const int64_t spared = Pack(weights, sequences, true, first, last);
-    SetShare(sequences, first, last);
-    first = last;
-    if (scored_.empty()) continue;
-    shared_tokens_ += spared;
-    transformer_.Forward(weights, batch_,
-                         {.temperature = temperature,
-                          .entropy = entropy,
-                          .dropout = DropoutKey(grad, micro_batch++)},
-                         true, logprob_, entropy ? std::span<float>(entropy_) : std::span<float>());
-    if (shared) transformer_.HeadValues(*shared->head, value_);
-    for (size_t i = 0; i < scored_.size(); ++i) {
-      scored_[i].logprob = logprob_[i];
-      if (entropy) scored_[i].entropy = entropy_[i];
-      if (shared) scored_[i].value = value_[i];
-    }
-    gradients_.assign(scored_.size(), {});
-    for (size_t begin = 0, end = 0; begin < scored_.size(); begin = end) {
-      while (end < scored_.size() &&
-             scored_[end].sequence / together == scored_[begin].sequence / together)
-        ++end;
-      loss(std::span<const ScoredToken>(scored_).subspan(begin, end - begin),
-           std::span(gradients_).subspan(begin, end - begin));
-    }
-    bool any_entropy = false;
-    for (size_t i = 0; i < scored_.size(); ++i) {
-      g_logprob_[i] = gradients_[i].logprob;
-      g_entropy_[i] = gradients_[i].entropy;
-      g_value_[i] = gradients_[i].value;
-      any_entropy = any_entropy || gradients_[i].entropy != 0;
-    }
-    const std::span<const float> g_entropy =
-        any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
-    if (shared) {
-      const policy_model::Transformer::SharedHead head{
-          .head = shared->head, .g_values = g_value_, .grad = shared->grad};
-      transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad, &head);
-    } else {
-      transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad);
-    }
-  }
+  Split(sequences, true, together);
+  bool any_entropy = false;
+  const size_t width = 1 + (entropy ? 1 : 0) + (shared ? 1 : 0);
+  InRounds(
+      width,
+      [&](size_t number, const MicroBatch& of, std::span<float> results) {
+        shared_tokens_ += Pack(weights, sequences, true, of);
+        SetShare(sequences, of);
+        transformer_.Forward(weights, batch_,
+                             {.temperature = temperature,
+                              .entropy = entropy,
+                              .dropout = DropoutKey(grad, static_cast<uint32_t>(number))},
+                             true, results.first(of.rows),
+                             entropy ? results.subspan(of.rows, of.rows) : std::span<float>());
+        if (shared) transformer_.HeadValues(*shared->head, results.last(of.rows));
+      },
+      [&](const MicroBatch& of, std::span<const float> results) {
+        List(sequences, of);
+        for (size_t i = 0; i < of.rows; ++i) {
+          scored_[i].logprob = results[i];
+          if (entropy) scored_[i].entropy = results[of.rows + i];
+          if (shared) scored_[i].value = results[results.size() - of.rows + i];
+        }
+        gradients_.assign(of.rows, {});
+        for (size_t begin = 0, end = 0; begin < of.rows; begin = end) {
+          while (end < of.rows &&
+                 scored_[end].sequence / together == scored_[begin].sequence / together)
+            ++end;
+          loss(std::span<const ScoredToken>(scored_).subspan(begin, end - begin),
+               std::span(gradients_).subspan(begin, end - begin));
+        }
+        if (!Own(of)) return;
+        any_entropy = false;
+        for (auto* buffer : {&g_logprob_, &g_entropy_, &g_value_}) buffer->resize(of.rows);
+        for (size_t i = 0; i < of.rows; ++i) {
+          g_logprob_[i] = gradients_[i].logprob;
+          g_entropy_[i] = gradients_[i].entropy;
+          g_value_[i] = gradients_[i].value;
+          any_entropy = any_entropy || gradients_[i].entropy != 0;
+        }
+      },
+      [&](const MicroBatch&) {
+        const std::span<const float> g_entropy =
+            any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
+        if (shared) {
+          const policy_model::Transformer::SharedHead head{
+              .head = shared->head, .g_values = g_value_, .grad = shared->grad};
+          transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad, &head);
+        } else {
+          transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad);
+        }
+      });
 }
 
 void TrainStep::AccumulateValues(const policy_model::Weights& weights,
                                  std::span<const SequenceView> sequences, const TokenLoss& loss,
                                  const policy_model::Gradients& grad) {
-  int32_t first = 0;
-  for (int32_t last : Split(sequences, false)) {
-    const int64_t spared = Pack(weights, sequences, false, first, last);
-    SetShare(sequences, first, last);
-    first = last;
-    if (scored_.empty()) continue;
-    shared_tokens_ += spared;
-    transformer_.ForwardValues(weights, batch_, true, value_);
-    for (size_t i = 0; i < scored_.size(); ++i) {
-      scored_[i].value = value_[i];
-      g_value_[i] = loss(scored_[i]).value;
-    }
-    transformer_.BackwardValues(weights, batch_, g_value_, grad);
-  }
+  Split(sequences, false);
+  InRounds(
+      1,
+      [&](size_t, const MicroBatch& of, std::span<float> values) {
+        shared_tokens_ += Pack(weights, sequences, false, of);
+        SetShare(sequences, of);
+        transformer_.ForwardValues(weights, batch_, true, values);
+      },
+      [&](const MicroBatch& of, std::span<const float> values) {
+        List(sequences, of);
+        if (Own(of)) g_value_.resize(of.rows);
+        for (size_t i = 0; i < of.rows; ++i) {
+          scored_[i].value = values[i];
+          const float gradient = loss(scored_[i]).value;
+          if (Own(of)) g_value_[i] = gradient;
+        }
+      },
+      [&](const MicroBatch&) { transformer_.BackwardValues(weights, batch_, g_value_, grad); });
 }
 
 }  // namespace plumb::learner

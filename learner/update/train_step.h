@@ -10,7 +10,11 @@
 // Experts that were recorded are taken again by the passes of the policy, those of a shared head
 // included. A reference and a critic of its own have other weights: their routers choose.
 // Errors: kConflict for recorded experts of another model.
-// Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
+// Ranks: every rank is given all sequences, computes every so manyth micro-batch, and learns what
+// the others found of theirs before the loss is asked: a loss sees all tokens in the same order on
+// every rank, and what it sums up is that of the whole batch, to the bit. Gradients are each rank's
+// own share; Optimizer::Update adds them up. Thread safety: one thread. Allocation: none of ours in
+// Accumulate after a pass of the same size.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +24,7 @@
 #include <vector>
 
 #include "common/record/trajectory.h"
+#include "learner/ranks/ranks.h"
 #include "learner/update/optimizer.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
@@ -51,7 +56,10 @@ struct ScoredToken {
 
 class TrainStep {
  public:
-  TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens);
+  // `ranks`: borrowed; nullptr: there is one.
+  TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens,
+            Ranks* ranks = nullptr);
+  Ranks* ranks() const { return ranks_; }
 
   // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token
   // order. `replay`: through the experts that were recorded.
@@ -106,34 +114,59 @@ class TrainStep {
                         const policy_model::Gradients& grad);
 
   // Tokens of the Accumulate passes since the last call that were not computed again, because a
-  // neighbour begins with them, too.
-  int64_t TakeSharedTokens() { return std::exchange(shared_tokens_, 0); }
+  // neighbour begins with them, too. Of all ranks, which all ask.
+  int64_t TakeSharedTokens();
 
  private:
-  // Ends of the micro-batches; valid until the next call.
-  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, bool replay,
-                                    int32_t together = 1);
+  // Sequences [first, last) that go through the model at once, and how many of their tokens are
+  // scored: at least one.
+  struct MicroBatch {
+    int32_t first = 0, last = 0;
+    size_t rows = 0;
+  };
+  // This rank computes it.
+  bool Own(const MicroBatch& of) const {
+    return !ranks_ || (&of - micro_batches_.data()) % ranks_->size() == ranks_->rank();
+  }
+  // Fills micro_batches_.
+  void Split(std::span<const SequenceView> sequences, bool replay, int32_t together = 1);
+  // The micro-batches in rounds of one a rank. compute(number, micro-batch, results) of this rank's
+  // fills `width` numbers for each of its rows; use(micro-batch, results) sees those of every rank,
+  // in order; then finish(micro-batch) of this rank's.
+  template <class Compute, class Use, class Finish>
+  void InRounds(size_t width, const Compute& compute, const Use& use, const Finish& finish);
+  // Numbers of every scored token, which `forward` computes: out[sequence] in token order.
+  template <class Forward>
+  std::vector<std::vector<float>> EachToken(const policy_model::Weights& weights,
+                                            std::span<const SequenceView> sequences, bool replay,
+                                            const Forward& forward);
   // `loss` sees `together` consecutive sequences at a time.
   void AccumulateTogether(const policy_model::Weights& weights,
                           std::span<const SequenceView> sequences, int32_t together, bool entropy,
                           float temperature, const SequenceLoss& loss,
                           const policy_model::Gradients& grad, const SharedHead* shared);
   // Of the routers' losses, a micro-batch takes the share of its tokens.
-  void SetShare(std::span<const SequenceView> sequences, int32_t first, int32_t last);
-  // Packs sequences [first, last) of the last Split into batch_, as `weights` compute them, and
-  // lists their scored tokens; returns how many tokens it spared.
+  void SetShare(std::span<const SequenceView> sequences, const MicroBatch& of);
+  // Packs the sequences of a micro-batch of the last Split into batch_, as `weights` compute them;
+  // returns how many tokens it spared.
   int64_t Pack(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-               bool replay, int32_t first, int32_t last);
+               bool replay, const MicroBatch& of);
   void CheckForm(const SequenceView& sequence) const;
+  // Lists its scored tokens in scored_.
+  void List(std::span<const SequenceView> sequences, const MicroBatch& of);
 
   policy_model::Transformer& transformer_;
   int64_t micro_batch_tokens_;
+  Ranks* const ranks_;
   int64_t shared_tokens_ = 0;
   policy_model::PackPlan plan_;
   policy_model::PackedBatch batch_;
+  std::vector<MicroBatch> micro_batches_;
   std::vector<ScoredToken> scored_;
   std::vector<Gradient> gradients_;
-  std::vector<float> logprob_, entropy_, value_, g_logprob_, g_entropy_, g_value_;
+  std::vector<float> own_, gathered_;  // results of a round
+  std::vector<size_t> sizes_;          // of the ranks' parts of it
+  std::vector<float> g_logprob_, g_entropy_, g_value_;
 };
 
 }  // namespace plumb::learner

@@ -11,6 +11,7 @@
 #include "common/base/output_path.h"
 #include "common/base/program_call.h"
 #include "learner/algorithms/scoreless.h"
+#include "learner/ranks/rank_mesh.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "reward/doors/plugin_host.h"
 
@@ -33,8 +34,9 @@ int ExitCodeOf(ErrorCode code) {
 }
 
 int ExitCodeOf(const Error& error) {
-  return dynamic_cast<const learner::RewardFailed*>(&error) != nullptr ? kExitRewardFailed
-                                                                       : ExitCodeOf(error.code());
+  if (dynamic_cast<const learner::RewardFailed*>(&error) != nullptr) return kExitRewardFailed;
+  if (dynamic_cast<const learner::RankLost*>(&error) != nullptr) return kExitRankLost;
+  return ExitCodeOf(error.code());
 }
 
 namespace {

@@ -8,6 +8,7 @@
 //   8 not finite   9 not supported by this build
 //   10 a reward part failed on every sample (plumb reward test) or answer (plumb eval), or no
 //      answer of three steps in a row, or of all steps of a run, got a score (plumb train)
+//   11 of a learner of several ranks: another rank was lost, or computes something else
 // Thread safety: RunCli is called once, by main.
 #pragma once
 
@@ -22,6 +23,7 @@ namespace plumb::run {
 
 inline constexpr int kExitFewerSteps = 7;
 inline constexpr int kExitRewardFailed = 10;
+inline constexpr int kExitRankLost = 11;
 
 int ExitCodeOf(ErrorCode code);
 int ExitCodeOf(const Error& error);  // learner::RewardFailed has a code of its own

@@ -14,6 +14,8 @@
 #include "common/base/program_call.h"
 #include "common/base/size_text.h"
 #include "configs/batch_ramp.h"
+#include "configs/parallel.h"
+#include "learner/ranks/rendezvous.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/schedule.h"
 #include "run/commands/checked_numbers.h"
@@ -55,7 +57,7 @@ struct PlanArguments {
 
 struct RoleArguments {
   std::string folder, role, sockets, called;
-  int64_t index = 0;
+  int64_t index = 0, ranks = 1;
   bool resume = false, newest = false, quiet = false;
 };
 
@@ -155,6 +157,7 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
 
 int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const auto& config = session.config();
+  const int64_t ranks = configs::ReadParallel(config.run.parallel).ranks();
   PlanRun(session).Check();
   const SocketFolder sockets;
   std::vector<RoleProcess> roles;
@@ -169,14 +172,23 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
     if (role == "replay" && !arguments.quiet) again.push_back("--quiet");
     if (arguments.resume) line.push_back("--resume");
     if (arguments.newest) line.push_back("--newest");  // not again: it has checkpoints of its own
-    const std::string name =
-        role == "replay" || role == "learner" ? role : role + "-" + std::to_string(index);
-    roles.push_back({.name = name, .arguments = line, .again = again, .decides = decides});
+    const bool numbered = role != "replay" && (role != "learner" || index > 0);
+    roles.push_back({.name = numbered ? role + "-" + std::to_string(index) : role,
+                     .arguments = line,
+                     .again = again,
+                     .decides = decides});
+    if (role != "learner" || ranks == 1) return;
+    for (auto* arguments_of : {&roles.back().arguments, &roles.back().again})
+      arguments_of->insert(arguments_of->end(), {"--ranks", std::to_string(ranks)});
+    roles.back().group = role;
+    roles.back().lost_code = kExitRankLost;
   };
-  add("replay", 0, false);
-  for (int64_t i = 0; i < config.run.reward_workers; ++i) add("reward", i, false);
-  for (int64_t i = 0; i < config.run.actors; ++i) add("actor", i, false);
-  add("learner", 0, true);
+  if (!configs::IsOffline(config)) {
+    add("replay", 0, false);
+    for (int64_t i = 0; i < config.run.reward_workers; ++i) add("reward", i, false);
+    for (int64_t i = 0; i < config.run.actors; ++i) add("actor", i, false);
+  }
+  for (int64_t i = 0; i < ranks; ++i) add("learner", i, /*decides=*/i == 0);
   Supervisor supervisor(std::filesystem::read_symlink("/proc/self/exe").string(), std::move(roles),
                         session.folder().path + "/pids.json");
   NowBusy(Busy::kSupervising);
@@ -250,6 +262,17 @@ void Plan(const PlanArguments& arguments) {
   memory.Check();
 }
 
+// Of TrainArguments and RoleArguments.
+template <class Arguments>
+RunOptions OptionsOf(const Arguments& arguments) {
+  RunOptions options;
+  options.resume = arguments.resume;
+  options.quiet = arguments.quiet;
+  options.stop = &StopRequested();
+  options.newest = arguments.newest;
+  return options;
+}
+
 double RateAt(const configs::Config& config, int64_t step) {
   return learner::LearningRate(learner::LrOptionsOf(config), step);
 }
@@ -288,7 +311,66 @@ void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) 
   std::fflush(stdout);
 }
 
-int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments);
+int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments,
+            const RunOptions& options);
+
+// What `work` of a rank throws, the other ranks hear.
+template <class Work>
+auto AsRank(learner::Ranks* ranks, const Work& work) {
+  try {
+    return work();
+  } catch (const std::exception& e) {
+    if (ranks) ranks->SayEnded(e.what());
+    throw;
+  }
+}
+
+// The ranks that are to be: those of the environment, else those of run.parallel.
+std::optional<learner::RankEnvironment> RanksOf(const configs::Config& config) {
+  const int64_t wanted = configs::ReadParallel(config.run.parallel).ranks();
+  auto environment = learner::ReadRankEnvironment(std::getenv);
+  configs::CheckParallel(config, environment ? environment->size : wanted);
+  const bool processes = config.run.roles == configs::Roles::kProcesses;
+  if (!environment && wanted > 1 && !processes) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "asks for " + std::to_string(wanted) +
+                    " learner processes: set run.roles = \"processes\" (--roles processes), and "
+                    "they are started here; or start each of them with MASTER_ADDR, MASTER_PORT, "
+                    "RANK and WORLD_SIZE, as torchrun does (docs/ranks.md)",
+                "run.parallel");
+  }
+  if (!environment) return environment;
+  if (!config.run.parallel.empty() && wanted != environment->size) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + config.run.parallel + "\", but WORLD_SIZE says " +
+                    std::to_string(environment->size) + " processes: leave it empty, or start " +
+                    std::to_string(wanted),
+                "run.parallel");
+  }
+  if (processes) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "is \"processes\", but RANK and WORLD_SIZE say that this process is one of several: "
+        "use local, so that rank 0 runs the other roles as threads; or unset them, and "
+        "run.parallel starts the ranks",
+        "run.roles");
+  }
+  return environment;
+}
+
+// A rank that is not the first: rank 0 says where the run is.
+int TrainAsRank(learner::Ranks& ranks, RunOptions options) {
+  NowBusy(Busy::kInOrder);
+  return AsRank(&ranks, [&] {
+    const std::string folder = ranks.Share("");
+    options.resume = ranks.Share("") == "resume";
+    const auto session = Session::Open(folder);
+    SetUpLogging("learner", ranks.rank(),
+                 session->folder().logs() + "/learner-" + std::to_string(ranks.rank()) + ".log");
+    RunLearnerRank(*session, options);
+    return 0;
+  });
+}
 
 int Train(const TrainArguments& arguments) {
   if (arguments.recipe.empty()) {
@@ -311,10 +393,23 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = CheckedRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
-  PreparedRun run =
-      PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite, arguments.newest);
+  const auto environment = RanksOf(config);
+  std::unique_ptr<learner::Ranks> ranks;
+  RunOptions options = OptionsOf(arguments);
+  if (environment) {
+    ranks = learner::JoinByEnvironment(*environment, StallTime(config));
+    options.ranks = ranks.get();
+    options.ranks_here = environment->local_size;
+    // Whoever starts the ranks again means the run that they began.
+    options.resume = options.resume || environment->restarts > 0;
+    if (!ranks->first()) return TrainAsRank(*ranks, options);
+  }
+  PreparedRun run = AsRank(ranks.get(), [&] {
+    return PrepareRun(config, arguments.recipe, options.resume, arguments.overwrite,
+                      arguments.newest);
+  });
   // Whether it met its bar is found by the evaluation, once more.
-  if (config.eval.bar == 0 && run.Finished(config)) {
+  if (!ranks && config.eval.bar == 0 && run.Finished(config)) {
     const std::string out = run.folder().path;
     std::printf(
         "this run is finished: %lld of %lld steps are done\nmodel:  %s\nreport: %s\ngo on:  %s "
@@ -326,7 +421,13 @@ int Train(const TrainArguments& arguments) {
   }
   int code = 0;
   try {
-    code = TrainIn(run, config, arguments);
+    code = AsRank(ranks.get(), [&] {
+      if (ranks) {
+        ranks->Share(std::filesystem::absolute(run.folder().path).string());
+        ranks->Share(options.resume ? "resume" : "anew");
+      }
+      return TrainIn(run, config, arguments, options);
+    });
   } catch (const Error& error) {
     run.UndoIfNothingTrained(ExitCodeOf(error.code()));
     throw;
@@ -335,18 +436,14 @@ int Train(const TrainArguments& arguments) {
   return code;
 }
 
-int TrainIn(const PreparedRun& run, const configs::Config& config,
-            const TrainArguments& arguments) {
+int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments,
+            const RunOptions& options) {
   const RunFolder& folder = run.folder();
   NowBusy(Busy::kNothingToKeep, kNothingTrained);
   MarkWhenStopped(folder.path);
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
   if (run.resumed()) SayChanges(run, config, arguments.quiet);
-  const RunOptions options{.resume = arguments.resume,
-                           .quiet = arguments.quiet,
-                           .stop = &StopRequested(),
-                           .newest = arguments.newest};
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
       const bool sft = config.algorithm.name == configs::AlgorithmName::kSft;
@@ -356,6 +453,8 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
                            std::to_string(config.optimizer.micro_batch_tokens) +
                            " tokens a micro-batch; " + configs::NameOf(config.model.dtype));
     }
+    if (config.run.roles == configs::Roles::kProcesses)
+      return TrainInProcesses(*session, arguments);
     return Conclude(*session, RunOfflineTraining(*session, options), arguments.quiet);
   }
   if (!arguments.quiet) SayBegin(folder, BatchSizes(config));
@@ -368,7 +467,11 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
 int Learner(const Session& session, const Endpoints& endpoints, const RunOptions& options,
             bool quiet) {
   try {
-    return Conclude(session, RunLearnerRole(session, endpoints, options), quiet);
+    const bool offline = configs::IsOffline(session.config());
+    return Conclude(session,
+                    offline ? RunOfflineTraining(session, options)
+                            : RunLearnerRole(session, endpoints, options),
+                    quiet);
   } catch (const Error& e) {
     if (!StopRequested() || !TryAgain(e)) throw;
     std::fprintf(stderr, "plumb: stopped: %s; %s\n", e.what(),
@@ -384,15 +487,25 @@ int Role(const RoleArguments& arguments) {
     MarkWhenStopped(arguments.folder);
   }
   const auto session = Session::Open(arguments.folder);
-  const bool numbered = arguments.role == "actor" || arguments.role == "reward";
+  const bool numbered = arguments.role == "actor" || arguments.role == "reward" ||
+                        (arguments.role == "learner" && arguments.index > 0);
   SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,
                session->folder().logs() + "/" + arguments.role +
                    (numbered ? "-" + std::to_string(arguments.index) : "") + ".log");
   const Endpoints endpoints{arguments.sockets};
-  const RunOptions options{.resume = arguments.resume,
-                           .quiet = arguments.quiet,
-                           .stop = &StopRequested(),
-                           .newest = arguments.newest};
+  RunOptions options = OptionsOf(arguments);
+  if (arguments.role == "learner" && arguments.ranks > 1) {
+    const auto ranks =
+        learner::JoinInFolder(arguments.sockets, static_cast<int>(arguments.index),
+                              static_cast<int>(arguments.ranks), StallTime(session->config()));
+    options.ranks = ranks.get();
+    options.ranks_here = static_cast<int>(arguments.ranks);
+    return AsRank(ranks.get(), [&] {
+      if (ranks->first()) return Learner(*session, endpoints, options, arguments.quiet);
+      RunLearnerRank(*session, options);
+      return 0;
+    });
+  }
   if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
   else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
   else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
@@ -465,6 +578,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   hidden->add_option("--role", role->role)->required();
   hidden->add_option("--sockets", role->sockets)->required();
   hidden->add_option("--index", role->index);
+  hidden->add_option("--ranks", role->ranks);    // of the learner
   hidden->add_option("--called", role->called);  // how the user called train
   hidden->add_flag("--resume", role->resume);
   hidden->add_flag("--newest", role->newest);

@@ -121,7 +121,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
   const bool sync = config.run.schedule == configs::Schedule::kSync;
   LocalWeights published(/*in_place=*/sync);
 
-  const ThreadShares threads = ThreadSharesOf(config);
+  const ThreadShares threads = ThreadSharesOf(config, options.ranks_here);
   Failure failure(memory);
   std::atomic<bool> ended{false};
   RewardLoop rewards(session, "reward-0", table,

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "common/base/error.h"
 #include "learner/loop/offline_loop.h"
@@ -12,9 +13,11 @@
 #include "learner/offline/reward_model_objective.h"
 #include "learner/offline/sft_objective.h"
 #include "policy_model/memory/scalar_head.h"
+#include "policy_model/memory/threads.h"
 #include "policy_model/transformer.h"
 #include "replay/store/logprob_cache.h"
 #include "run/roles/observer.h"
+#include "run/roles/ranked_ports.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
@@ -45,14 +48,14 @@ struct Offline {
 
 // The model and what updates it; shared by all objectives, in the order in which they are made.
 struct Policy {
-  Policy(const Session& session, configs::Recompute recompute)
+  Policy(const Session& session, configs::Recompute recompute, learner::Ranks* ranks)
       : config(session.config()),
         weights(config.algorithm.name == AlgorithmName::kRewardModel
                     ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
                     : MakeWeights(session)),
         transformer(weights.shape(), session.stream(), session.dtype()),
-        train(transformer, config.optimizer.micro_batch_tokens),
-        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config)) {
+        train(transformer, config.optimizer.micro_batch_tokens, ranks),
+        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config), {.ranks = ranks}) {
     transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
   }
 
@@ -63,12 +66,19 @@ struct Policy {
   learner::Optimizer optimizer;
 };
 
+// What is shown of a run, by the rank that shows it; the others' is nullptr.
+void Note(Observer* observer, const std::string& line) {
+  if (observer) observer->Note(line);
+}
+
 // Demonstrations: read again in each life of the run, and compared by what they are.
 class SftTraining {
  public:
-  SftTraining(const Session& session, Observer& observer) : data_(LoadSftData(session)) {
-    for (const std::string& note : data_.notes) observer.Note(note);
-    observer.CountRows(data_.rows);
+  SftTraining(const Session& session, Observer* observer, learner::Ranks* ranks)
+      : data_(LoadSftData(session)) {
+    for (const std::string& note : data_.notes) Note(observer, note);
+    if (observer) observer->CountRows(data_.rows);
+    if (ranks) ranks->CheckSame("the demonstrations", data_.identity);
   }
   Offline Make(Policy& p) {
     return {.objective = std::make_unique<learner::SftObjective>(p.train, p.weights, p.optimizer,
@@ -90,19 +100,22 @@ class SftTraining {
 // Pairs and judged completions, which lie in the run's store.
 class PreferenceTraining {
  public:
-  PreferenceTraining(const Session& session, Observer& observer)
+  PreferenceTraining(const Session& session, Observer* observer, learner::Ranks* ranks)
       : session_(session),
         observer_(observer),
-        store_(OpenStore(session)),
-        data_(LoadPreferences(session, *store_)) {
-    for (const std::string& note : data_.notes) observer.Note(note);
-    observer.CountRows(data_.rows);
+        store_(!ranks || ranks->first() ? OpenStore(session) : nullptr),
+        data_(ranks ? SharedPreferences(*ranks, [&] { return LoadPreferences(session, *store_); })
+                    : LoadPreferences(session, *store_)) {
+    for (const std::string& note : data_.notes) Note(observer, note);
+    if (observer) observer->CountRows(data_.rows);
     const std::string& shared = session.config().preference.reference_cache;
-    if (!shared.empty()) {
+    if (store_ && !shared.empty()) {
       shared_ = replay::Store::Open(shared);
-      observer.Note("reference log-probs: kept in " + shared);
+      Note(observer, "reference log-probs: kept in " + shared);
     }
-    cache_ = std::make_unique<replay::StoreLogprobCache>(shared_ ? shared_.get() : store_.get());
+    if (store_)
+      stored_ = std::make_unique<replay::StoreLogprobCache>(shared_ ? shared_.get() : store_.get());
+    if (ranks) ranked_ = std::make_unique<RankedLogprobs>(*ranks, stored_.get());
   }
 
   // Before a checkpoint replaces the weights: the reference is the policy of step 0.
@@ -125,8 +138,8 @@ class PreferenceTraining {
       if (learner::UsesReference(c.loss))
         reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
       out.objective = std::make_unique<learner::PreferenceObjective>(
-          p.train, p.weights, p.optimizer, reference_.get(), cache_.get(), LossOptions(c),
-          data_.train, data_.heldout);
+          p.train, p.weights, p.optimizer, reference_.get(), cache(), LossOptions(c), data_.train,
+          data_.heldout);
     }
     return out;
   }
@@ -136,7 +149,7 @@ class PreferenceTraining {
     const configs::PreferenceConfig& c = p.config.preference;
     reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
     auto kto = std::make_unique<learner::KtoObjective>(
-        p.train, p.weights, p.optimizer, *reference_, cache_.get(),
+        p.train, p.weights, p.optimizer, *reference_, cache(),
         learner::KtoOptions{.beta = c.beta,
                             .desirable_weight = c.desirable_weight,
                             .undesirable_weight = c.undesirable_weight,
@@ -146,35 +159,42 @@ class PreferenceTraining {
                             .shuffle = p.config.data.shuffle},
         data_.completions, data_.completions_heldout);
     if (kto->left_out() > 0)
-      observer_.Note("completions: " + std::to_string(kto->left_out()) +
-                     " fill no batch and are left out");
+      Note(observer_,
+           "completions: " + std::to_string(kto->left_out()) + " fill no batch and are left out");
     return kto;
   }
   std::map<std::string, int64_t> Counters() const {
     return {{"pairs", static_cast<int64_t>(data_.train.size())},
             {"completions", static_cast<int64_t>(data_.completions.size())},
-            {"reference/cache_hits", cache_->hits()},
-            {"reference/cache_misses", cache_->misses()}};
+            {"reference/cache_hits", stored_ ? stored_->hits() : 0},
+            {"reference/cache_misses", stored_ ? stored_->misses() : 0}};
+  }
+  LogprobCache* cache() const {
+    if (ranked_) return ranked_.get();
+    return stored_.get();
   }
 
   const Session& session_;
-  Observer& observer_;
-  const std::unique_ptr<replay::Store> store_;
+  Observer* const observer_;
+  const std::unique_ptr<replay::Store> store_;  // of the first rank
   const PreferenceData data_;
   std::unique_ptr<replay::Store> shared_;
-  std::unique_ptr<replay::StoreLogprobCache> cache_;
+  std::unique_ptr<replay::StoreLogprobCache> stored_;
+  std::unique_ptr<RankedLogprobs> ranked_;
   std::unique_ptr<learner::ReferencePolicy> reference_;
   std::unique_ptr<learner::RewardModeling> modeling_;
 };
 
-RunSummary Run(const Session& session, const RunOptions& options, Observer& observer,
+RunSummary Run(const Session& session, const RunOptions& options, Observer* observer,
                Policy& policy, const Offline& offline) {
   configs::Config config = session.config();
   config.checkpoint.background &= !options.waits_for_checkpoints;
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);
   if (options.newest) checkpoints.PreferNewest();
-  learner::LearnerHooks hooks = observer.Hooks();
+  learner::LearnerHooks hooks;
+  if (observer) hooks = observer->Hooks();
+  else hooks.stop = [&] { return options.Stopped(); };
   hooks.store_state = [&] { return offline.identity; };
   hooks.resumed = [&](int64_t step, const std::string& then) {
     if (then == offline.identity) return;
@@ -189,29 +209,34 @@ RunSummary Run(const Session& session, const RunOptions& options, Observer& obse
   };
   learner::LearnerResult result =
       learner::RunOffline(config, offline.how, *offline.objective, policy.weights, policy.optimizer,
-                          checkpoints, hooks, options.resume);
+                          checkpoints, hooks, options.resume, options.ranks);
+  if (!observer) return {};
   ShareModel(session, checkpoints, result);
-  return FinishRun(session, observer, std::move(result), offline.counters());
+  return FinishRun(session, *observer, std::move(result), offline.counters());
 }
 
 }  // namespace
 
 RunSummary RunOfflineTraining(const Session& session, const RunOptions& given) {
   const RunMemory memory = PlanRun(session);
-  memory.Check();
+  if (given.first()) memory.Check();
   RunOptions options = given;
   options.waits_for_checkpoints = memory.waits_for_checkpoints;
-  Observer observer(session, options);
-  observer.Note(memory.Line());
+  if (options.ranks)
+    policy_model::UseThreads(ThreadSharesOf(session.config(), options.ranks_here).learner);
+  std::optional<Observer> shown;
+  if (options.first()) shown.emplace(session, options);
+  Observer* const observer = shown ? &*shown : nullptr;
+  Note(observer, memory.Line());
   const auto run = [&](auto&& data) {
     return WithPlan(memory, [&] {
-      Policy policy(session, memory.recompute);
+      Policy policy(session, memory.recompute, options.ranks);
       return Run(session, options, observer, policy, data.Make(policy));
     });
   };
   if (session.config().algorithm.name == AlgorithmName::kSft)
-    return run(SftTraining(session, observer));
-  return run(PreferenceTraining(session, observer));
+    return run(SftTraining(session, observer, options.ranks));
+  return run(PreferenceTraining(session, observer, options.ranks));
 }
 
 }  // namespace plumb::run

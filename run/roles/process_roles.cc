@@ -171,7 +171,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
   replay::ReplayClient watch(endpoints.replay(),
                              {.actor = "learner-watch", .call_timeout = milliseconds(1000)});
   learner::WeightPublisher publisher(endpoints.weights());
-  policy_model::UseThreads(ThreadSharesOf(session.config()).learner);
+  policy_model::UseThreads(ThreadSharesOf(session.config(), options.ranks_here).learner);
   const learner::LearnerResult result = WithPlan(memory, [&] {
     policy_model::Weights weights = MakeWeights(session);
     return RunLearnerLoop(

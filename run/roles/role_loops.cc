@@ -1,12 +1,14 @@
 #include "run/roles/role_loops.h"
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "common/base/log.h"
 #include "policy_model/memory/weights.h"
 #include "replay/store/record.h"
 #include "reward/models/reward_model.h"
+#include "run/roles/ranked_ports.h"
 #include "run/roles/role_totals.h"
 #include "run/session/demonstration_data.h"
 
@@ -93,7 +95,16 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   });
   around.stop = [&] { return options.Stopped(); };
   around.patience = StallTime(config);
+  // The other ranks wait for what this one waits for.
+  std::optional<RankedBatches> ranked;
+  if (options.ranks) {
+    around.stop = [&] {
+      if (ranked) ranked->StillWaiting();
+      return options.Stopped();
+    };
+  }
   LearnerPorts ports(std::move(around));
+  if (options.ranks) ranked.emplace(*options.ranks, &ports, &ports);
   // Answered once the store has read its rows, and said so: what follows is said behind that.
   ports.StoreState();
   for (const std::string& note : demonstrations.notes) observer.Note(note);
@@ -134,8 +145,9 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   hooks.resumed = resumed;
   hooks.anew = [&] { resumed(0, ""); };
   hooks.checkpointed = [&](int64_t oldest_step) { ports.Trim(KeepFromStep(config, oldest_step)); };
-  learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train,
-                            demonstrations.heldout, hooks);
+  learner::LearnerLoop loop(config, weights, ranked ? static_cast<BatchSource&>(*ranked) : ports,
+                            ranked ? static_cast<WeightSink&>(*ranked) : ports, checkpoints,
+                            demonstrations.train, demonstrations.heldout, hooks, options.ranks);
   learner::LearnerResult result = loop.Run(options.resume);
   ShareModel(session, checkpoints, result);
   return result;

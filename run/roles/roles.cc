@@ -117,7 +117,7 @@ std::chrono::milliseconds StallTime(const configs::Config& config) {
   return std::chrono::milliseconds(static_cast<int64_t>(config.run.stall_seconds * 1000));
 }
 
-ThreadShares ThreadSharesOf(const configs::Config& config) {
+ThreadShares ThreadSharesOf(const configs::Config& config, int ranks_here) {
   const bool processes = config.run.roles == configs::Roles::kProcesses,
              sync = config.run.schedule == configs::Schedule::kSync;
   const auto given = static_cast<int>(config.run.threads);
@@ -125,8 +125,9 @@ ThreadShares ThreadSharesOf(const configs::Config& config) {
   const int all =
       given > 0 ? given : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int actors = processes ? static_cast<int>(config.run.actors) : 1;
-  if (sync) return {.learner = all, .actor = std::max(1, all / actors)};
-  return {.learner = std::max(1, all - all / 2), .actor = std::max(1, all / 2 / actors)};
+  if (sync) return {.learner = std::max(1, all / ranks_here), .actor = std::max(1, all / actors)};
+  return {.learner = std::max(1, (all - all / 2) / ranks_here),
+          .actor = std::max(1, all / 2 / actors)};
 }
 
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {

@@ -20,6 +20,7 @@
 
 #include "actor/rollout.h"
 #include "learner/loop/learner_loop.h"
+#include "learner/ranks/ranks.h"
 #include "replay/table/step_planner.h"
 #include "replay/table/table.h"
 #include "run/session/session.h"
@@ -41,6 +42,10 @@ struct RunOptions {
   configs::Recompute recompute = configs::Recompute::kNone;
   bool waits_for_checkpoints = false;
   bool newest = false;  // a resume goes on from the newest checkpoint, without its optimizer too
+  // Of a learner of several ranks, borrowed, and how many of them are on this machine.
+  learner::Ranks* ranks = nullptr;
+  int ranks_here = 1;
+  bool first() const { return !ranks || ranks->first(); }
   bool Stopped() const { return stop != nullptr && stop->load(); }
 };
 
@@ -48,7 +53,7 @@ struct RunOptions {
 RunSummary RunLocal(const Session& session, const RunOptions& options);
 
 // Training without rollouts, in this process (configs::IsOffline): DPO and its family, reward
-// models, supervised fine-tuning.
+// models, supervised fine-tuning. The summary of a rank that is not the first is empty.
 RunSummary RunOfflineTraining(const Session& session, const RunOptions& options);
 
 // Endpoints of a run in processes, all in one private folder.
@@ -69,6 +74,9 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
                   const RunOptions& options);
 RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
                           const RunOptions& options);
+// A rank of the learner that is not the first: it has no other role to talk to, writes nothing and
+// shows nothing. Of any training, until that has ended.
+void RunLearnerRank(const Session& session, const RunOptions& options);
 
 // Shared by both ways (roles.cc).
 replay::PlannerOptions PlannerOptionsOf(const configs::Config& config);
@@ -83,7 +91,7 @@ struct ThreadShares {
   int learner = 1;
   int actor = 1;  // each
 };
-ThreadShares ThreadSharesOf(const configs::Config& config);
+ThreadShares ThreadSharesOf(const configs::Config& config, int ranks_here = 1);
 std::chrono::milliseconds StallTime(const configs::Config& config);
 // First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest
 // checkpoint (replay.keep_steps).

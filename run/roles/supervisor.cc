@@ -100,6 +100,35 @@ void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
   }
 }
 
+std::optional<int> Supervisor::EndGroup(const std::string& group) {
+  std::optional<int> failed;
+  if (group.empty()) return failed;
+  const auto begin = SteadyClock::now();
+  bool ended = false;  // by force
+  for (bool any = true; any;) {
+    any = false;
+    const bool late = !ended && SteadyClock::now() > begin + kGroup;
+    for (Child& child : children_) {
+      if (child.role.group != group || child.pid <= 0) continue;
+      int status = 0;
+      if (waitpid(child.pid, &status, WNOHANG) != child.pid) {
+        any = true;
+        if (!late) continue;
+        LogWarning("role " + child.role.name + " did not end within " +
+                   std::to_string(kGroup.count()) + " s of the loss of another rank: killed");
+        kill(child.pid, SIGKILL);
+        continue;
+      }
+      child.pid = -1;
+      const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+      if (code != 0 && code != child.role.lost_code) failed = code;
+    }
+    ended = ended || late;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  return failed;
+}
+
 int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once) {
   for (Child& child : children_) Start(child, false);
   const auto ask = [&] {
@@ -121,38 +150,48 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
       int status = 0;
       if (waitpid(child.pid, &status, WNOHANG) != child.pid) continue;
       child.pid = -1;
-      if (WIFEXITED(status)) {
-        const int code = WEXITSTATUS(status);
-        if (child.role.decides || code != 0) {
-          if (code != 0 && !child.role.decides)
-            LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(code));
-          StopOthers(asked, at_once);
-          return code;
-        }
-        continue;  // an actor that found the run finished
+      const bool killed = !WIFEXITED(status), grouped = !child.role.group.empty();
+      const int code = killed ? 0 : WEXITSTATUS(status);
+      const bool lost = !killed && grouped && code == child.role.lost_code;
+      // An actor that found the run finished, or a rank that has done its part.
+      if (!killed && code == 0 && !child.role.decides) continue;
+      std::optional<int> failed;  // of its group
+      if (killed || lost || !child.role.decides) failed = EndGroup(child.role.group);
+      if (failed || !(killed || lost)) {
+        const int with = failed && lost ? *failed : code;
+        if (with != 0 && !child.role.decides)
+          LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(with));
+        StopOthers(asked, at_once);
+        return killed ? *failed : with;
       }
-      const int signal = WTERMSIG(status);
+      const int signal = killed ? WTERMSIG(status) : 0;
+      const std::string how =
+          killed ? "was killed by signal " + std::to_string(signal) + " (" + strsignal(signal) + ")"
+                 : "lost another rank";
       const auto now = SteadyClock::now();
       child.deaths.push_back(now);
       std::erase_if(child.deaths, [&](auto t) { return now - t > kRestartWindow; });
       if (asked || child.deaths.size() > kMaxRestarts) {
         StopOthers(asked, at_once);
         if (asked) {
+          if (!killed) return code;
           if (signal != SIGTERM) return 128 + signal;
           stopped_before_it_began_ =
               child.role.decides;  // our own signal, before it had a handler for it
           return kStoppedCode;
         }
         throw Error(ErrorCode::kUnavailable,
-                    "killed " + std::to_string(child.deaths.size()) +
-                        " times within 60 s, last by signal " + std::to_string(signal) + " (" +
-                        strsignal(signal) + "); see its log in the run's logs folder",
+                    (killed ? "killed " : "ended ") + std::to_string(child.deaths.size()) +
+                        " times within 60 s, at last because it " + how +
+                        "; see its log in the run's logs folder",
                     child.role.name);
       }
       ++restarts_;
-      LogWarning("role " + child.role.name + " was killed by signal " + std::to_string(signal) +
-                 " (" + strsignal(signal) + "): starting it again");
-      Start(child, true);
+      LogWarning("role " + child.role.name + " " + how + ": starting " +
+                 (grouped ? "all of " + child.role.group : "it") + " again");
+      for (Child& each : children_) {
+        if (&each == &child || (grouped && each.role.group == child.role.group)) Start(each, true);
+      }
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ struct RoleProcess {
   std::vector<std::string> arguments;
   std::vector<std::string> again;
   bool decides = false;  // the run ends when this one ends with exit code 0
+  // Processes of one group (the ranks of a learner) cannot go on without each other: when one is
+  // killed, or ends with `lost_code`, the others are ended and all are started again.
+  std::string group = {};
+  int lost_code = -1;
 };
 
 class Supervisor {
@@ -43,6 +48,8 @@ class Supervisor {
   // What the other roles have to end after SIGTERM: at the run's own end, after a stop, and after
   // `at_once`.
   static constexpr std::chrono::seconds kInOrder{10}, kAsked{2}, kAtOnce{1};
+  // What the ranks that are left have to notice that one is gone, and to save what they can.
+  static constexpr std::chrono::seconds kGroup{30};
 
   int64_t restarts() const { return restarts_; }
   // The deciding role was stopped before it could catch the signal: it has done nothing, and said
@@ -57,6 +64,9 @@ class Supervisor {
   };
   void Start(Child& child, bool again);
   void WritePids() const;
+  // One of the group was killed, or ended because it lost another: waits for the rest. The exit
+  // code of one that failed by itself, which ends the run; nullopt: start them again.
+  std::optional<int> EndGroup(const std::string& group);
   void StopOthers(bool asked, const std::atomic<bool>* at_once);
 
   const std::string program_;

@@ -186,5 +186,55 @@ TEST(SupervisorTest, ChildrenDieWithTheSupervisor) {
   EXPECT_TRUE(ended);
 }
 
+RoleProcess Rank(const std::string& name, const std::string& script, const std::string& again,
+                 bool decides = false) {
+  RoleProcess out = Shell(name, script, again, decides);
+  out.group = "learner";
+  out.lost_code = 11;
+  return out;
+}
+
+// A rank is killed; the other notices, saves and ends with the code that says so; both are started
+// again, the actor is not.
+TEST(SupervisorTest, RanksThatLoseOneAreStartedAgainTogether) {
+  for (const bool first_is_killed : {true, false}) {
+    const TempFolder folder;
+    const std::string dies = "while [ ! -e " + folder / "up" + " ]; do sleep 0.02; done; touch " +
+                             folder / "dead" + "; kill -9 $$";
+    const std::string notices = "touch " + folder / "up" + "; while [ ! -e " + folder / "dead" +
+                                " ]; do sleep 0.02; done; sleep 0.2; echo saved >> " +
+                                folder / "saved" + "; exit 11";
+    const std::string again = "echo $$ >> " + folder / "again" + "; exit 0";
+    const std::string last = again.substr(0, again.find(';')) + "; while [ $(wc -l < " +
+                             folder / "again" + ") -lt 2 ]; do sleep 0.02; done; exit 0";
+    Supervisor supervisor("/bin/sh",
+                          {Shell("actor-0", "echo x >> " + folder / "actors" + "; sleep 60", ":"),
+                           Rank("learner", first_is_killed ? dies : notices, last, true),
+                           Rank("learner-1", first_is_killed ? notices : dies, again)},
+                          folder / "pids.json");
+    EXPECT_EQ(supervisor.Run(kGoOn), 0);
+    EXPECT_EQ(supervisor.restarts(), 1);
+    EXPECT_EQ(Read(folder / "saved"), "saved\n");
+    EXPECT_EQ(Read(folder / "actors"), "x\n");
+  }
+}
+
+// A rank that failed by itself would fail again: its code is the run's, whoever is seen first.
+TEST(SupervisorTest, ARankThatFailsByItselfEndsTheRun) {
+  for (const bool first_fails : {true, false}) {
+    const TempFolder folder;
+    const std::string fails = "echo x >> " + folder / "runs" + "; exit 5";
+    const std::string loses =
+        "while [ ! -e " + folder / "runs" + " ]; do sleep 0.02; done; exit 11";
+    Supervisor supervisor("/bin/sh",
+                          {Rank("learner", first_fails ? fails : loses, ":", true),
+                           Rank("learner-1", first_fails ? loses : fails, ":")},
+                          folder / "pids.json");
+    EXPECT_EQ(supervisor.Run(kGoOn), 5);
+    EXPECT_EQ(supervisor.restarts(), 0);
+    EXPECT_EQ(Read(folder / "runs"), "x\n");
+  }
+}
+
 }  // namespace
 }  // namespace plumb::run

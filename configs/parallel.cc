@@ -1,0 +1,74 @@
+#include "configs/parallel.h"
+
+#include <charconv>
+#include <set>
+#include <string_view>
+#include <tuple>
+
+#include "common/base/device.h"
+#include "common/base/error.h"
+
+namespace plumb::configs {
+namespace {
+
+constexpr int64_t kMostRanks = 1024;
+
+[[noreturn]] void Refuse(const std::string& entry) {
+  throw Error(ErrorCode::kInvalidArgument,
+              "holds \"" + entry +
+                  "\": write dp=2, a factor of dp, tp, pp and ep once each, of 1 to " +
+                  std::to_string(kMostRanks) + ", separated by commas",
+              "run.parallel");
+}
+
+}  // namespace
+
+Parallel ReadParallel(const std::string& text) {
+  Parallel out;
+  std::set<std::string_view> seen;
+  for (std::string_view rest = text; !rest.empty();) {
+    const size_t comma = rest.find(',');
+    const std::string_view entry = rest.substr(0, comma);
+    rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 1);
+    const size_t equals = entry.find('=');
+    if (equals == std::string_view::npos) Refuse(std::string(entry));
+    const std::string_view name = entry.substr(0, equals), number = entry.substr(equals + 1);
+    int64_t value = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+    const bool whole = error == std::errc() && end == number.data() + number.size();
+    if (!whole || value < 1 || value > kMostRanks || !seen.insert(name).second)
+      Refuse(std::string(entry));
+    if (name == "dp") out.dp = value;
+    else if (name == "tp") out.tp = value;
+    else if (name == "pp") out.pp = value;
+    else if (name == "ep") out.ep = value;
+    else Refuse(std::string(entry));
+  }
+  if (!text.empty() && text.back() == ',') Refuse("");
+  return out;
+}
+
+void CheckParallel(const Config& config, int64_t ranks) {
+  const Parallel parallel = ReadParallel(config.run.parallel);
+  for (const auto& [name, value, words] : {std::tuple("tp", parallel.tp, "tensor parallelism"),
+                                           std::tuple("pp", parallel.pp, "pipeline parallelism"),
+                                           std::tuple("ep", parallel.ep, "expert parallelism")}) {
+    if (value == 1) continue;
+    throw Error(ErrorCode::kUnsupported,
+                std::string("asks for ") + name + "=" + std::to_string(value) + ": " + words +
+                    " is not there in this version; ranks share the work as dp=" +
+                    std::to_string(parallel.ranks()),
+                "run.parallel");
+  }
+  if (ranks == 1) return;
+  const auto device = ParseDevice(config.run.device);
+  if (device && !device->is_cpu()) {
+    throw Error(ErrorCode::kUnsupported,
+                "is \"" + config.run.device +
+                    "\": several ranks are there on the CPU only in this version; use device = "
+                    "\"cpu\", or one rank",
+                "run.device");
+  }
+}
+
+}  // namespace plumb::configs

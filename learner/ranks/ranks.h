@@ -1,0 +1,105 @@
+// The ranks of a learner: processes that train one model together, each on a share of every batch.
+//
+// Purpose: the collectives that training needs, between processes of one machine or several. Every
+// rank makes the same calls in the same order; each call ends on all of them or throws RankLost.
+// Sums are taken in the order of the ranks, so their bits depend on nothing but the values and the
+// number of ranks, and are equal on all of them. A rank that is alone calls nothing of this: where
+// a Ranks* is nullptr there is one rank. Thread safety: one thread. Ownership: owns its
+// connections. Errors: RankLost (rank_mesh.h) names the rank; after one the group is of no use.
+// Units: sent_bytes() counts payload. An all-reduce of N bytes sends 2 N (W - 1) / W of them from
+// each of W ranks where W divides N, a reduce-scatter and an all-gather half of that.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "learner/ranks/rank_mesh.h"
+
+namespace plumb::learner {
+
+// Elements [begin, end) of something that ranks have a part each of.
+struct Slice {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+};
+// Equal parts of n elements, but for the last ones, in whole units of `unit`; some may be empty.
+Slice SliceOf(int64_t n, int rank, int size, int64_t unit);
+
+class Ranks {
+ public:
+  // `patience`: how long a call waits for the others.
+  Ranks(RankMesh mesh, std::chrono::milliseconds patience)
+      : mesh_(std::move(mesh)), patience_(patience) {}
+
+  int rank() const { return mesh_.rank(); }
+  int size() const { return mesh_.size(); }
+  bool first() const { return rank() == 0; }
+
+  // Rank 0's, on all.
+  std::string Share(const std::string& text);
+  // `own` of every rank, in the order of the ranks, each as long as sizes[rank] says.
+  template <class T>
+  void Gather(std::span<const T> own, std::span<const size_t> sizes, std::vector<T>& all) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    size_t total = 0;
+    std::vector<Slice> places;
+    for (const size_t size : sizes) {
+      places.push_back({.begin = static_cast<int64_t>(total * sizeof(T)),
+                        .end = static_cast<int64_t>((total + size) * sizeof(T))});
+      total += size;
+    }
+    all.resize(total);
+    GatherBytes(std::as_bytes(own), places, std::as_writable_bytes(std::span(all)));
+  }
+  // One of every rank.
+  template <class T>
+  std::vector<T> Gather(const T& own) {
+    std::vector<T> all;
+    const std::vector<size_t> ones(static_cast<size_t>(size()), 1);
+    Gather(std::span(&own, 1), ones, all);
+    return all;
+  }
+  double Sum(double own);
+  bool Any(bool own);
+  void Barrier() { Any(false); }
+
+  // values[i] becomes the sum over the ranks, on all of them.
+  void AllReduce(std::span<float> values);
+  // The same for this rank's slice of them alone; what else there is stays.
+  void ReduceScatter(std::span<float> values, int64_t unit);
+  // Every rank has its slice of `elements` elements of `element_size` bytes; then all have all.
+  void AllGather(std::span<std::byte> bytes, size_t element_size, int64_t unit);
+
+  // Throws RankLost naming the ranks whose `own` is not that of most (of rank 0 where no more than
+  // half agree). `what`: "the weights after step 3".
+  void CheckSame(const std::string& what, const std::string& own);
+
+  // Tells the others why this rank ends. Throws nothing.
+  void SayEnded(const std::string& why) noexcept { mesh_.SayEnded(why); }
+
+  int64_t sent_bytes() const { return mesh_.sent_bytes(); }
+
+ private:
+  using Part = RankMesh::Part;
+  // places[r]: where rank r's bytes lie in `all`, which has this rank's already if `own` is empty.
+  void GatherBytes(std::span<const std::byte> own, std::span<const Slice> places,
+                   std::span<std::byte> all);
+  void ReducePiece(std::span<float> values, std::span<const Slice> slices);
+  void Exchange(std::string_view what, std::span<const Part> parts);
+
+  RankMesh mesh_;
+  const std::chrono::milliseconds patience_;
+  uint64_t calls_ = 0;
+  std::vector<Part> parts_;
+  std::vector<std::byte> received_;  // of other ranks, in ReducePiece
+};
+
+}  // namespace plumb::learner

@@ -1,0 +1,63 @@
+// configs/parallel.h: what run.parallel may say, and what of it is refused.
+#include "configs/parallel.h"
+
+#include <gtest/gtest.h>
+
+#include "common/base/error.h"
+
+namespace plumb::configs {
+namespace {
+
+std::string ErrorOf(const std::string& parallel, int64_t ranks, const std::string& device = "cpu") {
+  Config config;
+  config.run.parallel = parallel;
+  config.run.device = device;
+  try {
+    CheckParallel(config, ranks);
+  } catch (const Error& e) {
+    return std::string(ErrorCodeName(e.code())) + " " + e.where() + ": " + e.message();
+  }
+  return "";
+}
+
+TEST(ParallelTest, ReadsFactorsInAnyOrder) {
+  EXPECT_EQ(ReadParallel(""), Parallel{});
+  EXPECT_EQ(ReadParallel("dp=4"), (Parallel{.dp = 4}));
+  EXPECT_EQ(ReadParallel("tp=2,dp=3"), (Parallel{.dp = 3, .tp = 2}));
+  EXPECT_EQ(ReadParallel("dp=2,tp=2,pp=2,ep=2").ranks(), 16);
+}
+
+TEST(ParallelTest, RefusesWhatIsNone) {
+  for (const char* text :
+       {"2", "dp", "dp=", "dp=0", "dp=-1", "dp=2x", "dp=2,", ",dp=2", "dp=2,dp=2", "xp=2",
+        "dp=1025", "dp=2 tp=2", "dp=99999999999999999999"}) {
+    EXPECT_THROW(ReadParallel(text), Error) << text;
+    try {
+      ParseRecipe("[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n", "r.toml",
+                  {"run.parallel=\"" + std::string(text) + "\""});
+      ADD_FAILURE() << text;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find("run.parallel"), std::string::npos) << e.what();
+    }
+  }
+}
+
+TEST(ParallelTest, NamesWhatIsNotThere) {
+  EXPECT_EQ(ErrorOf("dp=2", 2), "");
+  EXPECT_EQ(ErrorOf("", 4), "");
+  for (const auto& [factor, words] : {std::pair("tp=2", "tensor parallelism"),
+                                      {"pp=2", "pipeline parallelism"},
+                                      {"ep=2", "expert parallelism"}}) {
+    const std::string error = ErrorOf(std::string("dp=2,") + factor, 4);
+    EXPECT_NE(
+        error.find("unsupported run.parallel: asks for " + std::string(factor) + ": " + words),
+        std::string::npos)
+        << error;
+  }
+  EXPECT_NE(ErrorOf("dp=2", 2, "cuda:1").find("unsupported run.device: is \"cuda:1\""),
+            std::string::npos);
+  EXPECT_EQ(ErrorOf("", 1, "cuda:1"), "");
+}
+
+}  // namespace
+}  // namespace plumb::configs
