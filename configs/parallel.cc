@@ -61,6 +61,13 @@ void CheckParallel(const Config& config, int64_t ranks) {
                 "run.parallel");
   }
   if (ranks == 1) return;
+  if (config.run.zero > 1) {
+    throw Error(ErrorCode::kUnsupported,
+                "is " + std::to_string(config.run.zero) +
+                    ": this version spreads moments and masters over the ranks (1); gradients (2) "
+                    "and weights (3) are whole on each of them",
+                "run.zero");
+  }
   const auto device = ParseDevice(config.run.device);
   if (device && !device->is_cpu()) {
     throw Error(ErrorCode::kUnsupported,

@@ -103,7 +103,7 @@ Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& 
     : weights_(MakeCritic(config, policy)),
       optimizer_(weights_, OptimizerOf(config),
                  TrainingRules{.seed = config.run.seed ^ kCriticSeed},
-                 {.ranks = policy_train.ranks()}),
+                 SharingOf(config, policy_train.ranks())),
       policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(

@@ -81,7 +81,7 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       sft_heldout_(sft_heldout),
       transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
       train_(transformer_, config.optimizer.micro_batch_tokens, ranks),
-      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config), {.ranks = ranks}),
+      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config), SharingOf(config, ranks)),
       balance_(config.experts, config.run.seed, transformer_, weights, own_optimizer_) {
   transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
 }
@@ -157,10 +157,18 @@ void LearnerLoop::TakeUpWarmStart() {
 }
 
 void LearnerLoop::SaveWarmStart(bool beside) {
-  if (sft_.steps <= sft_saved_ || !first()) return;
+  if (sft_.steps <= sft_saved_) return;
+  const bool moments = config_.checkpoint.optimizer != configs::KeepOptimizer::kNever;
+  optimizer_.FoldResiduals();
+  if (!first()) {
+    CheckpointState given;
+    given.moments = moments;
+    Checkpoints::Give(given, optimizer_);
+    sft_saved_ = sft_.steps;
+    return;
+  }
   CRASH_POINT("before_warm_start_checkpoint");
   Identify(-1);
-  const bool moments = config_.checkpoint.optimizer != configs::KeepOptimizer::kNever;
   Write(Checkpoints::Kind::kWarmStart,
         {.step = sft_.steps,
          .policy = result_.policy,
@@ -171,8 +179,8 @@ void LearnerLoop::SaveWarmStart(bool beside) {
          .tokens = sft_.tokens,
          .wall_s = Elapsed(),
          .state_json = WriteRunState({.sft = sft_})},
-        {}, "the warm start, update " + std::to_string(sft_.steps),
-        beside && config_.checkpoint.background, [this, steps = sft_.steps] {
+        {}, "the warm start, update " + std::to_string(sft_.steps), beside && WritesBeside(),
+        [this, steps = sft_.steps] {
           sft_saved_ = steps;
           CRASH_POINT("after_warm_start_checkpoint");
         });
@@ -187,6 +195,7 @@ void LearnerLoop::KeepWarmStart() {
     Phase(std::string("the checkpoint that was being written could not be saved: ") + e.what());
   }
   if (optimizer_.updates() != sft_counters_.updates || sft_.steps <= sft_saved_) return;
+  if (!first() || optimizer_.spread()) return;  // the others may be gone
   try {
     optimizer_.Restore(sft_counters_);  // skipped updates are tried again
     SaveWarmStart(/*beside=*/false);

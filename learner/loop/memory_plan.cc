@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/size_text.h"
+#include "configs/parallel.h"
 #include "kernels/update/adamw_compact.h"
 #include "learner/algorithms/algorithm.h"
 #include "learner/offline/preference_loss.h"
@@ -94,6 +95,16 @@ Weights OwnCritic(const configs::Config& config, const Weights& policy) {
   return Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
 }
 
+// Of one of the ranks that run.parallel names.
+StateBytes StateOfRank(const configs::Config& config, int64_t trained, int64_t frozen, DType type) {
+  StateBytes state = BytesOfState(trained, frozen, type, config.optimizer);
+  const int64_t ranks = configs::ReadParallel(config.run.parallel).dp;
+  if (ranks == 1 || config.run.zero == 0) return state;
+  state.masters = (state.masters + ranks - 1) / ranks;
+  state.moments = (state.moments + ranks - 1) / ranks;
+  return state;
+}
+
 void AddCritic(const configs::Config& config, const Weights& policy, const PassSize& size,
                MemoryPlan& plan) {
   if (!HasCritic(config)) return;
@@ -105,7 +116,7 @@ void AddCritic(const configs::Config& config, const Weights& policy, const PassS
   }
   const Weights critic = OwnCritic(config, policy);
   const Counts counts = CountsOf(critic);
-  plan.Add("critic", BytesOfState(counts.trained, 0, critic.dtype(), config.optimizer).total(),
+  plan.Add("critic", StateOfRank(config, counts.trained, 0, critic.dtype()).total(),
            Parameters(counts.parameters) + " with their masters, gradients and moments");
   AddActivations(config, critic, size, " (critic)", plan);
 }
@@ -200,15 +211,17 @@ PassSize LargestBatch(const configs::Config& config, const policy_model::ModelSh
 
 MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
   const Counts counts = CountsOf(weights);
-  const StateBytes state =
-      BytesOfState(counts.trained, counts.frozen, weights.dtype(), config.optimizer);
+  const StateBytes state = StateOfRank(config, counts.trained, counts.frozen, weights.dtype());
+  const int64_t ranks = configs::ReadParallel(config.run.parallel).dp;
+  const std::string part =
+      ranks > 1 && config.run.zero > 0 ? "a part of " + std::to_string(ranks) + ", " : "";
   const std::string trained = Parameters(counts.trained_parameters) + " trained",
                     type = configs::NameOf(config.model.dtype);
   MemoryPlan plan;
   plan.Add("weights", state.weights, Parameters(counts.parameters) + ", " + type);
-  plan.Add("masters", state.masters, "float32, " + trained);
+  plan.Add("masters", state.masters, part + "float32, " + trained);
   plan.Add("gradients", state.gradients, "float32, " + trained);
-  plan.Add("moments", state.moments, "two, " + NameOf(config.optimizer.moments));
+  plan.Add("moments", state.moments, part + "two, " + NameOf(config.optimizer.moments));
   const PassSize size = LargestBatch(config, weights.shape());
   AddActivations(config, weights, size, "", plan);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);

@@ -226,6 +226,11 @@ bool StepLoop::Untouched(const Snapshot& snapshot) {
   return true;
 }
 
+// Ranks that keep a part of the optimizer each have to hand it over between two steps.
+bool StepLoop::WritesBeside() const {
+  return config_.checkpoint.background && !optimizer_.spread();
+}
+
 void StepLoop::Settle(bool wait) {
   const auto begin = SteadyClock::now();
   if (!in_flight_) return;
@@ -279,9 +284,20 @@ void StepLoop::CheckRanks(const std::string& when) {
 
 // kEnding: after an error or a stop, when nobody else may be there to ask or to tell.
 void StepLoop::Save(const Snapshot& snapshot, Saving how) {
+  // That of the end, of a stop and of an error is gone on from.
+  const bool optimizer = how != Saving::kBeside || KeepsOptimizer(snapshot.step);
+  // Moments that have seen no update are zero, kept or not.
+  const std::vector<Optimizer*> all = Optimizers();
+  const bool moments =
+      optimizer && KeepsMoments(snapshot.step) &&
+      std::any_of(all.begin(), all.end(), [](Optimizer* each) { return each->moment_steps() > 0; });
+  for (Optimizer* each : all) each->FoldResiduals();
   if (!first()) {
+    CheckpointState given;
+    given.moments = moments;
+    if (optimizer) Checkpoints::Give(given, optimizer_, Models());
     last_saved_ = snapshot.step;
-    saved_optimizer_ = true;
+    saved_optimizer_ = optimizer;
     return;
   }
   CRASH_POINT("before_checkpoint");
@@ -300,13 +316,6 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
                        .sft = result_.sft,
                        .sft_ended = result_.sft.has_value(),
                        .rewards = snapshot.rewards};
-  // That of the end, of a stop and of an error is gone on from.
-  const bool optimizer = how != Saving::kBeside || KeepsOptimizer(snapshot.step);
-  // Moments that have seen no update are zero, kept or not.
-  const std::vector<Optimizer*> all = Optimizers();
-  const bool moments =
-      optimizer && KeepsMoments(snapshot.step) &&
-      std::any_of(all.begin(), all.end(), [](Optimizer* each) { return each->moment_steps() > 0; });
   Write(Checkpoints::Kind::kStep,
         {.step = snapshot.step,
          .policy = policy,
@@ -320,8 +329,7 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
          .wall_s = Elapsed(),
          .state_json = WriteRunState(state),
          .algorithm_json = snapshot.algorithm_json},
-        Models(), "step " + std::to_string(snapshot.step),
-        how == Saving::kBeside && config_.checkpoint.background,
+        Models(), "step " + std::to_string(snapshot.step), how == Saving::kBeside && WritesBeside(),
         [this, step = snapshot.step, optimizer] {
           last_saved_ = step;
           saved_optimizer_ = optimizer;
@@ -346,6 +354,13 @@ void StepLoop::SaveGoodSteps() {
   const std::string steps =
       std::to_string(good_->step - saved) + " good steps since " +
       (last_saved_ ? "the checkpoint of step " + std::to_string(*last_saved_) : "the start");
+  if (optimizer_.spread()) {
+    Phase("the " + steps +
+          " were not saved, because the ranks keep a part of the optimizer each (run.zero, "
+          "run.gradient_wire): they "
+          "are done again after --resume");
+    return;
+  }
   try {
     if (!Untouched(*good_)) {
       Phase("the error struck between two updates of a step: the " + steps +

@@ -98,6 +98,8 @@ class StepLoop {
   LearnerResult Run(bool resume);
 
  protected:
+  // A checkpoint between two steps is written beside those that follow.
+  bool WritesBeside() const;
   using SteadyClock = std::chrono::steady_clock;
   struct Step {
     // "perf/train_tokens", "perf/shared_tokens" and "time/train" among them.

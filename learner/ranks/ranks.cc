@@ -1,6 +1,7 @@
 #include "learner/ranks/ranks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 
@@ -91,53 +92,118 @@ bool Ranks::Any(bool own) {
 }
 
 // Of every rank's slice of `values`: its owner gets it from all the others and adds it up.
-void Ranks::ReducePiece(std::span<float> values, std::span<const Slice> slices) {
+void Ranks::ReducePiece(std::span<float> values, std::span<const Slice> slices, Wire wire,
+                        std::span<float> residual) {
+  const auto part = [](auto of, const Slice& slice) {
+    return of.subspan(static_cast<size_t>(slice.begin), static_cast<size_t>(slice.size()));
+  };
   const Slice mine = slices[static_cast<size_t>(rank())];
-  const auto own =
-      values.subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size()));
-  const size_t bytes = own.size_bytes();
+  const std::span<float> own = part(values, mine);
+  const auto bytes = static_cast<size_t>(WireBytes(wire, mine.size()));
   received_.resize(bytes * static_cast<size_t>(size()));
   const auto from = [&](int peer) {
     return std::span(received_).subspan(static_cast<size_t>(peer) * bytes, bytes);
   };
+  if (!residual.empty()) Add(own.data(), part(residual, mine).data(), mine.size());
+  size_t to_send = 0;
+  for (int peer = 0; wire != Wire::kFloat32 && peer < size(); ++peer)
+    to_send += static_cast<size_t>(WireBytes(wire, slices[static_cast<size_t>(peer)].size()));
+  sent_.resize(to_send);
   parts_.clear();
+  size_t at = 0;
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
-    const Slice theirs = slices[static_cast<size_t>(peer)];
-    parts_.push_back({.peer = peer,
-                      .send = std::as_bytes(values.subspan(static_cast<size_t>(theirs.begin),
-                                                           static_cast<size_t>(theirs.size()))),
-                      .receive = from(peer)});
+    const Slice& slice = slices[static_cast<size_t>(peer)];
+    const std::span<float> theirs = part(values, slice);
+    std::span<const std::byte> send = std::as_bytes(theirs);
+    if (wire != Wire::kFloat32) {
+      const std::span<float> kept = part(residual, slice);
+      Add(kept.data(), theirs.data(), slice.size());
+      const auto to =
+          std::span(sent_).subspan(at, static_cast<size_t>(WireBytes(wire, slice.size())));
+      at += to.size();
+      WriteWire(wire, kept, to);
+      KeepLost(wire, to, kept);
+      send = to;
+    }
+    parts_.push_back({.peer = peer, .send = send, .receive = from(peer)});
   }
   Exchange("a sum over all ranks", parts_);
   // In the order of the ranks: ((0 + 1) + 2) + ...
-  const auto floats = [&](int peer) { return reinterpret_cast<const float*>(from(peer).data()); };
-  const auto n = static_cast<int64_t>(own.size());
-  if (rank() == 0) {
-    for (int peer = 1; peer < size(); ++peer) Add(own.data(), floats(peer), n);
-    return;
+  sum_.resize(own.size());
+  numbers_.resize(own.size());
+  for (int peer = 0; peer < size(); ++peer) {
+    const std::span<float> into = peer == 0 ? std::span(sum_) : std::span(numbers_);
+    if (peer == rank()) std::copy(own.begin(), own.end(), into.begin());
+    else ReadWire(wire, from(peer), into);
+    if (peer > 0) Add(sum_.data(), numbers_.data(), mine.size());
   }
-  auto* sum = reinterpret_cast<float*>(received_.data());  // of rank 0
-  for (int peer = 1; peer < size(); ++peer) Add(sum, peer == rank() ? own.data() : floats(peer), n);
-  std::memcpy(own.data(), sum, bytes);
+  std::copy(sum_.begin(), sum_.end(), own.begin());
+  if (!residual.empty()) {
+    const std::span<float> kept = part(residual, mine);
+    std::fill(kept.begin(), kept.end(), 0.0f);
+  }
 }
 
-void Ranks::AllReduce(std::span<float> values) {
+// What the rounding lost of numbers that went out; nothing of such as are not finite, which skip
+// the update.
+void Ranks::KeepLost(Wire wire, std::span<const std::byte> sent, std::span<float> numbers) {
+  numbers_.resize(numbers.size());
+  ReadWire(wire, sent, numbers_);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const float lost = numbers[i] - numbers_[i];
+    numbers[i] = std::isfinite(lost) ? lost : 0.0f;
+  }
+}
+
+// Of every rank's slice, all get what its owner has.
+void Ranks::SpreadPiece(std::span<float> values, std::span<const Slice> slices, Wire wire,
+                        std::span<float> residual) {
+  std::vector<Slice> places;
+  int64_t bytes = 0;
+  for (const Slice& slice : slices) {
+    const int64_t size_of_it = WireBytes(wire, slice.size());
+    places.push_back({.begin = bytes, .end = bytes + size_of_it});
+    bytes += size_of_it;
+  }
+  if (wire == Wire::kFloat32) return GatherBytes({}, places, std::as_writable_bytes(values));
+  received_.resize(static_cast<size_t>(bytes));
+  const auto of = [&](int peer) {
+    const Slice& place = places[static_cast<size_t>(peer)];
+    return std::span(received_).subspan(static_cast<size_t>(place.begin),
+                                        static_cast<size_t>(place.size()));
+  };
+  const Slice mine = slices[static_cast<size_t>(rank())];
+  const auto kept =
+      residual.subspan(static_cast<size_t>(mine.begin), static_cast<size_t>(mine.size()));
+  std::copy_n(values.begin() + mine.begin, mine.size(), kept.begin());
+  WriteWire(wire, kept, of(rank()));
+  KeepLost(wire, of(rank()), kept);
+  GatherBytes({}, places, received_);
+  for (int peer = 0; peer < size(); ++peer) {
+    const Slice& slice = slices[static_cast<size_t>(peer)];
+    ReadWire(wire, of(peer),
+             values.subspan(static_cast<size_t>(slice.begin), static_cast<size_t>(slice.size())));
+  }
+}
+
+void Ranks::AllReduce(std::span<float> values, Wire wire, std::span<float> residual) {
+  PLUMB_CHECK(residual.size() == (wire == Wire::kFloat32 ? 0 : values.size()));
   const auto n = static_cast<int64_t>(values.size());
   for (int64_t at = 0; at < n; at += kPiece * size()) {
-    const auto piece = values.subspan(static_cast<size_t>(at),
-                                      static_cast<size_t>(std::min(kPiece * size(), n - at)));
-    std::vector<Slice> slices = SlicesOf(static_cast<int64_t>(piece.size()), size(), 1);
-    ReducePiece(piece, slices);
-    for (Slice& slice : slices) {
-      slice.begin *= static_cast<int64_t>(sizeof(float));
-      slice.end *= static_cast<int64_t>(sizeof(float));
-    }
-    GatherBytes({}, slices, std::as_writable_bytes(piece));
+    const auto first = static_cast<size_t>(at),
+               many = static_cast<size_t>(std::min(kPiece * size(), n - at));
+    const auto piece = values.subspan(first, many);
+    const auto lost = residual.empty() ? residual : residual.subspan(first, many);
+    const std::vector<Slice> slices = SlicesOf(static_cast<int64_t>(many), size(), 1);
+    ReducePiece(piece, slices, wire, lost);
+    SpreadPiece(piece, slices, wire, lost);
   }
 }
 
-void Ranks::ReduceScatter(std::span<float> values, int64_t unit) {
+void Ranks::ReduceScatter(std::span<float> values, int64_t unit, Wire wire,
+                          std::span<float> residual) {
+  PLUMB_CHECK(residual.size() == (wire == Wire::kFloat32 ? 0 : values.size()));
   const std::vector<Slice> slices = SlicesOf(static_cast<int64_t>(values.size()), size(), unit);
   const int64_t longest = slices[0].size();
   for (int64_t at = 0; at < longest; at += kPiece) {
@@ -146,7 +212,7 @@ void Ranks::ReduceScatter(std::span<float> values, int64_t unit) {
       piece.begin = std::min(piece.end, piece.begin + at);
       piece.end = std::min(piece.end, piece.begin + kPiece);
     }
-    ReducePiece(values, pieces);
+    ReducePiece(values, pieces, wire, residual);
   }
 }
 

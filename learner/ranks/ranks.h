@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "learner/ranks/gradient_wire.h"
 #include "learner/ranks/rank_mesh.h"
 
 namespace plumb::learner {
@@ -71,12 +72,23 @@ class Ranks {
   bool Any(bool own);
   void Barrier() { Any(false); }
 
-  // values[i] becomes the sum over the ranks, on all of them.
-  void AllReduce(std::span<float> values);
-  // The same for this rank's slice of them alone; what else there is stays.
-  void ReduceScatter(std::span<float> values, int64_t unit);
+  // values[i] becomes the sum over the ranks, on all of them. By a wire that is not exact each rank
+  // adds `residual` (as many numbers, its own) to what it sends and keeps there what the rounding
+  // lost; the sum goes out by the same wire, and its owner keeps what that lost. Of kFloat32
+  // `residual` is empty.
+  void AllReduce(std::span<float> values, Wire wire = Wire::kFloat32,
+                 std::span<float> residual = {});
+  // The same for this rank's slice of them alone, which is exact but for what others sent; what
+  // else there is stays.
+  void ReduceScatter(std::span<float> values, int64_t unit, Wire wire = Wire::kFloat32,
+                     std::span<float> residual = {});
   // Every rank has its slice of `elements` elements of `element_size` bytes; then all have all.
   void AllGather(std::span<std::byte> bytes, size_t element_size, int64_t unit);
+
+  // places[r]: the bytes of `all` that rank r has; then all have all.
+  void AllGather(std::span<std::byte> all, std::span<const Slice> places) {
+    GatherBytes({}, places, all);
+  }
 
   // Throws RankLost naming the ranks whose `own` is not that of most (of rank 0 where no more than
   // half agree). `what`: "the weights after step 3".
@@ -92,14 +104,19 @@ class Ranks {
   // places[r]: where rank r's bytes lie in `all`, which has this rank's already if `own` is empty.
   void GatherBytes(std::span<const std::byte> own, std::span<const Slice> places,
                    std::span<std::byte> all);
-  void ReducePiece(std::span<float> values, std::span<const Slice> slices);
+  void ReducePiece(std::span<float> values, std::span<const Slice> slices, Wire wire,
+                   std::span<float> residual);
+  void SpreadPiece(std::span<float> values, std::span<const Slice> slices, Wire wire,
+                   std::span<float> residual);
+  void KeepLost(Wire wire, std::span<const std::byte> sent, std::span<float> numbers);
   void Exchange(std::string_view what, std::span<const Part> parts);
 
   RankMesh mesh_;
   const std::chrono::milliseconds patience_;
   uint64_t calls_ = 0;
   std::vector<Part> parts_;
-  std::vector<std::byte> received_;  // of other ranks, in ReducePiece
+  std::vector<std::byte> received_, sent_;  // of a piece that is summed, as it travels
+  std::vector<float> sum_, numbers_;
 };
 
 }  // namespace plumb::learner

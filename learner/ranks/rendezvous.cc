@@ -3,12 +3,13 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <charconv>
-#include <cstdlib>
 #include <cstring>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -24,10 +25,14 @@ std::optional<int> Number(const char* text) {
   return error == std::errc() && at == end && value >= 0 ? std::optional(value) : std::nullopt;
 }
 
-// The address of this machine by which it reaches `host`: that of the socket that would go there.
-std::string OwnAddressTowards(const std::string& host, int port) {
+struct FreeAddresses {
+  void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
+
+Addresses Resolve(const std::string& host, int port, int type) {
   addrinfo hints{};
-  hints.ai_socktype = SOCK_DGRAM;
+  hints.ai_socktype = type;
   addrinfo* found = nullptr;
   if (const int code = getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
       code != 0) {
@@ -35,8 +40,13 @@ std::string OwnAddressTowards(const std::string& host, int port) {
                 "names no machine that can be found: " + std::string(gai_strerror(code)),
                 "MASTER_ADDR=" + host);
   }
-  std::string out;
-  for (const addrinfo* each = found; each != nullptr && out.empty(); each = each->ai_next) {
+  return Addresses(found);
+}
+
+// The address of this machine by which it reaches `host`: that of the socket that would go there.
+std::string OwnAddressTowards(const std::string& host, int port) {
+  const Addresses found = Resolve(host, port, SOCK_DGRAM);
+  for (const addrinfo* each = found.get(); each != nullptr; each = each->ai_next) {
     const Socket probe(socket(each->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     sockaddr_storage own{};
     socklen_t size = sizeof own;
@@ -45,13 +55,30 @@ std::string OwnAddressTowards(const std::string& host, int port) {
         getsockname(probe.get(), reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
         getnameinfo(reinterpret_cast<sockaddr*>(&own), size, text, sizeof text, nullptr, 0,
                     NI_NUMERICHOST) == 0)
-      out = text;
+      return text;
   }
-  freeaddrinfo(found);
-  if (out.empty())
-    throw Error(ErrorCode::kUnavailable, "there is no way from this machine to it",
-                "MASTER_ADDR=" + host);
-  return out;
+  throw Error(ErrorCode::kUnavailable, "there is no way from this machine to it",
+              "MASTER_ADDR=" + host);
+}
+
+// LibTorch's store says at length, with stacks, that nobody listens yet.
+void AwaitListener(const std::string& host, int port, RankMesh::Clock::time_point deadline) {
+  const Addresses found = Resolve(host, port, SOCK_STREAM);
+  for (;;) {
+    for (const addrinfo* each = found.get(); each != nullptr; each = each->ai_next) {
+      const Socket probe(socket(each->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      const timeval patience{.tv_sec = 2, .tv_usec = 0};  // of a connection that nobody refuses
+      setsockopt(probe.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+      if (probe.get() >= 0 && connect(probe.get(), each->ai_addr, each->ai_addrlen) == 0) return;
+    }
+    if (RankMesh::Clock::now() > deadline) {
+      throw Error(ErrorCode::kUnavailable,
+                  "nobody listens where the ranks are to meet: rank 0 was not started, or not on "
+                  "that machine",
+                  "MASTER_ADDR:MASTER_PORT=" + host + ":" + std::to_string(port));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
 }
 
 std::string NewSecret() {
@@ -116,8 +143,6 @@ std::unique_ptr<Ranks> JoinByEnvironment(const RankEnvironment& environment,
         std::chrono::milliseconds(1),
         std::chrono::duration_cast<std::chrono::milliseconds>(deadline - RankMesh::Clock::now()));
   };
-  // What it would say of a host that does not answer, with a stack, our errors say.
-  setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);
   const auto name = [](int rank) { return "address/" + std::to_string(rank); };
   try {
     c10d::TCPStoreOptions options;
@@ -125,6 +150,7 @@ std::unique_ptr<Ranks> JoinByEnvironment(const RankEnvironment& environment,
     options.isServer = environment.rank == 0 && !environment.store_is_there;
     options.waitWorkers = false;
     options.timeout = patience;
+    if (!options.isServer) AwaitListener(environment.master, environment.port, deadline);
     const auto served = c10::make_intrusive<c10d::TCPStore>(environment.master, options);
     const auto store = c10::make_intrusive<c10d::PrefixStore>(
         "plumb/" + std::to_string(environment.restarts), served);

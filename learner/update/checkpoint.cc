@@ -195,7 +195,7 @@ void Checkpoints::Write(const std::string& path, const CheckpointState& state,
     CRASH_POINT("checkpoint_model_written");
     if (!state.optimizer) continue;
     SaveOptimizer(path + "/" + (policy ? "" : model.name + ".") + kOptimizer, model.optimizer,
-                  state.moments);
+                  model.live, state.moments);
   }
   CRASH_POINT("checkpoint_before_manifest");
   PutManifest(path, state);  // reads every file back for its hash
@@ -260,10 +260,13 @@ namespace {
 
 std::vector<SavedModel> Live(const policy_model::Weights& weights, Optimizer& optimizer,
                              std::span<const NamedModel> models) {
-  std::vector<SavedModel> live = {{.name = "", .weights = &weights, .optimizer = optimizer.sets()}};
+  std::vector<SavedModel> live = {
+      {.name = "", .weights = &weights, .optimizer = optimizer.sets(), .live = &optimizer}};
   for (const NamedModel& model : models)
-    live.push_back(
-        {.name = model.name, .weights = model.weights, .optimizer = model.optimizer->sets()});
+    live.push_back({.name = model.name,
+                    .weights = model.weights,
+                    .optimizer = model.optimizer->sets(),
+                    .live = model.optimizer});
   return live;
 }
 
@@ -273,6 +276,18 @@ void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights
                        Optimizer& optimizer, std::span<const NamedModel> models) {
   Put(Kind::kStep, Complete(state, weights, optimizer, models, /*digests=*/true),
       Live(weights, optimizer, models));
+}
+
+// In the order of Write.
+void Checkpoints::Give(const CheckpointState& state, Optimizer& optimizer,
+                       std::span<const NamedModel> models) {
+  const auto give = [&](Optimizer& each) {
+    if (!each.spread()) return;
+    SaveOptimizer("", each, state.moments);
+    LeftOut(state, each);
+  };
+  give(optimizer);
+  for (const NamedModel& model : models) give(*model.optimizer);
 }
 
 void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,

@@ -51,6 +51,7 @@ struct SavedModel {
   std::string name;  // "": the policy
   const policy_model::Weights* weights = nullptr;
   std::span<Optimizer::SetState> optimizer;
+  const Optimizer* live = nullptr;  // whose they are; of a copy nullptr
 };
 
 class Checkpoints {
@@ -67,6 +68,11 @@ class Checkpoints {
   // With the optimizers and moments of all models, or of none: state.optimizer, state.moments.
   void Save(const CheckpointState& state, const policy_model::Weights& weights,
             Optimizer& optimizer, std::span<const NamedModel> models = {});
+
+  // What Save and SaveWarmStart ask of the ranks that do not write, while the first one saves the
+  // same: their parts of what is spread over all (Optimizer::spread). Writes nothing.
+  static void Give(const CheckpointState& state, Optimizer& optimizer,
+                   std::span<const NamedModel> models = {});
 
   // Of a warm start: `state.step` counts its updates. They go with the first Save.
   void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,

@@ -41,6 +41,8 @@ void CheckpointCopy::Take(const policy_model::Weights& weights, Optimizer& optim
       PLUMB_CHECK(copy.set != nullptr, "an optimizer of another model");
       copy.runs = state.runs;
       copy.rates = state.rates;
+      copy.masters = state.masters;
+      copy.in_8_bits = state.in_8_bits;
     }
   }
   PLUMB_CHECK(

@@ -37,6 +37,8 @@ ExpertBalance::ExpertBalance(const configs::ExpertsConfig& options, uint64_t see
                             " have no balancing bias");
   if (rate_ > 0 && !weights.base().trained)
     refuse("bias_rate", "is set, but the base is not trained under policy.adapter");
+  if (rate_ > 0 && optimizer.sharded() && weights.dtype() != DType::kFloat32)
+    refuse("bias_rate", "is set, but the ranks keep a part of the masters each: set run.zero = 0");
   transformer.SetRouting({.aux_coef = options.aux_coef,
                           .z_coef = options.z_coef,
                           .capacity = options.capacity,

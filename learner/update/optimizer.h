@@ -46,35 +46,50 @@ struct TrainingRules {
 };
 TrainingRules TrainingRulesOf(const configs::Config& config);
 
-// The ranks that train together, and what each of them keeps a part of. Alone: none.
+// The ranks that train together, and what each of them keeps a part of.
 struct Sharing {
-  Ranks* ranks = nullptr;  // borrowed
+  Ranks* ranks = nullptr;  // borrowed; nullptr: there is one
+  // 0: each keeps everything; 1: a slice of moments and masters, which it alone updates.
+  int64_t zero = 0;
+  Wire wire = Wire::kFloat32;  // as what gradients travel
+  bool sharded() const { return ranks && zero > 0; }
+  // What rounding on the wire lost is kept for the next step, by every rank its own.
+  bool keeps_residuals() const { return ranks && wire != Wire::kFloat32; }
 };
+Sharing SharingOf(const configs::Config& config, Ranks* ranks);
 
 class Optimizer {
  public:
-  // kInvalidArgument for rules with a pattern that no trained parameter matches, or that parts what
-  // is one tensor here (q, k and v of a layer), for rules that leave nothing to train, and for
-  // those that do not go with 8 bits or no masters. kUnsupported on a GPU for options that are
-  // computed on the CPU only.
+  // kInvalidArgument for 8 bits or no masters where ranks keep a part each. The same for rules with
+  // a pattern that no trained parameter matches, or that parts what is one tensor here (q, k and v
+  // of a layer), for rules that leave nothing to train, and for those that do not go with 8 bits or
+  // no masters. kUnsupported on a GPU for options that are computed on the CPU only.
   Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
             const TrainingRules& rules = {}, const Sharing& sharing = {});
 
   // Of one trained set. Its memory is the optimizer's, the parameters the model's.
   struct SetState {
     std::shared_ptr<policy_model::ParameterSet> set;
+    // Of what is trained (0 to grad.elements()) those elements whose masters and moments are here:
+    // all, or this rank's. Element i of own_master, m and v is of place kept.begin + i.
+    Slice kept = {};
     // Empty where the set's type is float, and where there are to be none.
     policy_model::FlatBuffer own_master = {};
     policy_model::FlatBuffer grad = {}, decay_mask = {};
     policy_model::FlatBuffer m = {}, v = {};  // empty where they are kept in 8 bits:
     CompactMoments m8 = {}, v8 = {};          // else empty
-    bool has_own_master() const { return own_master.elements() > 0; }
+    bool masters = false, in_8_bits = false;  // also where this rank's slice is empty
+    // What of earlier gradients is still to be added, by place; empty: nothing ever is.
+    policy_model::FlatBuffer residual = {};
+    bool has_own_master() const { return masters; }
     // Every buffer that holds moments.
     std::vector<policy_model::FlatBuffer*> moments();
     // Master of its own or none at all, and moments, are what AdamwUpdate takes.
     bool compact() const {
-      return m.elements() == 0 || (!has_own_master() && set->flat.dtype() != DType::kFloat32);
+      return in_8_bits || (!has_own_master() && set->flat.dtype() != DType::kFloat32);
     }
+    // What of a run is kept here: elements of the set, and their places; empty: none.
+    policy_model::TrainedRun KeptOf(const policy_model::TrainedRun& run) const;
     // What of the set is trained, ascending, and at which factor of the learning rate.
     std::vector<policy_model::TrainedRun> runs = {};
     std::vector<double> rates = {};
@@ -84,8 +99,9 @@ class Optimizer {
     }
     // All of a set that is float, frozen elements, too; else of what is trained.
     policy_model::FlatBuffer& master() { return has_own_master() ? own_master : set->flat; }
-    float* master(const policy_model::TrainedRun& run) {
-      return has_own_master() ? own_master.f32() + run.at : set->flat.f32() + run.begin;
+    float* master(const policy_model::TrainedRun& kept_run) {
+      return has_own_master() ? own_master.f32() + (kept_run.at - kept.begin)
+                              : set->flat.f32() + kept_run.begin;
     }
   };
   std::span<SetState> sets() { return sets_; }
@@ -103,6 +119,19 @@ class Optimizer {
                       std::optional<double> weight_decay = std::nullopt);
 
   Ranks* ranks() const { return sharing_.ranks; }
+  // Masters and moments are spread over the ranks: what reads all of them is called by all ranks.
+  bool sharded() const { return sharing_.sharded(); }
+  // Something of a checkpoint is spread so.
+  bool spread() const { return sharing_.sharded() || sharing_.keeps_residuals(); }
+  // Before a checkpoint, of all ranks: the owner of an element takes over what is left of it.
+  void FoldResiduals();
+  // Elements from place `place` on of one of the set's buffers m, v, own_master and (folded)
+  // residual, whichever rank keeps them.
+  void ReadKept(const SetState& state, const policy_model::FlatBuffer& buffer, int64_t place,
+                std::span<std::byte> out) const;
+  // The other way, from the same bytes on every rank: each takes what it keeps.
+  void WriteKept(const SetState& state, policy_model::FlatBuffer& buffer, int64_t place,
+                 std::span<const std::byte> bytes) const;
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }
 
@@ -127,6 +156,9 @@ class Optimizer {
  private:
   double SumOfSquares();
   void ClipValues();
+  void AddUpGradients();
+  void GatherWeights(SetState& state);
+  Slice SliceOfRank(const SetState& state, int rank) const;
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
   void DrawDropoutKey();
   configs::OptimizerConfig options_;

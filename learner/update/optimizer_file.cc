@@ -30,40 +30,51 @@ bool MayHalve(const Optimizer::SetState& state) {
   return state.has_own_master() && state.set->flat.dtype() == DType::kBFloat16;
 }
 
+// A part of live sets that may be spread over ranks, or of a copy.
+void ReadKept(const Optimizer* optimizer, const Optimizer::SetState& state,
+              const FlatBuffer& buffer, int64_t place, std::span<std::byte> out) {
+  if (optimizer) optimizer->ReadKept(state, buffer, place, out);
+  else buffer.CopyToHost(out, place);
+}
+
 // Calls `f(first, masters, parameters)` for one piece of the tensor after the other. Here and below
 // no tensor is frozen, unless it is said.
 template <class F>
-void EachPiece(Optimizer::SetState& state, const TensorEntry& entry, const F& f) {
+void EachPiece(const Optimizer* optimizer, Optimizer::SetState& state, const TensorEntry& entry,
+               const F& f) {
   std::vector<float> masters;
   std::vector<BFloat16> rounded;
   for (int64_t first = 0; first < entry.elements; first += kChunk) {
     const auto n = static_cast<size_t>(std::min(kChunk, entry.elements - first));
     masters.resize(n);
     rounded.resize(n);
-    state.own_master.CopyToHost(std::as_writable_bytes(std::span(masters)),
-                                state.PlaceOf(entry) + first);
+    ReadKept(optimizer, state, state.own_master, state.PlaceOf(entry) + first,
+             std::as_writable_bytes(std::span(masters)));
     state.set->flat.CopyToHost(std::as_writable_bytes(std::span(rounded)), entry.offset + first);
     f(first, std::span<const float>(masters), std::span<const BFloat16>(rounded));
   }
 }
 
 // Whether the lower halves say the masters of the tensor, and the ties among them.
-bool FindTies(Optimizer::SetState& state, const TensorEntry& entry, std::vector<int64_t>& ties) {
+bool FindTies(const Optimizer* optimizer, Optimizer::SetState& state, const TensorEntry& entry,
+              std::vector<int64_t>& ties) {
   bool exact = true;
   std::vector<uint16_t> low;
-  EachPiece(state, entry, [&](int64_t first, auto masters, auto rounded) {
+  EachPiece(optimizer, state, entry, [&](int64_t first, auto masters, auto rounded) {
     low.resize(masters.size());
     exact &= SplitMasters(masters, rounded, first, low, ties);
   });
   return exact;
 }
 
-TensorToWrite Whole(const std::string& name, const TensorEntry& entry, int64_t place,
-                    FlatBuffer* from) {
+TensorToWrite Whole(const std::string& name, const TensorEntry& entry, const Optimizer* optimizer,
+                    Optimizer::SetState& state, FlatBuffer* from) {
   return {.name = name,
           .dtype = DType::kFloat32,
           .shape = entry.shape,
-          .fill = [from, place](std::span<std::byte> to) { from->CopyToHost(to, place); }};
+          .fill = [optimizer, &state, from, place = state.PlaceOf(entry)](std::span<std::byte> to) {
+            ReadKept(optimizer, state, *from, place, to);
+          }};
 }
 
 // `from` holds the tensor's part from element `first` on.
@@ -81,12 +92,12 @@ int64_t CodeWords(const TensorEntry& entry) {
   return (entry.elements + kCodesAWord - 1) / kCodesAWord;
 }
 
-void AddMoments(Optimizer::SetState& state, size_t i, std::vector<TensorToWrite>& tensors) {
+void AddMoments(const Optimizer* optimizer, Optimizer::SetState& state, size_t i,
+                std::vector<TensorToWrite>& tensors) {
   const TensorEntry& entry = state.set->table->entries()[i];
-  if (state.m.elements() > 0) {
-    const int64_t place = state.PlaceOf(entry);
-    tensors.push_back(Whole("m." + entry.name, entry, place, &state.m));
-    tensors.push_back(Whole("v." + entry.name, entry, place, &state.v));
+  if (!state.in_8_bits) {
+    tensors.push_back(Whole("m." + entry.name, entry, optimizer, state, &state.m));
+    tensors.push_back(Whole("v." + entry.name, entry, optimizer, state, &state.v));
     return;
   }
   for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
@@ -98,15 +109,16 @@ void AddMoments(Optimizer::SetState& state, size_t i, std::vector<TensorToWrite>
   }
 }
 
-TensorToWrite LowerHalves(Optimizer::SetState& state, const TensorEntry& entry) {
+TensorToWrite LowerHalves(const Optimizer* optimizer, Optimizer::SetState& state,
+                          const TensorEntry& entry) {
   return {.name = "low." + entry.name,
           .dtype = DType::kInt32,
           .shape = {Words(entry.elements)},
-          .fill = [&state, &entry](std::span<std::byte> to) {
+          .fill = [optimizer, &state, &entry](std::span<std::byte> to) {
             std::fill(to.end() - 4, to.end(), std::byte{0});  // the half behind an odd number
             std::vector<uint16_t> low;
             std::vector<int64_t> ties;
-            EachPiece(state, entry, [&](int64_t first, auto masters, auto rounded) {
+            EachPiece(optimizer, state, entry, [&](int64_t first, auto masters, auto rounded) {
               low.resize(masters.size());
               SplitMasters(masters, rounded, first, low, ties);
               std::memcpy(to.data() + 2 * first, low.data(), 2 * low.size());
@@ -126,21 +138,28 @@ TensorToWrite Ties(const TensorEntry& entry, std::vector<int64_t> ties) {
 
 class File {
  public:
-  explicit File(const std::string& path)
-      : path_(path), reader_(SafetensorsReader::OpenFile(path)) {}
+  File(const std::string& path, const Optimizer& optimizer)
+      : path_(path), optimizer_(optimizer), reader_(SafetensorsReader::OpenFile(path)) {}
 
-  void Read(const std::string& name, const TensorEntry& entry, int64_t place,
+  void Read(const std::string& name, const TensorEntry& entry, const Optimizer::SetState& state,
             FlatBuffer& into) const {
     const TensorView& view = At(name, DType::kFloat32, entry.shape);
-    into.CopyFromHost(view.bytes, place);
+    optimizer_.WriteKept(state, into, state.PlaceOf(entry), view.bytes);
     reader_->Release(view);
+  }
+  // What rounding on the way had lost, where the run's gradients travelled so.
+  void ReadResidual(Optimizer::SetState& state, const TensorEntry& entry) const {
+    if (!reader_->tensors().contains("residual." + entry.name)) return;
+    if (state.residual.elements() == 0) {
+      state.residual = FlatBuffer(state.grad.stream(), DType::kFloat32, state.grad.elements());
+    }
+    Read("residual." + entry.name, entry, state, state.residual);
   }
   void ReadMoments(Optimizer::SetState& state, size_t i) const {
     const TensorEntry& entry = state.set->table->entries()[i];
-    if (state.m.elements() > 0) {
-      const int64_t place = state.PlaceOf(entry);
-      Read("m." + entry.name, entry, place, state.m);
-      Read("v." + entry.name, entry, place, state.v);
+    if (!state.in_8_bits) {
+      Read("m." + entry.name, entry, state, state.m);
+      Read("v." + entry.name, entry, state, state.v);
       return;
     }
     for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
@@ -153,7 +172,7 @@ class File {
   void ReadMaster(Optimizer::SetState& state, const TensorEntry& entry) const {
     const int64_t place = state.PlaceOf(entry);
     if (!MayHalve(state) || !reader_->tensors().contains("low." + entry.name))
-      return Read("master." + entry.name, entry, place, state.own_master);
+      return Read("master." + entry.name, entry, state, state.own_master);
     const TensorView& halves =
         At("low." + entry.name, DType::kInt32, std::vector<int64_t>{Words(entry.elements)});
     const std::vector<int64_t> ties = TiesOf(entry);
@@ -175,7 +194,8 @@ class File {
         throw Error(ErrorCode::kCorruption,
                     "tensor ties." + entry.name + " does not fit tensor low." + entry.name, path_);
       }
-      state.own_master.CopyFromHost(std::as_bytes(std::span(masters)), place + first);
+      optimizer_.WriteKept(state, state.own_master, place + first,
+                           std::as_bytes(std::span<const float>(masters)));
     }
     reader_->Release(halves);
   }
@@ -216,6 +236,7 @@ class File {
   }
 
   const std::string path_;
+  const Optimizer& optimizer_;
   const std::unique_ptr<SafetensorsReader> reader_;
 };
 
@@ -239,44 +260,71 @@ void HashBuffer(const FlatBuffer& flat, Sha256& hash) {
 std::string MomentsDigest(Optimizer& optimizer) {
   if (optimizer.left_out()) return *optimizer.left_out();
   Sha256 hash;
+  std::vector<std::byte> host;
   for (Optimizer::SetState& state : optimizer.sets()) {
-    for (const FlatBuffer* buffer : state.moments()) HashBuffer(*buffer, hash);
+    for (const FlatBuffer* buffer : state.moments()) {
+      if (!optimizer.sharded()) {
+        HashBuffer(*buffer, hash);
+        continue;
+      }
+      const int64_t n = state.grad.elements();
+      for (int64_t at = 0; at < n; at += kChunk) {
+        host.resize(static_cast<size_t>(std::min(kChunk, n - at)) * sizeof(float));
+        optimizer.ReadKept(state, *buffer, at, host);
+        hash.Update(host);
+      }
+    }
   }
   return hash.HexDigest();
 }
 
-void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets, bool moments) {
+void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets,
+                   const Optimizer* optimizer, bool moments) {
   if (!Keeps(sets, moments)) return;
   std::vector<TensorToWrite> tensors;
   for (Optimizer::SetState& state : sets) {
     const auto& entries = state.set->table->entries();
     for (size_t i = 0; i < entries.size(); ++i) {
       const TensorEntry& entry = entries[i];
-      const int64_t place = state.PlaceOf(entry);
-      if (place < 0) continue;  // frozen: the model's file has all of it
-      if (moments) AddMoments(state, i, tensors);
+      if (state.PlaceOf(entry) < 0) continue;  // frozen: the model's file has all of it
+      if (moments) AddMoments(optimizer, state, i, tensors);
+      if (moments && state.residual.elements() > 0)
+        tensors.push_back(
+            Whole("residual." + entry.name, entry, optimizer, state, &state.residual));
       if (!state.has_own_master()) continue;
       std::vector<int64_t> ties;
-      if (!MayHalve(state) || !FindTies(state, entry, ties)) {
-        tensors.push_back(Whole("master." + entry.name, entry, place, &state.own_master));
+      if (!MayHalve(state) || !FindTies(optimizer, state, entry, ties)) {
+        tensors.push_back(
+            Whole("master." + entry.name, entry, optimizer, state, &state.own_master));
         continue;
       }
-      tensors.push_back(LowerHalves(state, entry));
+      tensors.push_back(LowerHalves(optimizer, state, entry));
       if (!ties.empty()) tensors.push_back(Ties(entry, std::move(ties)));
     }
   }
-  policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
+  if (!path.empty()) {
+    policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
+    return;
+  }
+  std::vector<std::byte> read;
+  for (const TensorToWrite& tensor : tensors) {
+    int64_t elements = 1;
+    for (const int64_t each : tensor.shape) elements *= each;
+    read.resize(static_cast<size_t>(elements) * ElementSize(tensor.dtype));
+    tensor.fill(read);
+  }
 }
 
 void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
   if (!moments) optimizer.ResetMoments();
   if (!Keeps(optimizer.sets(), moments)) return;
-  const File file(path);
+  const File file(path, optimizer);
   for (Optimizer::SetState& state : optimizer.sets()) {
     const auto& entries = state.set->table->entries();
     for (size_t i = 0; i < entries.size(); ++i) {
       if (state.PlaceOf(entries[i]) < 0) continue;
       if (moments) file.ReadMoments(state, i);
+      if (moments) file.ReadResidual(state, entries[i]);
       if (state.has_own_master()) file.ReadMaster(state, entries[i]);
     }
   }
@@ -290,9 +338,10 @@ int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
       if (state.PlaceOf(entry) < 0) continue;
       bytes += master * entry.elements;
       if (!moments) continue;
-      bytes += state.m.elements() > 0
+      bytes += !state.in_8_bits
                    ? 8 * entry.elements
                    : 2 * 4 * (CodeWords(entry) + kernels::MomentBlocks(entry.elements));
+      if (state.residual.elements() > 0) bytes += 4 * entry.elements;
     }
   }
   return bytes;

@@ -55,7 +55,8 @@ struct Policy {
                     : MakeWeights(session)),
         transformer(weights.shape(), session.stream(), session.dtype()),
         train(transformer, config.optimizer.micro_batch_tokens, ranks),
-        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config), {.ranks = ranks}) {
+        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config),
+                  learner::SharingOf(config, ranks)) {
     transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
   }
 

@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/free_memory.h"
 #include "common/base/size_text.h"
+#include "configs/parallel.h"
 #include "kernels/device/device_memory.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/compact_moments.h"
@@ -95,12 +96,16 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
   if (config.algorithm.name == configs::AlgorithmName::kRewardModel) shape.scalar_head = true;
   const policy_model::Weights weights = PlannedWeights(config, shape, PlanningStream(device));
   MemoryPlan plan = learner::PlanLearner(config, weights);
+  const bool processes = config.run.roles == configs::Roles::kProcesses;
+  const int64_t ranks = processes ? configs::ReadParallel(config.run.parallel).ranks() : 1;
+  plan.Add("other ranks", (ranks - 1) * plan.total(),
+           std::to_string(ranks - 1) + " more with as much");
   if (configs::IsOffline(config)) return plan;
   AddActors(config, weights, plan);
-  if (device.is_cpu() && config.run.roles == configs::Roles::kProcesses) {
-    const int64_t processes = 2 + config.run.actors + config.run.reward_workers;
-    plan.Add("programs", processes * ResidentBytes(),
-             std::to_string(processes) + " processes without their data");
+  if (device.is_cpu() && processes) {
+    const int64_t programs = 1 + ranks + config.run.actors + config.run.reward_workers;
+    plan.Add("programs", programs * ResidentBytes(),
+             std::to_string(programs) + " processes without their data");
   }
   return plan;
 }
@@ -131,6 +136,8 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
     consider("optimizer.masters = \"none\"",
              [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
   }
+  if (configs::ReadParallel(config.run.parallel).dp > 1 && config.run.zero == 0)
+    consider("run.zero = 1", [](Config& c) { c.run.zero = 1; });
   if (config.policy.adapter == configs::Adapter::kNone &&
       config.algorithm.name != configs::AlgorithmName::kRewardModel) {
     consider("policy.adapter = \"lora\"",

@@ -30,12 +30,19 @@ struct Life {
 // One rank of a run; its gradient's noise, if any, is for the tests of what goes wrong.
 struct Rank {
   Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
-  Transformer transformer{TinyShape(), Device::kCpu, DType::kFloat32};
+  std::unique_ptr<Transformer> transformer =
+      std::make_unique<Transformer>(TinyShape(), Device::kCpu, DType::kFloat32);
   configs::Config config;
   Life life;
   LearnerHooks hooks;
   std::function<void(int64_t step)> after_step = [](int64_t) {};
 
+  void Become(DType dtype) {
+    weights = Weights(TinyShape(), Device::kCpu, dtype);
+    weights.Initialise(3, 0.2);
+    transformer = std::make_unique<Transformer>(TinyShape(), Device::kCpu, dtype);
+    config.model.dtype = dtype;
+  }
   Rank() {
     weights.Initialise(3, 0.2);
     config.run.steps = kSteps;
@@ -43,6 +50,7 @@ struct Rank {
     config.rollout.prompts_per_step = 3;
     config.optimizer.learning_rate = 1e-4;
     config.optimizer.micro_batch_tokens = 64;
+    config.run.zero = 0;
     hooks.step = [this](int64_t step, std::map<std::string, double>& metrics) {
       life.metrics.push_back(metrics);
       after_step(step);
@@ -64,8 +72,8 @@ std::vector<PreferencePair> Pairs(int n, uint64_t seed) {
 }
 
 void TrainSft(Rank& rank, Ranks* ranks, const std::string& folder, bool resume) {
-  TrainStep train(rank.transformer, rank.config.optimizer.micro_batch_tokens, ranks);
-  Optimizer optimizer(rank.weights, rank.config.optimizer, {}, {.ranks = ranks});
+  TrainStep train(*rank.transformer, rank.config.optimizer.micro_batch_tokens, ranks);
+  Optimizer optimizer(rank.weights, rank.config.optimizer, {}, SharingOf(rank.config, ranks));
   const auto data = RandomDemonstrations(20, 1), heldout = RandomDemonstrations(7, 2);
   SftObjective objective(train, rank.weights, optimizer, data, heldout);
   Checkpoints checkpoints(folder, 2, "");
@@ -74,8 +82,8 @@ void TrainSft(Rank& rank, Ranks* ranks, const std::string& folder, bool resume) 
 }
 
 void TrainDpo(Rank& rank, Ranks* ranks, const std::string& folder, bool resume) {
-  TrainStep train(rank.transformer, rank.config.optimizer.micro_batch_tokens, ranks);
-  Optimizer optimizer(rank.weights, rank.config.optimizer, {}, {.ranks = ranks});
+  TrainStep train(*rank.transformer, rank.config.optimizer.micro_batch_tokens, ranks);
+  Optimizer optimizer(rank.weights, rank.config.optimizer, {}, SharingOf(rank.config, ranks));
   ReferencePolicy reference(rank.weights, train);
   const auto pairs = Pairs(22, 1), heldout = Pairs(10, 2);
   PreferenceObjective objective(train, rank.weights, optimizer, &reference, nullptr, {}, pairs,
@@ -97,7 +105,7 @@ struct Answers : BatchSource, WeightSink {
   void Finish() override {}
   void Publish(const PolicyVersion&, std::span<const WeightSet>) override {}
   Rank& rank;
-  Transformer own{TinyShape(), Device::kCpu, DType::kFloat32};
+  Transformer own{TinyShape(), Device::kCpu, rank.weights.dtype()};
   TrainStep score{own, 64};
 };
 
@@ -159,8 +167,10 @@ TEST(RankLoop, TrainsWhatOneRankTrains) {
     const testing::TempFolder folder;
     const Life one = Train(each, 1, folder / "one")[0];
     ASSERT_EQ(one.metrics.size(), static_cast<size_t>(kSteps)) << each.name;
-    for (const int size : {2, 4}) {
-      const auto lives = Train(each, size, folder / std::to_string(size));
+    for (const auto& [size, zero] : {std::pair(2, 0), {4, 0}, {2, 1}, {4, 1}}) {
+      const auto lives =
+          Train(each, size, folder / (std::to_string(size) + std::to_string(zero)), false,
+                [zero = zero](Rank& rank, Ranks*) { rank.config.run.zero = zero; });
       for (const Life& life : lives) {
         ASSERT_EQ(life.metrics.size(), one.metrics.size()) << each.name;
         for (size_t step = 0; step < one.metrics.size(); ++step) {
@@ -169,7 +179,8 @@ TEST(RankLoop, TrainsWhatOneRankTrains) {
             ASSERT_TRUE(life.metrics[step].contains(name)) << each.name << " " << name;
             const double bound = name == each.loss ? 1e-6 : 1e-4;
             EXPECT_NEAR(life.metrics[step].at(name), value, bound * std::max(1.0, std::abs(value)))
-                << each.name << ", " << size << " ranks, step " << step << ", " << name;
+                << each.name << ", " << size << " ranks, zero " << zero << ", step " << step << ", "
+                << name;
             EXPECT_EQ(life.metrics[step].at(name), lives[0].metrics[step].at(name)) << name;
           }
           EXPECT_EQ(life.metrics[step].at("perf/train_tokens"),
@@ -212,18 +223,89 @@ TEST(RankLoop, AStopOfOneRankStopsAllAndTheyGoOnBitForBit) {
 
 TEST(RankLoop, ACheckpointOfTwoRanksIsTakenUpByOneAndFour) {
   const Case sft = Cases()[0];
-  for (const int size : {1, 4}) {
+  for (const auto& [size, zero] : {std::pair(1, 0), {4, 0}, {1, 1}, {4, 1}, {2, 1}}) {
+    const auto shared = [zero = zero](Rank& rank, Ranks*) { rank.config.run.zero = zero; };
     const testing::TempFolder folder;
     const Life whole = Train(sft, 1, folder / "whole")[0];
-    Train(sft, 2, folder / "c", false, [](Rank& rank, Ranks*) {
+    Train(sft, 2, folder / "c", false, [&](Rank& rank, Ranks* ranks) {
+      shared(rank, ranks);
       rank.hooks.stop = [&rank] { return rank.life.metrics.size() == 3; };
     });
-    for (const Life& life : Train(sft, size, folder / "c", true)) {
+    for (const Life& life : Train(sft, size, folder / "c", true, shared)) {
       EXPECT_EQ(life.result.first_step, 3);
       ASSERT_EQ(life.metrics.size(), 2u);
       for (size_t i = 0; i < 2; ++i) {
         EXPECT_NEAR(life.metrics[i].at("sft/loss"), whole.metrics[3 + i].at("sft/loss"), 1e-6);
       }
+    }
+  }
+}
+
+// Models in bfloat16, whose masters are spread too, and a critic beside the policy.
+TEST(RankLoop, WhatIsSpreadOverRanksIsWholeInACheckpoint) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const size_t which : {size_t{0}, size_t{3}}) {
+      const testing::TempFolder folder;
+      const Case of = Cases()[which];
+      const auto with = [&](int64_t zero, size_t stop_at) {
+        return [=](Rank& rank, Ranks*) {
+          if (dtype == DType::kBFloat16) rank.Become(dtype);
+          rank.config.run.zero = zero;
+          rank.config.optimizer.grad_clip = 0;  // whose norm is a sum in another order
+          rank.hooks.stop = [&rank, stop_at] { return rank.life.metrics.size() == stop_at; };
+        };
+      };
+      const auto kept = Train(of, 2, folder / "kept", false, with(0, 99));
+      const auto spread = Train(of, 2, folder / "spread", false, with(1, 99));
+      Train(of, 2, folder / "parts", false, with(1, 3));
+      const auto parts = Train(of, 2, folder / "parts", true, with(1, 99));
+      for (size_t rank = 0; rank < 2; ++rank) {
+        for (const Life* life : {&spread[rank], &parts[rank]}) {
+          EXPECT_EQ(life->result.weights_sha256, kept[rank].result.weights_sha256) << of.name;
+          EXPECT_EQ(life->result.optimizer_sha256, kept[rank].result.optimizer_sha256) << of.name;
+          EXPECT_EQ(life->result.model_sha256, kept[rank].result.model_sha256) << of.name;
+        }
+      }
+    }
+  }
+}
+
+// Gradients that travel rounded: what the rounding lost goes on with the run.
+TEST(RankLoop, WhatRoundingLostIsInACheckpoint) {
+  const Case sft = Cases()[0];
+  for (const int64_t zero : {0, 1}) {
+    const testing::TempFolder folder;
+    const auto with = [&](configs::GradientWire wire, size_t stop_at) {
+      return [=](Rank& rank, Ranks*) {
+        rank.config.run.zero = zero;
+        rank.config.run.gradient_wire = wire;
+        rank.config.optimizer.learning_rate = 1e-3;
+        rank.hooks.stop = [&rank, stop_at] { return rank.life.metrics.size() == stop_at; };
+      };
+    };
+    using configs::GradientWire;
+    const auto exact = Train(sft, 2, folder / "exact", false, with(GradientWire::kFloat32, 99));
+    const auto whole = Train(sft, 2, folder / "whole", false, with(GradientWire::kInt8, 99));
+    EXPECT_NE(whole[0].result.weights_sha256, exact[0].result.weights_sha256);
+    EXPECT_EQ(whole[0].result.weights_sha256, whole[1].result.weights_sha256);
+    for (size_t i = 0; i < exact[0].metrics.size(); ++i) {
+      EXPECT_NEAR(whole[0].metrics[i].at("sft/loss"), exact[0].metrics[i].at("sft/loss"), 1e-2);
+      EXPECT_LT(whole[0].metrics[i].at("ranks/sent_bytes"),
+                0.7 * exact[0].metrics[i].at("ranks/sent_bytes"));
+    }
+    // Stopped where the unbroken run makes a checkpoint, too.
+    for (const char* name : {"parts", "others", "alone"})
+      Train(sft, 2, folder / name, false, with(GradientWire::kInt8, 4));
+    const auto parts = Train(sft, 2, folder / "parts", true, with(GradientWire::kInt8, 99));
+    EXPECT_EQ(parts[0].result.first_step, 4);
+    EXPECT_EQ(parts[0].result.weights_sha256, whole[0].result.weights_sha256);
+    EXPECT_EQ(parts[0].result.optimizer_sha256, whole[0].result.optimizer_sha256);
+    // Taken up by others it is added at once: the next losses are about those of the unbroken run.
+    const auto others = Train(sft, 4, folder / "others", true, with(GradientWire::kBFloat16, 99));
+    const auto alone = Train(sft, 1, folder / "alone", true, with(GradientWire::kFloat32, 99));
+    for (const Life* life : {&others[0], &alone[0]}) {
+      ASSERT_EQ(life->metrics.size(), 1u);
+      EXPECT_NEAR(life->metrics[0].at("sft/loss"), whole[0].metrics[4].at("sft/loss"), 1e-5);
     }
   }
 }

@@ -30,7 +30,7 @@ std::string Files(const TempFolder& folder, const policy_model::Weights& weights
                   std::span<Optimizer::SetState> sets, bool moments) {
   RealFileSystem().RemoveAll(folder / "m");
   policy_model::SaveModelDirectory(weights, folder / "m", "");
-  SaveOptimizer(folder / "m/o", sets, moments);
+  SaveOptimizer(folder / "m/o", sets, /*optimizer=*/nullptr, moments);
   std::string text;
   for (const std::string& name : RealFileSystem().List(folder / "m"))
     text += name + RealFileSystem().ReadFile(folder / ("m/" + name), 1 << 24);

@@ -102,6 +102,45 @@ TEST(RanksTrainTest, TwoProcessesTrainWhatOneTrains) {
   EXPECT_EQ(LinesOf(temp / "two"), 14u);
 }
 
+// What each keeps and how gradients travel changes nothing that is trained, but for rounding;
+// either may change with a resume.
+TEST(RanksTrainTest, PartsOfTheOptimizerAndRoundedGradientsTrainTheSame) {
+  const TempFolder temp;
+  const Words whole = Join(kTwoRanks, {"--set", "run.zero=0"});
+  ASSERT_EQ(RunLine(SftLine(temp / "whole", 10, whole), temp / "whole"), 0);
+  ASSERT_EQ(RunLine(SftLine(temp / "parts", 5, kTwoRanks), temp / "parts"), 0)
+      << Read(temp / "parts.out");
+  ASSERT_EQ(RunLine(SftLine(temp / "parts", 10, Join(whole, {"--resume"})), temp / "parts"), 0)
+      << Read(temp / "parts.out");
+  ExpectNear(temp / "whole", temp / "parts", "sft/loss", 1e-6);
+  const Words bytes = Join(kTwoRanks, {"--set", "run.gradient_wire=\"int8\""});
+  ASSERT_EQ(RunLine(SftLine(temp / "bytes", 10, bytes), temp / "bytes"), 0)
+      << Read(temp / "bytes.out");
+  ExpectNear(temp / "whole", temp / "bytes", "sft/loss", 2e-2);
+  const auto exact = Lines(temp / "whole/metrics.jsonl"), few = Lines(temp / "bytes/metrics.jsonl");
+  EXPECT_LT(few[3]["ranks/sent_bytes"].get<double>(),
+            0.64 * exact[3]["ranks/sent_bytes"].get<double>())
+      << "5 of 8 bytes a parameter";
+  EXPECT_NE(exact[9]["sft/loss"], few[9]["sft/loss"]);
+}
+
+TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
+  const auto plan = [](const Words& more) {
+    Words line = {"plan", plumb::testing::SourcePath("configs/toy_sft.toml"), "--set",
+                  "run.memory_gb=8"};
+    const CliOutput out = RunPlumb(Join(line, more));
+    EXPECT_EQ(out.code, 0) << out.err;
+    return out.out;
+  };
+  EXPECT_FALSE(Has(plan({}), "other ranks"));
+  const Words four = {"--set", "run.roles=\"processes\"", "--set", "run.parallel=\"dp=4\""};
+  const std::string parts = plan(four);
+  EXPECT_TRUE(Has(parts, "other ranks")) << parts;
+  EXPECT_TRUE(Has(parts, "3 more with as much")) << parts;
+  EXPECT_TRUE(Has(parts, "a part of 4, two, float32")) << parts;
+  EXPECT_FALSE(Has(plan(Join(four, {"--set", "run.zero=0"})), "a part of 4"));
+}
+
 TEST(RanksTrainTest, ARankThatIsKilledIsStartedAgainWithTheOthers) {
   const TempFolder temp;
   ASSERT_EQ(RunLine(SftLine(temp / "whole", 60, kTwoRanks), temp / "whole"), 0)
@@ -243,6 +282,11 @@ TEST(RanksTrainTest, WhatCannotBeIsSaid) {
       error_of({"--roles", "processes", "--set", "run.parallel=\"dp=2,tp=2\""});
   EXPECT_TRUE(Has(tensor, "9 ") && Has(tensor, "asks for tp=2")) << tensor;
   EXPECT_TRUE(Has(error_of({"--roles", "processes"}), "has none, use local"));
+  for (const char* zero : {"2", "3"}) {
+    const std::string error = error_of(Join(kTwoRanks, {"--set", std::string("run.zero=") + zero}));
+    EXPECT_TRUE(Has(error, std::string("9 ")) && Has(error, std::string("run.zero: is ") + zero))
+        << error;
+  }
   setenv("WORLD_SIZE", "3", 1);
   EXPECT_TRUE(Has(error_of({}), "is not set, but WORLD_SIZE is 3"));
   setenv("RANK", "1", 1);
