@@ -98,8 +98,6 @@ class StepLoop {
   LearnerResult Run(bool resume);
 
  protected:
-  // A checkpoint between two steps is written beside those that follow.
-  bool WritesBeside() const;
   using SteadyClock = std::chrono::steady_clock;
   struct Step {
     // "perf/train_tokens", "perf/shared_tokens" and "time/train" among them.
@@ -107,6 +105,9 @@ class StepLoop {
     bool taught = true;     // there was something to learn from
     double per_second = 0;  // what perf/tokens_per_s counts: tokens of this step
   };
+
+  // A checkpoint between two steps is written beside those that follow.
+  bool WritesBeside() const;
 
   // `batches`: in what CheckpointState::store_cursor counts.
   // `ranks`: that run the same loop; nullptr: there is one.

@@ -317,7 +317,9 @@ void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumula
   if (shared_ && spec_.shared_gate) {
     Gate(pass, in, n, pass.saved, kept_);
     void* shared = pass.saved.At(kept_.shared);
-    shared_->Forward(pass, in, false, shared);
+    PackedPass of_shared = pass;
+    of_shared.output = true;  // the gate's gradient reads it
+    shared_->Forward(of_shared, in, false, shared);
     Call(pass.launch, kernels::CombineExperts{.y = shared,
                                               .weight = pass.saved.Floats(kept_.gate),
                                               .rows = n,

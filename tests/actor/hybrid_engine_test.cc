@@ -133,6 +133,7 @@ TEST(HybridEngine, WhatWasAbandonedLeavesNothingBehind) {
   for (const GenerateRequest& r : MixedRequests(6, 99)) engine.Submit(r);
   for (int i = 0; i < 9; ++i) engine.Step(weights, 1);
   engine.Abandon();
+  engine.TakeFinished();  // what had ended before
   for (const GenerateRequest& r : requests) engine.Submit(r);
   Samples out;
   while (!engine.idle()) {

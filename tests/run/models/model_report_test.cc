@@ -127,6 +127,28 @@ TEST(ModelReport, OfLatentAttentionSaysWhatATokenTakesAndWouldTake) {
       << r.Text();
 }
 
+TEST(ModelReport, OfLayersWithStatesSaysWhatASequenceHolds) {
+  const plumb::testing::TempFolder temp;
+  const std::string folder = temp / "model";
+  testing::WriteToyModel(folder);
+  policy_model::ModelShape shape = policy_model::ReadModelConfig(folder);
+  EXPECT_EQ(ReportOnModel(folder, {}).state_bytes, 0);
+  shape.family = "qwen3_5_text";
+  shape.attention_gate = true;
+  shape.hybrid = {.layers = {1, 0}, .taps = 4, .k_heads = 1, .v_heads = 2, .k_dim = 8, .v_dim = 16};
+  policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(1, 0.1);
+  policy_model::SaveModelDirectory(weights, folder, "");
+  const ModelReport r = ReportOnModel(folder, {.batch = 3});
+  EXPECT_TRUE(r.problems.empty()) << r.problems.front();
+  // Three inputs of 2 x 8 + 2 x 16 channels, and two heads of 8 x 16; keys and values of one layer.
+  EXPECT_EQ(r.state_bytes, 4 * (3 * 48 + 2 * 8 * 16));
+  EXPECT_EQ(r.kv_bytes_per_token, 2 * 2 * 8 * 4);
+  EXPECT_EQ(r.Json()["generate_bytes"]["states"], 3 * r.state_bytes);
+  EXPECT_NE(r.Text().find("states 5 kB (3 x 2 kB, whatever the length)"), std::string::npos)
+      << r.Text();
+}
+
 TEST(ModelReport, EveryFaultIsNamedNotOnlyTheFirst) {
   const plumb::testing::TempFolder temp;
   const std::string folder = temp / "model";
