@@ -408,9 +408,9 @@ int Train(const TrainArguments& arguments) {
     return PrepareRun(config, arguments.recipe, options.resume, arguments.overwrite,
                       arguments.newest);
   });
-  // Whether it met its bar is found by the evaluation, once more.
-  if (!ranks && config.eval.bar == 0 && run.Finished(config)) {
+  if (!ranks && run.Finished(config)) {
     const std::string out = run.folder().path;
+    if (arguments.quiet) return 0;
     std::printf(
         "this run is finished: %lld of %lld steps are done\nmodel:  %s\nreport: %s\ngo on:  %s "
         "train --resume --out %s --steps %lld\n",

@@ -236,9 +236,19 @@ bool PreparedRun::Finished(const configs::Config& config) const {
   if (!fs::exists(folder_.model()) || !fs::exists(folder_.report())) return false;
   const Json summary = Json::parse(ReadIfThere(folder_.summary()), nullptr,
                                    /*allow_exceptions=*/false);
+  const auto said = [&](const char* path) {
+    const Json::json_pointer at(path);
+    return summary.is_object() && summary.contains(at) ? summary[at] : Json();
+  };
+  // A bar that was missed is said once more, by the evaluation.
+  const double bar = config.eval.bar;
+  const Json accuracy = said("/eval/after/accuracy");
+  if (bar > 0 &&
+      (!accuracy.is_number() || accuracy < Json(bar) || said("/eval/after/aborted") != Json(0)))
+    return false;
   // A life that goes on removes it: it is the last one's.
-  return summary.is_object() && summary.value("steps", Json()) == Json(config.run.steps) &&
-         summary.value("stopped_early", Json()) == Json(false);
+  return summary.is_object() && said("/steps") == Json(config.run.steps) &&
+         said("/stopped_early") == Json(false);
 }
 
 void ReplacedRunGoes(const RunFolder& folder) { RealFileSystem().RemoveAll(folder.replaced()); }

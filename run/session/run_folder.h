@@ -56,7 +56,8 @@ class PreparedRun {
   const std::vector<configs::OptionChange>& changes() const { return changes_; }
   int64_t next_step() const { return next_step_; }
 
-  // All its steps are done and summed up, and this resume changes nothing: there is nothing to do.
+  // All its steps are done, summed up and above the recipe's bar, and this resume changes nothing:
+  // there is nothing to do.
   bool Finished(const configs::Config& config) const;
 
   // The run ended with `code` and has trained nothing since it was prepared: a new one whose recipe

@@ -105,15 +105,17 @@ TEST(DataCommandTest, ExportsWhatCanBeImportedAgain) {
   EXPECT_TRUE(
       Has(RunPlumb({"data", "export", out, "--store", temp / "one"}).out, "read 1 = written 1"));
   ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store}).code, 0);
-  const auto exported = RunPlumb({"data", "export", out, "--store", store, "--form", "trl"});
+  const auto exported =
+      RunPlumb({"data", "export", out, "--store", store, "--form", "trl", "--overwrite"});
   EXPECT_EQ(exported.code, 0) << exported.err;
   EXPECT_TRUE(Has(exported.out, "read 1 = written 1") &&
               Has(exported.out, "1 of 1 rows are read back as the very same"))
       << exported.out;
   const auto again = RunPlumb({"data", "import", out, "--store", store});
   EXPECT_TRUE(Has(again.out, "nothing changed")) << again.out << again.err;
-  EXPECT_EQ(RunPlumb({"data", "export", out, "--store", store, "--form", "csv"}).code, 2);
-  const auto none = RunPlumb({"data", "export", out, "--store", store, "--dataset", "other"});
+  EXPECT_EQ(RunPlumb({"data", "export", temp / "x", "--store", store, "--form", "csv"}).code, 2);
+  const auto none =
+      RunPlumb({"data", "export", temp / "x", "--store", store, "--dataset", "other"});
   EXPECT_EQ(none.code, 3);
   EXPECT_TRUE(Has(none.err, "train (preferences)")) << none.err;
 }

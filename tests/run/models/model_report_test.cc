@@ -172,9 +172,9 @@ TEST(ModelReport, EveryFaultIsNamedNotOnlyTheFirst) {
 
 TEST(ModelReport, AFamilyThatIsNotKnownHidesNoOtherFault) {
   const plumb::testing::TempFolder temp;
-  testing::WriteFile(temp / "config.json", R"({"model_type": "gpt_oss"})");
+  testing::WriteFile(temp / "config.json", R"({"model_type": "rwkv7"})");
   const ModelReport r = ReportOnModel(temp.path(), {});
-  EXPECT_TRUE(Says(r.problems, "gpt_oss"));
+  EXPECT_TRUE(Says(r.problems, "rwkv7"));
   EXPECT_TRUE(Says(r.problems, "tokenizer.json"));
   EXPECT_FALSE(r.shape);
   EXPECT_FALSE(r.Json().contains("parameters"));

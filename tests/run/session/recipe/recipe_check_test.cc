@@ -48,7 +48,7 @@ TEST(RecipeCheckTest, AllThatIsWrongIsSaidAtOnceAndNothingIsMade) {
   const std::vector<std::string> all = {"unknown key 'algorithm.kl_coeff', did you mean",
                                         "samples_per_prompt has to be at least 2",
                                         "reward part 'lenght': unknown kind 'lenght', did you mean",
-                                        "reward part 'repetition': ",
+                                        "reward part 'repetition' (kind repetition): args has",
                                         "reward part 'python': args has 'style=mine'",
                                         "data.train = \"no/rows.jsonl\" is not there",
                                         "data.eval = \"no/heldout.jsonl\" is not there",
