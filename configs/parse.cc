@@ -546,12 +546,34 @@ Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overr
   return loaded;
 }
 
+namespace {
+
+// Those of its folder and of configs/, by the names that lead to them from here.
+std::vector<std::string> RecipesNear(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> recipes;
+  for (const fs::path& folder : {fs::path(path).parent_path(), fs::path("configs")}) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder, none)) {
+      if (entry.path().extension() == ".toml")
+        recipes.push_back((folder / entry.path().filename()).string());
+    }
+  }
+  return recipes;
+}
+
+}  // namespace
+
 Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
                   std::vector<std::string>& problems) {
   if (path.empty())
     throw Error(ErrorCode::kInvalidArgument, "is empty: name a TOML file", "recipe");
   if (!std::filesystem::exists(path)) {
-    throw Error(ErrorCode::kNotFound, "there is no such recipe; the ones that ship are in configs/",
+    const size_t name = std::filesystem::path(path).filename().string().size();
+    const std::string meant = NearestName(path, RecipesNear(path), std::max<size_t>(2, name / 3));
+    throw Error(ErrorCode::kNotFound,
+                "there is no such recipe" + (meant.empty() ? "; the ones that ship are in configs/"
+                                                           : ", did you mean '" + meant + "'?"),
                 path);
   }
   if (std::filesystem::is_directory(path)) {

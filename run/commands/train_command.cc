@@ -69,6 +69,10 @@ std::string Ramp(const configs::Config& config) {
          std::to_string(config.optimizer.ramp_steps + 1) + " on)";
 }
 
+std::string Counted(int64_t n, const char* what) {
+  return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
+
 // The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates
 // of so many, packed into so many tokens.
 std::string BatchSizes(const configs::Config& config) {
@@ -76,12 +80,9 @@ std::string BatchSizes(const configs::Config& config) {
                 samples = config.rollout.samples_per_prompt;
   const int64_t trajectories = prompts * samples, minibatches = config.algorithm.minibatches,
                 epochs = config.algorithm.epochs;
-  const auto number = [](int64_t n, const char* what) {
-    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
-  };
-  return number(config.run.steps, "step") + " of " + number(prompts, "prompt") + " x " +
-         number(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories" +
-         Ramp(config) + "; " + number(epochs, "epoch") + " of " +
+  return Counted(config.run.steps, "step") + " of " + Counted(prompts, "prompt") + " x " +
+         Counted(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories" +
+         Ramp(config) + "; " + Counted(epochs, "epoch") + " of " +
          (minibatches == 1 ? "1 minibatch"
                            : std::to_string(minibatches) + " minibatches of " +
                                  (trajectories % minibatches == 0 ? "" : "about ") +
@@ -447,9 +448,10 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
       const bool sft = config.algorithm.name == configs::AlgorithmName::kSft;
-      SayBegin(folder, std::to_string(config.run.steps) + " steps of " +
-                           std::to_string(sft ? config.sft.batch : config.preference.batch) +
-                           (sft ? " demonstrations" : " pairs") + Ramp(config) + "; at most " +
+      SayBegin(folder, Counted(config.run.steps, "step") + " of " +
+                           Counted(sft ? config.sft.batch : config.preference.batch,
+                                   sft ? "demonstration" : "pair") +
+                           Ramp(config) + "; at most " +
                            std::to_string(config.optimizer.micro_batch_tokens) +
                            " tokens a micro-batch; " + configs::NameOf(config.model.dtype));
     }

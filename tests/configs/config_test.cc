@@ -6,8 +6,10 @@
 #include <filesystem>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "configs/fields.h"
 #include "configs/recipe_text.h"
+#include "tests/testing/temp_folder.h"
 
 namespace plumb::configs {
 namespace {
@@ -239,6 +241,23 @@ TEST(ConfigTest, ShippedRecipesAreValid) {
     ++recipes;
   }
   EXPECT_GE(recipes, 2);
+}
+
+TEST(ConfigTest, ARecipeThatIsNotThereNamesTheNearestOfItsFolder) {
+  const plumb::testing::TempFolder temp;
+  RealFileSystem().WriteFileAtomic(temp / "first.toml", kMinimal);
+  const auto said = [&](const std::string& name) {
+    try {
+      LoadRecipe(temp / name);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(said("frist.toml").find("did you mean '" + temp / "first.toml" + "'?"),
+            std::string::npos)
+      << said("frist.toml");
+  EXPECT_EQ(said("other.toml").find("did you mean"), std::string::npos) << said("other.toml");
 }
 
 }  // namespace
