@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -32,6 +33,7 @@ std::vector<int32_t> Row(int32_t task, int64_t task_tokens, const std::vector<in
 struct Batch {
   PackedBatch batch;
   std::vector<float> g_logprob;
+  std::optional<uint64_t> dropout = std::nullopt;
   Batch(int64_t task_tokens, bool laid, bool shares = true) {
     batch.Clear();
     batch.task_tokens = laid;
@@ -65,7 +67,8 @@ struct Batch {
   std::vector<float> Forward(Transformer& model, const Weights& weights, bool keep = false,
                              double* value = nullptr) const {
     std::vector<float> logprob(batch.rows.size());
-    model.Forward(weights, batch, {.temperature = 0.9f, .entropy = false}, keep, logprob, {});
+    model.Forward(weights, batch, {.temperature = 0.9f, .entropy = false, .dropout = dropout}, keep,
+                  logprob, {});
     for (size_t i = 0; value && i < logprob.size(); ++i)
       *value += static_cast<double>(g_logprob[i]) * static_cast<double>(logprob[i]);
     return logprob;
@@ -128,11 +131,14 @@ TEST(TaskPassTest, NewAdaptersChangeNothingAndTheBaseDoesNotSeeTasks) {
   EXPECT_THROW(model.Forward(weights, plain, {.entropy = false}, false, logprob, {}), Error);
 }
 
-void ExpectGradientsOfFiniteDifferences(int64_t task_tokens, bool recompute) {
-  Weights weights = TaskModel(TaskSpec(task_tokens));
+void ExpectGradientsOfFiniteDifferences(int64_t task_tokens, bool recompute, double dropout = 0) {
+  AdapterSpec spec = TaskSpec(task_tokens);
+  spec.dropout = dropout;
+  Weights weights = TaskModel(spec);
   Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
   model.RecomputeLayers(recompute);
-  const Batch b(task_tokens, task_tokens > 0);
+  Batch b(task_tokens, task_tokens > 0);
+  if (dropout > 0) b.dropout = 17;
   ParameterSet& set = *weights.adapters()[0];
   FlatBuffer grad(Device::kCpu, DType::kFloat32, set.flat.elements());
   FlatBuffer* const adapters[] = {&grad};
@@ -168,6 +174,7 @@ TEST(TaskPassTest, GradientsAreThoseOfFiniteDifferences) {
   ExpectGradientsOfFiniteDifferences(0, false);
   ExpectGradientsOfFiniteDifferences(0, true);
   ExpectGradientsOfFiniteDifferences(2, false);
+  ExpectGradientsOfFiniteDifferences(0, false, /*dropout=*/0.4);
 }
 
 TEST(TaskPassTest, TokensOfATaskAreLaidInFrontOfItsRows) {
