@@ -55,7 +55,7 @@ std::vector<float> Logits(const Weights& weights) {
   return out;
 }
 
-// Relative to the largest logit. `what` begins with the name of a family and a space, if any.
+// Relative to the largest logit.
 void ExpectSame(const std::vector<float>& ours, const Json& theirs, const std::string& what) {
   ASSERT_EQ(theirs.size(), Tokens().size()) << what;
   const size_t vocab = theirs[0].size();
@@ -67,11 +67,7 @@ void ExpectSame(const std::vector<float>& ours, const Json& theirs, const std::s
     largest = std::max(largest, std::abs(want));
     gap = std::max(gap, std::abs(static_cast<double>(ours[i]) - want));
   }
-  // Where a tiny model makes more of rounding, the reference's own float32 error says how much.
-  const Json& families = FamiliesGolden()["families"];
-  const std::string family = what.substr(0, what.find(' '));
-  const double own = families.contains(family) ? families[family]["gap"].get<double>() : 0;
-  EXPECT_LE(gap, std::max(1e-5 * largest, 2 * own)) << what;
+  EXPECT_LE(gap, 1e-5 * largest) << what;
   std::cout << what << ": " << gap / largest << " of the largest logit\n";
 }
 
