@@ -59,12 +59,13 @@ StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths&
   } else {
     work.groups = config.rollout.prompts_per_step;
     work.answers = config.rollout.samples_per_prompt;
-    work.prompt =
-        Bounded(lengths.prompt,
-                std::min(static_cast<double>(config.data.max_prompt_tokens), positions - 1));
-    work.answer = Bounded(
-        lengths.answer,
-        std::min(static_cast<double>(config.rollout.max_new_tokens), positions - work.prompt));
+    // Of what both have room in, the answer first: prompts are mostly shorter than they may be.
+    work.answer =
+        Bounded(lengths.answer,
+                std::min(static_cast<double>(config.rollout.max_new_tokens), positions - 1));
+    work.prompt = Bounded(
+        lengths.prompt,
+        std::min(static_cast<double>(config.data.max_prompt_tokens), positions - work.answer));
     passes = static_cast<double>(config.algorithm.epochs);
     const bool ahead = config.run.max_staleness > 0 || config.replay.groups_per_step > 0;
     forwards += config.algorithm.recompute_logprobs || ahead ? 1 : 0;
