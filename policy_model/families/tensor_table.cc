@@ -162,6 +162,10 @@ void TensorTable::AddAttention(int64_t l) {
     s.q_norm = norm("q_norm", names_.q_norm, whole ? q : d);
     s.k_norm = norm("k_norm", names_.k_norm, whole ? kv : d);
   }
+  if (spec.sinks) {
+    s.sinks = Add(ours + "sinks", {shape_.heads}, false, TensorInit::kZeros,
+                  {{file + "self_attn.sinks", shape_.heads, SplitAxis::kRows}});
+  }
 }
 
 void TensorTable::AddLatent(int64_t l) {
@@ -194,10 +198,6 @@ void TensorTable::AddLatent(int64_t l) {
     s.q_down = matrix("q_down", "q_a_proj", a.query_rank, h, SplitAxis::kNone);
   } else {
     s.q = matrix("q", "q_proj", queries, h, SplitAxis::kRows);
-  }
-  if (spec.sinks) {
-    s.sinks = Add(ours + "sinks", {shape_.heads}, false, TensorInit::kZeros,
-                  {{file + "self_attn.sinks", shape_.heads, SplitAxis::kRows}});
   }
 }
 

@@ -20,7 +20,9 @@ void DrawScore(uint64_t seed, Weights& out) {
   const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(hidden) + 1));
   std::vector<float> values(static_cast<size_t>(hidden));
   for (float& v : values) v = std * random.NextNormal();
-  FloatWriter(out.flat()).Write(out.table().score(), values);
+  std::vector<std::byte> rounded(values.size() * ElementSize(out.dtype()));
+  ConvertFloat(values, out.dtype(), rounded.data());
+  out.flat().CopyFromHost(rounded, out.table().score());
 }
 
 }  // namespace
