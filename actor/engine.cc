@@ -51,6 +51,7 @@ PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const 
       .longest = o.longest,
       .page_tokens = o.page_tokens,
       .budget_mb = o.kv_budget_mb,
+      .format = o.kv_format,
       .keep_all = o.keep_all_pages,
       // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
       .one_pool = o.keep_last || device.is_cuda()};

@@ -172,8 +172,12 @@ class Parser {
     } else if (!meant.empty()) {
       meant = prefix + meant + "'";
     }
-    std::string there;  // nothing is near: what there is to choose from
-    for (const std::string& name : known) there += (there.empty() ? "; known here: " : ", ") + name;
+    std::string there;  // nothing is near: what there is to choose from, once
+    if (meant.empty()) {
+      for (const std::string& name : known)
+        there += (there.empty() ? "; known here: " : ", ") + name;
+      if (!listed_.insert(there).second) there.clear();
+    }
     problems_.push_back(place + ": unknown key '" + key + "'" +
                         (meant.empty() ? there : ", did you mean '" + meant + "?"));
   }
@@ -334,6 +338,7 @@ class Parser {
   Index index_;
   std::map<std::string, std::string> given_as_, places_;
   Origins& origins_;
+  std::set<std::string> listed_;  // the names of tables that were said
   std::vector<std::string>& problems_;
 };
 

@@ -294,8 +294,9 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
   for (Optimizer* each : all) each->FoldResiduals();
   if (!first()) {
     CheckpointState given;
+    given.optimizer = optimizer;
     given.moments = moments;
-    if (optimizer) Checkpoints::Give(given, optimizer_, Models());
+    Checkpoints::Give(given, optimizer_, Models());
     last_saved_ = snapshot.step;
     saved_optimizer_ = optimizer;
     return;
@@ -396,7 +397,6 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   const auto begin = SteadyClock::now();
   const int64_t sent = ranks_ ? ranks_->sent_bytes() : 0;
   std::optional<Step> one = Train(step, learning_rate);
-  Settle(/*wait=*/false);
   if (!one) {
     given_up_ = result_.stopped_early = true;
     return;
@@ -409,6 +409,12 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   step_ = step + 1;
   result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
   if (one->taught && LastUpdateApplied()) good_ = Capture(step_);
+  std::exception_ptr failed;  // the step was made: its line is written all the same
+  try {
+    Settle(/*wait=*/false);
+  } catch (...) {
+    failed = std::current_exception();
+  }
   int64_t operations = OperationsAToken(weights_);
   for (const NamedModel& model : Models()) operations += OperationsAToken(*model.weights);
   metrics["perf/mfu"] =
@@ -427,8 +433,8 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   metrics["time/checkpoint_wait"] = std::exchange(checkpoint_wait_s_, 0);
   metrics["time/step"] = SecondsSince(begin);
   metrics["perf/tokens_per_s"] = one->per_second / std::max(1e-9, metrics["time/step"]);
-  std::exception_ptr failed;
-  if (config_.eval.every > 0 && step_ % config_.eval.every == 0 && step_ < config_.run.steps) {
+  if (!failed && config_.eval.every > 0 && step_ % config_.eval.every == 0 &&
+      step_ < config_.run.steps) {
     try {
       if (const auto now = EvaluateOrStop(step_)) {
         metrics["time/evaluate"] = now->seconds;
@@ -444,7 +450,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
       }
       Phase("training");
     } catch (...) {
-      failed = std::current_exception();  // the step was made: its line is written all the same
+      failed = std::current_exception();
     }
   }
   try {

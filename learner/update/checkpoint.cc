@@ -278,16 +278,15 @@ void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights
       Live(weights, optimizer, models));
 }
 
-// In the order of Write.
+// In the order of Save: Complete, then Write.
 void Checkpoints::Give(const CheckpointState& state, Optimizer& optimizer,
                        std::span<const NamedModel> models) {
-  const auto give = [&](Optimizer& each) {
-    if (!each.spread()) return;
-    SaveOptimizer("", each, state.moments);
-    LeftOut(state, each);
-  };
-  give(optimizer);
-  for (const NamedModel& model : models) give(*model.optimizer);
+  std::vector<Optimizer*> all = {&optimizer};
+  for (const NamedModel& model : models) all.push_back(model.optimizer);
+  std::erase_if(all, [](const Optimizer* each) { return !each->spread(); });
+  for (Optimizer* each : all) LeftOut(state, *each);
+  if (!state.optimizer) return;
+  for (Optimizer* each : all) SaveOptimizer("", *each, state.moments);
 }
 
 void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,

@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/json/strict_json.h"
 #include "common/base/rng.h"
+#include "common/base/size_text.h"
 #include "learner/loop/memory_plan.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/train_step.h"
@@ -243,10 +244,10 @@ Speeds SpeedsOf(const Card& card, DType type) {
                memory = kMemoryShare * card.memory;
   char text[200];
   std::snprintf(text, sizeof text,
-                "%s, published: %.0f TFLOP/s, %.2f TB/s; reached in training %.0f %%, of memory "
+                "%s, published: %.0f TFLOP/s, %s/s; reached in training %.0f %%, of memory "
                 "%.0f %% (docs/benchmarks.md)",
-                card.name, products / 1e12, card.memory / 1e12, 100 * kTrainShare,
-                100 * kMemoryShare);
+                card.name, products / 1e12, SizeText(static_cast<int64_t>(card.memory)).c_str(),
+                100 * kTrainShare, 100 * kMemoryShare);
   return {.source = text,
           .train_layers = train,
           .train_head = train,
