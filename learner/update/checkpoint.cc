@@ -237,6 +237,7 @@ void Checkpoints::Put(Kind of, const CheckpointState& state, std::span<const Sav
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(beside, ignored);  // its room may be what the next one lacks
+    CheckStillThere();                // says more than that a file is not there
     throw;
   }
   CRASH_POINT("checkpoint_written");

@@ -210,12 +210,14 @@ void AddSpeed(ChartList& charts, bool rollouts) {
   charts.One("perf/tokens_per_s", rollouts ? "generated tokens over the wall time of the step"
                                            : "tokens trained on over the wall time of the step");
   std::vector<Curve> times;
-  for (const char* name : {"step", "wait", "generate", "reward", "train", "publish", "checkpoint"})
+  for (const char* name :
+       {"step", "wait", "generate", "reward", "train", "publish", "checkpoint", "checkpoint_wait"})
     times.push_back(charts.Of("time/" + std::string(name), name));
   charts.Add("time of a step, s",
              rollouts ? "wait: the learner waited for answers, in which they were generated and "
                         "scored; the rest is the learner's own"
-                      : "train: the update; checkpoint: saving after the step before",
+                      : "train: the update; checkpoint: saving, which goes on beside the steps; "
+                        "checkpoint_wait: what the steps waited for it",
              std::move(times));
   charts.Exact("perf/peak_memory_gb", "the most memory so far, 10^9 bytes");
 }

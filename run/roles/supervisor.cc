@@ -44,7 +44,14 @@ void Supervisor::Start(Child& child, bool again) {
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   const pid_t parent = getpid();
+  // Until its exec the child is this program with its handlers: a signal to it waits until they are
+  // gone, and then ends it, instead of being taken by them and lost.
+  sigset_t asks, before;
+  sigemptyset(&asks);
+  for (const int signal : {SIGINT, SIGTERM, SIGALRM}) sigaddset(&asks, signal);
+  pthread_sigmask(SIG_BLOCK, &asks, &before);
   const pid_t pid = fork();
+  if (pid != 0) pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (pid < 0) {
     throw Error(ErrorCode::kUnavailable,
                 std::string("cannot start a process: ") + std::strerror(errno), child.role.name);
@@ -53,6 +60,7 @@ void Supervisor::Start(Child& child, bool again) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);  // the supervisor died in between
     setpgid(0, 0);  // Ctrl-C reaches the supervisor alone, which ends the roles in order
+    for (const int number : {SIGINT, SIGTERM, SIGALRM}) signal(number, SIG_DFL);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -404,7 +404,8 @@ TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
   EXPECT_TRUE(Has(large.err, "nothing is left to train on")) << large.err;
   const auto batch = RunPlumb(Line(temp, "dpo", temp / "b", 3, {"--set", "preference.batch=500"}));
   EXPECT_EQ(batch.code, 2);
-  EXPECT_TRUE(Has(batch.err, "500 rows")) << batch.err;
+  EXPECT_TRUE(Has(batch.err, "preference.batch = 500 is more than the rows to train on"))
+      << batch.err;
   EXPECT_TRUE(
       Has(RunPlumb(Line(temp, "dpo", temp / "c", 3, {"--set", "preference.loss=sigmoyd"})).err,
           "preference.loss"));

@@ -13,7 +13,7 @@ using testing::RunPlumb;
 
 std::vector<std::string> Sets(std::vector<std::string> sets) {
   std::vector<std::string> out = {"--quiet"};
-  for (const char* set : {"experts.count=8", "experts.per_token=2", "model.dtype=bfloat16"})
+  for (const char* set : {"experts.count=8", "experts.per_token=2"})
     sets.emplace_back(set);
   for (const std::string& set : sets) out.insert(out.end(), {"--set", set});
   return out;

@@ -242,6 +242,9 @@ int64_t PeakOf(pid_t child, int* code) {
 // What the system gave the program at the most, beside what was planned.
 TEST(RunMemoryTest, ThePlanIsWhatIsMeasured) {
   const TempFolder temp;
+  const std::string rates = temp / "rates.json";  // measuring them would take memory
+  RealFileSystem().WriteFileAtomic(
+      rates, R"({"train": 1e11, "forward": 1e11, "decode": 1e11, "memory": 1e10})");
   for (const char* recompute : {"none", "layer"}) {
     const std::string out = temp / recompute;
     const std::vector<std::string> more = {
@@ -261,6 +264,7 @@ TEST(RunMemoryTest, ThePlanIsWhatIsMeasured) {
     std::vector<std::string> line = TrainLine(out, 1, more);
     std::vector<std::string> plan = {"plan", line[1]};
     plan.insert(plan.end(), line.begin() + 6, line.end());
+    plan.insert(plan.end(), {"--rates", rates});
     int code = 0;
     const int64_t program = PeakOf(StartProgram(plan, out), &code);
     ASSERT_EQ(code, 0) << Read(out + ".out");
