@@ -8,13 +8,14 @@
 #include "actor/device_array.h"
 #include "actor/kv_pages.h"
 #include "actor/page_pools.h"
+#include "actor/prompt_check.h"
+#include "actor/row_sampling.h"
 #include "actor/scheduler.h"
 #include "actor/state_rows.h"
 #include "actor/stop_rule.h"
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
 #include "common/record/kept_tokens.h"
-#include "common/record/task_tokens.h"
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
 #include "kernels/token_mask.h"
@@ -89,7 +90,6 @@ struct Engine::Impl {
                           ? nullptr
                           : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
                                                       o.page_tokens, pools[1].pages, o.kv_format)),
-
         states(StateBytes(shape), 2 * o.max_batch),
         scheduler({.max_batch = o.max_batch,
                    .prefill_tokens = o.prefill_tokens,
@@ -100,6 +100,7 @@ struct Engine::Impl {
                    .states = StateBytes(shape) > 0},
                   &pages, sliding_pages.get()),
         stop(o.stop, o.max_batch),
+        sampling(o.sampling, o.max_batch),
         last_token(stream, slots()),
         position(stream, slots()),
         generated(stream, slots()),
@@ -158,7 +159,6 @@ struct Engine::Impl {
   size_t set_words() const { return static_cast<size_t>(kernels::SetWords(shape.vocab)); }
   size_t max_rows() const { return slots() + static_cast<size_t>(options.prefill_tokens); }
 
-  Problem TakeTask(GenerateRequest& request);
   void StartSlots(const StepPlan& plan);
   int32_t BuildRows(const StepPlan& plan);
   // Enqueues; the host's side of the arrays is right after the next wait.
@@ -172,6 +172,7 @@ struct Engine::Impl {
   }
   void RecordExperts(const StepPlan& plan);
   void FinishSlots(int32_t rows);
+  void FinishEnded();
   void FinishSlot(int32_t slot, FinishReason reason);
 
   const policy_model::ModelShape shape;
@@ -185,6 +186,7 @@ struct Engine::Impl {
   StateRows states;  // of layers that have them, a row of the page tables each
   Scheduler scheduler;
   StopStrings stop;
+  RowSampling sampling;
   kernels::DecodeState state;
   // The arrays of `state`.
   DeviceArray<int32_t> last_token, position, generated, limit;  // [S]
@@ -221,26 +223,6 @@ struct Engine::Impl {
   EngineCounters counters;
 };
 
-// The task that a prompt begins with. Its tokens stay where the policy has learned them.
-Problem Engine::Impl::TakeTask(GenerateRequest& request) {
-  const auto front = static_cast<int64_t>(LeadingTaskTokens(request.tokens));
-  request.task = TaskOf(request.tokens);
-  const int64_t wanted = options.tasks > 0 ? options.task_tokens : 0;
-  if (options.tasks > 0 && (request.task < 0 || request.task >= options.tasks)) {
-    return "the prompt names none of the policy's " + std::to_string(options.tasks) + " tasks";
-  }
-  if (wanted > 0) {
-    const std::vector<int32_t> all = TaskFront(request.task, wanted);
-    if (front != wanted || !std::equal(all.begin(), all.end(), request.tokens.begin()))
-      return "the prompt begins with " + std::to_string(front) +
-             " tokens of a task, not with the " + std::to_string(wanted) + " of one";
-  }
-  if (wanted == 0) request.tokens.erase(request.tokens.begin(), request.tokens.begin() + front);
-  if (static_cast<int64_t>(request.tokens.size()) == wanted && front > 0)
-    return std::string("the prompt has no token but those of its task");
-  return std::nullopt;
-}
-
 void Engine::Impl::StartSlots(const StepPlan& plan) {
   for (const StepPlan::Start& start : plan.starts) {
     const GenerateRequest& request = start.group->request;
@@ -254,6 +236,7 @@ void Engine::Impl::StartSlots(const StepPlan& plan) {
     prompt[s] = request.prompt_key;
     sample[s] = request.first_sample + static_cast<uint32_t>(start.index);
     stop.Reset(start.slot);
+    sampling.Set(start.slot, request.sampling);
     if (!kept.empty()) kept[s].clear();
     if (expert_form.there()) {
       experts[s].clear();
@@ -335,18 +318,22 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
                                                  .prompt_out = draw_prompt.device(),
                                                  .sample_out = draw_sample.device(),
                                                  .position_out = draw_position.device()});
-  kernels::Call(launch,
-                kernels::SampleTokens{.logits = logits,
-                                      .rows = rows,
-                                      .vocab = shape.vocab,
-                                      .options = options.sampling,
-                                      .prompt = draw_prompt.device(),
-                                      .sample = draw_sample.device(),
-                                      .position = draw_position.device(),
-                                      .token = drawn.device(),
-                                      .logprob = drawn_logprob.device(),
-                                      .scratch = scratch.device(),
-                                      .kept = kept.empty() ? nullptr : drawn_kept.device()});
+  // Rows in a row that are sampled alike; mostly that is all of them.
+  sampling.ForRuns(
+      {decode_slot.host(), static_cast<size_t>(rows)}, [&](const RowSampling::Run& run) {
+        kernels::Call(launch,
+                      kernels::SampleTokens{.logits = logits + run.begin * shape.vocab,
+                                            .rows = run.rows,
+                                            .vocab = shape.vocab,
+                                            .options = run.options,
+                                            .prompt = draw_prompt.device() + run.begin,
+                                            .sample = draw_sample.device() + run.begin,
+                                            .position = draw_position.device() + run.begin,
+                                            .token = drawn.device() + run.begin,
+                                            .logprob = drawn_logprob.device() + run.begin,
+                                            .scratch = scratch.device(),
+                                            .kept = kept.empty() ? nullptr : drawn_kept.device()});
+      });
   kernels::Call(launch, kernels::AdvanceSlots{.state = state,
                                               .slots = decode_slot.device(),
                                               .rows = rows,
@@ -359,6 +346,7 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
   generated.Download();
   status.Download();
   drawn.Download();
+  drawn_logprob.Download();
   if (!kept.empty()) drawn_kept.Download(static_cast<size_t>(rows) * set_words());
 }
 
@@ -403,16 +391,25 @@ void Engine::Impl::FinishSlots(int32_t rows) {
     }
     if (token < 0) continue;
     ++counters.generated_tokens;
-    const Group& group = *scheduler.group_of(slot);
-    last_drawn.push_back(
-        {.id = group.request.id, .sample = sample[static_cast<size_t>(slot)], .token = token});
+    const bool last = !ended.empty() && ended.back().first == slot;
+    last_drawn.push_back({.id = scheduler.group_of(slot)->request.id,
+                          .sample = sample[static_cast<size_t>(slot)],
+                          .token = token,
+                          .logprob = drawn_logprob[static_cast<size_t>(r)],
+                          .ended = last,
+                          .finish = last ? ended.back().second : FinishReason::kStop});
   }
+  FinishEnded();
+}
+
+void Engine::Impl::FinishEnded() {
   if (ended.empty()) return;
   tokens.Download();
   logprobs.Download();
   versions.Download();
   launch.stream.Synchronize();
   for (const auto& [slot, reason] : ended) FinishSlot(slot, reason);
+  ended.clear();
 }
 
 void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
@@ -479,21 +476,16 @@ void Engine::Submit(GenerateRequest request) {
                     std::to_string(request.limit) + " tokens; the engine gives 1 to " +
                     std::to_string(e.options.max_new_tokens) + " tokens");
   }
+  PLUMB_CHECK(!request.sampling || !e.options.record_kept, "kept sets are of one sampling");
   auto group = std::make_unique<Group>();
   group->result.id = request.id;
   group->result.samples.resize(static_cast<size_t>(request.num_samples));
   for (size_t i = 0; i < group->result.samples.size(); ++i) {
     group->result.samples[i].sample = request.first_sample + static_cast<uint32_t>(i);
   }
-  Problem refusal = e.TakeTask(request);
+  Problem refusal = TakeTask(request, e.options.tasks, e.options.task_tokens);
   if (!refusal) refusal = e.scheduler.Refusal(request);
-  const size_t front = LeadingTaskTokens(request.tokens);  // those that are left are computed
-  for (size_t i = front; i < request.tokens.size() && !refusal; ++i) {
-    if (request.tokens[i] < 0 || request.tokens[i] >= e.shape.vocab) {
-      refusal = "prompt token " + std::to_string(i) + " is " + std::to_string(request.tokens[i]) +
-                ", the model's vocabulary has " + std::to_string(e.shape.vocab);
-    }
-  }
+  if (!refusal) refusal = ForeignToken(request, e.shape.vocab);
   if (refusal) {
     ++e.counters.refused_requests;
     for (GeneratedSample& s : group->result.samples) {
@@ -557,6 +549,29 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
 std::span<const DrawnToken> Engine::last_drawn() const { return impl_->last_drawn; }
 
 std::vector<GenerateResult> Engine::TakeFinished() { return std::exchange(impl_->finished, {}); }
+
+bool Engine::End(uint64_t id, uint32_t sample) {
+  Impl& e = *impl_;
+  for (int32_t slot = 0; slot < e.options.max_batch; ++slot) {
+    const Group* group = e.scheduler.group_of(slot);
+    if (group == nullptr || group->request.id != id) continue;
+    if (e.sample[static_cast<size_t>(slot)] != sample) continue;
+    e.ended.emplace_back(slot, FinishReason::kStop);
+    e.FinishEnded();
+    e.Retire();
+    return true;
+  }
+  return false;
+}
+
+bool Engine::Cancel(uint64_t id) {
+  Impl& e = *impl_;
+  Group* group = e.scheduler.Find(id);
+  if (group == nullptr) return false;
+  e.scheduler.Take(group, e.step);
+  e.Retire();
+  return true;
+}
 
 std::vector<uint64_t> Engine::Abandon() {
   std::vector<uint64_t> ids;

@@ -86,6 +86,9 @@ struct DrawnToken {
   uint64_t id = 0;  // of the request
   uint32_t sample = 0;
   int32_t token = 0;
+  float logprob = 0;
+  bool ended = false;  // the sample's last; `finish` says why then
+  FinishReason finish = FinishReason::kStop;
 };
 
 class Engine {
@@ -108,6 +111,12 @@ class Engine {
   std::span<const DrawnToken> last_drawn() const;
   // Groups all of whose samples have ended, in the order they ended.
   std::vector<GenerateResult> TakeFinished();
+  // Ends a running sample behind its newest token, as a stop string would: for whoever knows more
+  // than the stop rules. False: no such sample runs.
+  bool End(uint64_t id, uint32_t sample);
+  // Forgets a request and releases its pages; it never comes back. False: there is none that has
+  // not finished.
+  bool Cancel(uint64_t id);
   // Forgets every request that has not finished, releases its pages and returns their ids in order
   // of submission.
   std::vector<uint64_t> Abandon();

@@ -218,6 +218,27 @@ std::unique_ptr<Group> Scheduler::Remove(Group* group) {
   return taken;
 }
 
+Group* Scheduler::Find(uint64_t id) const {
+  const auto at = std::find_if(groups_.begin(), groups_.end(),
+                               [id](const auto& g) { return g->request.id == id; });
+  return at == groups_.end() ? nullptr : at->get();
+}
+
+std::unique_ptr<Group> Scheduler::Take(Group* group, int64_t step) {
+  for (size_t s = 0; s < slots_.size(); ++s) {
+    if (slots_[s].group == group) Finish(static_cast<int32_t>(s), step);
+  }
+  const int32_t left = group->request.num_samples - group->started;
+  if (left > 0) {  // it waits for its prompt or for slots, or stands in the queue
+    unstarted_ -= left;
+    if (std::erase(waiting_, group) > 0) waiting_samples_ -= left;
+    else std::erase(queue_, group);
+    ReleasePrompt(group, step);
+    group->request.num_samples = group->started;
+  }
+  return Remove(group);
+}
+
 std::vector<std::unique_ptr<Group>> Scheduler::TakeAll(int64_t step) {
   while (!plan_.decode.empty()) Finish(plan_.decode.back(), step);
   for (Group* g : waiting_) ReleasePrompt(g, step);

@@ -104,6 +104,10 @@ class Scheduler {
   uint64_t kept_tokens() const { return kept_tokens_; }
   // Takes out a group all of whose samples have finished.
   std::unique_ptr<Group> Remove(Group* group);
+  // Takes out a group, started or not, whatever of it has finished, and releases its pages.
+  std::unique_ptr<Group> Take(Group* group, int64_t step);
+  // The group that waits or runs with the caller's number; nullptr: none.
+  Group* Find(uint64_t id) const;
   // Takes out everything, started or not, and releases its pages. Returns the groups in order of
   // submission.
   std::vector<std::unique_ptr<Group>> TakeAll(int64_t step);

@@ -6,11 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/error.h"
 #include "common/record/trajectory.h"
+#include "kernels/sampling.h"
 
 namespace plumb::actor {
 
@@ -36,6 +38,8 @@ struct GenerateRequest {
   uint32_t first_sample = 0;  // samples are numbered first_sample .. first_sample + G - 1
   uint64_t prompt_key = 0;    // random address of the prompt: RandomAddress()
   int32_t limit = 0;          // new tokens per sample at most; 0: the engine's max_new_tokens
+  // Of this request alone; empty: the engine's
+  std::optional<kernels::SamplingOptions> sampling = std::nullopt;
 };
 
 struct GeneratedSample {

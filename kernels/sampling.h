@@ -19,6 +19,7 @@ struct SamplingOptions {
   float top_p = 1.0f;  // 1: off
   float min_p = 0.0f;  // 0: off
   uint64_t seed = 0;
+  bool operator==(const SamplingOptions&) const = default;
 };
 
 // Bytes of `scratch` that SampleTokens needs.

@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "actor/device_array.h"
+#include "actor/prompt_check.h"
+#include "actor/row_sampling.h"
 #include "actor/sequence.h"
 #include "policy_model/transformer.h"
 #include "tests/actor/tiny.h"
@@ -633,13 +635,138 @@ TEST(Engine, ShowsEveryTokenWhenItIsDrawn) {
   Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, TinyOptions());
   for (const GenerateRequest& r : requests) engine.Submit(r);
   std::map<std::pair<uint64_t, uint32_t>, std::vector<int32_t>> shown;
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<float>> logprobs;
+  std::map<std::pair<uint64_t, uint32_t>, FinishReason> ends;
   while (engine.Step(weights, 0)) {
-    for (const DrawnToken& t : engine.last_drawn()) shown[{t.id, t.sample}].push_back(t.token);
+    for (const DrawnToken& t : engine.last_drawn()) {
+      const std::pair key{t.id, t.sample};
+      EXPECT_FALSE(ends.contains(key)) << "a token behind the last one";
+      shown[key].push_back(t.token);
+      logprobs[key].push_back(t.logprob);
+      if (t.ended) ends[key] = t.finish;
+    }
   }
   Samples results;
   Collect(engine, results);
   ASSERT_EQ(shown.size(), results.size());
-  for (const auto& [key, sample] : results) EXPECT_EQ(shown[key], sample.tokens);
+  for (const auto& [key, sample] : results) {
+    EXPECT_EQ(shown[key], sample.tokens);
+    EXPECT_EQ(logprobs[key], sample.logprobs);
+    EXPECT_EQ(ends.at(key), sample.finish);
+  }
+}
+
+// Each request of a mixed batch is answered as in an engine of its own.
+TEST(Engine, ARequestMayBeSampledInItsOwnWay) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<kernels::SamplingOptions> ways = {
+      {}, {.temperature = 0}, {.temperature = 0.7f, .top_p = 0.8f}, {.top_k = 3}, {.min_p = 0.2f}};
+  std::vector<GenerateRequest> requests = MixedRequests(15);
+  Samples alone;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EngineOptions options = TinyOptions();
+    options.sampling = ways[i % ways.size()];
+    alone.merge(Generate(options, weights, {requests[i]}));
+    requests[i].sampling = ways[i % ways.size()];
+  }
+  EngineOptions options = TinyOptions();
+  options.max_batch = 7;
+  options.sampling = {.temperature = 3};
+  ExpectSame(alone, Generate(options, weights, requests, true), "a mixed batch");
+}
+
+TEST(RowSampling, NeighboursThatAreDrawnAlikeAreOneCall) {
+  RowSampling sampling({.temperature = 2}, 4);
+  sampling.Set(1, kernels::SamplingOptions{.temperature = 0});
+  const std::vector<int32_t> slots = {3, 0, 1, 2};
+  std::vector<std::pair<int64_t, int64_t>> runs;
+  std::vector<float> temperatures;
+  const auto note = [&](const RowSampling::Run& run) {
+    runs.emplace_back(run.begin, run.rows);
+    temperatures.push_back(run.options.temperature);
+  };
+  sampling.ForRuns(slots, note);
+  EXPECT_EQ(runs, (std::vector<std::pair<int64_t, int64_t>>{{0, 2}, {2, 1}, {3, 1}}));
+  EXPECT_EQ(temperatures, (std::vector<float>{2, 0, 2}));
+  sampling.Set(1, std::nullopt);  // the next sample of the slot
+  runs.clear();
+  sampling.ForRuns(slots, note);
+  EXPECT_EQ(runs, (std::vector<std::pair<int64_t, int64_t>>{{0, 4}}));
+}
+
+TEST(PromptCheck, ATokenThatTheVocabularyHasNotIsNamed) {
+  EXPECT_FALSE(ForeignToken({.tokens = {0, 60}}, 61));
+  EXPECT_NE(ForeignToken({.tokens = {0, 61}}, 61)->find("prompt token 1 is 61"), std::string::npos);
+}
+
+// Whatever state it is in, a request that is taken out leaves nothing behind and others as they
+// are.
+TEST(Engine, ARequestCanBeCancelledAtAnyTime) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(12);
+  EngineOptions options = TinyOptions();
+  options.max_batch = 5;
+  options.prefill_tokens = 7;
+  const Samples whole = Generate(options, weights, requests);
+  int cancelled = 0, cut = 0;
+  for (int after = 0; after < 40; after += 3) {
+    Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
+    for (const GenerateRequest& r : requests) engine.Submit(r);
+    Samples out;
+    for (int step = 0; step < after; ++step) engine.Step(weights, 0);
+    Collect(engine, out);
+    std::vector<uint64_t> gone;
+    for (const GenerateRequest& r : requests) {
+      if (r.id % 3 == 0 && engine.Cancel(r.id)) gone.push_back(r.id);
+    }
+    for (const DrawnToken& t : engine.last_drawn())
+      cut += std::find(gone.begin(), gone.end(), t.id) != gone.end();
+    cancelled += static_cast<int>(gone.size());
+    while (engine.Step(weights, 0)) {
+      for (const DrawnToken& t : engine.last_drawn())
+        EXPECT_EQ(std::find(gone.begin(), gone.end(), t.id), gone.end());
+    }
+    Collect(engine, out);
+    EXPECT_TRUE(engine.idle());
+    EXPECT_EQ(engine.unstarted(), 0);
+    EXPECT_EQ(engine.free_pages(), engine.num_pages());
+    Samples others;
+    for (const auto& [key, sample] : whole) {
+      if (std::find(gone.begin(), gone.end(), key.first) == gone.end()) others[key] = sample;
+    }
+    ExpectSame(others, out, "cancelled after " + std::to_string(after));
+    EXPECT_FALSE(engine.Cancel(requests[0].id));
+  }
+  EXPECT_GT(cancelled, 20);
+  EXPECT_GT(cut, 5) << "of some that had begun";
+}
+
+TEST(Engine, ASampleCanBeEndedFromOutside) {
+  const policy_model::Weights weights = TinyWeights();
+  EngineOptions options = TinyOptions();
+  options.eos = {};
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  const GenerateRequest request{.id = 4, .tokens = {1, 2, 3}, .num_samples = 2, .limit = 20};
+  const Samples whole = Generate(options, weights, {request});
+  engine.Submit(request);
+  for (int step = 0; step < 6; ++step) engine.Step(weights, 0);
+  EXPECT_FALSE(engine.End(4, 2));
+  EXPECT_TRUE(engine.End(4, 1));
+  EXPECT_FALSE(engine.End(4, 1)) << "it has ended";
+  while (engine.Step(weights, 0)) {
+    for (const DrawnToken& t : engine.last_drawn()) EXPECT_EQ(t.sample, 0u);
+  }
+  Samples out;
+  Collect(engine, out);
+  EXPECT_EQ(out.at({4, 0}).tokens, whole.at({4, 0}).tokens);
+  std::vector<int32_t> begin = whole.at({4, 1}).tokens;
+  const size_t n = out.at({4, 1}).tokens.size();
+  EXPECT_GT(n, 2u);
+  EXPECT_LT(n, 7u);
+  begin.resize(n);
+  EXPECT_EQ(out.at({4, 1}).tokens, begin);
+  EXPECT_EQ(out.at({4, 1}).finish, FinishReason::kStop);
+  EXPECT_EQ(engine.free_pages(), engine.num_pages());
 }
 
 TEST(Engine, TrainAndEvalNeverShareARandomAddress) {
