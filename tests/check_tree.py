@@ -50,8 +50,9 @@ ALLOWED["run/session"] = ROOMS_OF_RUN
 ALLOWED["run/report"] = LEAF
 ALLOWED["run/board"] = LEAF | {"common/text", "run/session"}
 ALLOWED["run/models"] = ROOMS_OF_RUN | {"run/session"}
+ALLOWED["run/serve"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/board"}
 ALLOWED["run/roles"] = ROOMS_OF_RUN | {"run/session", "run/report"}
-ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/report", "run/board", "run/roles"}
+ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/report", "run/board", "run/roles", "run/serve"}
 ALLOWED["run"] = {"run/commands"}
 # Outside headers and the folders that may see them.
 OUTSIDE = {
@@ -61,7 +62,7 @@ OUTSIDE = {
     r"zmq": {"common/net"},
     r"flatbuffers/": {"common/net", "common/record"},
     r"CLI/": {"run/commands"},
-    r"httplib": {"reward/doors", "run/board"},
+    r"httplib": {"reward/doors", "run/board", "run/serve"},
     r"gmp": {"reward/maths"},
     r"re2/": {"common/text", "reward/rules"},
     r"pcre2": {"reward/rules", "reward/doors"},

@@ -135,6 +135,7 @@ int RunCli(int argc, char** argv) {
   AddDoctorCommand(app, result);
   AddGenerateCommand(app, result);
   AddChatCommand(app, result);
+  AddServeCommand(app, result);
   AddModelCommand(app, result);
   AddConvertCommand(app, result);
   AddEvalCommand(app, result);

@@ -55,6 +55,7 @@ void AddWatchCommand(CLI::App& app, CliResult& result);
 void AddDoctorCommand(CLI::App& app, CliResult& result);
 void AddGenerateCommand(CLI::App& app, CliResult& result);
 void AddChatCommand(CLI::App& app, CliResult& result);
+void AddServeCommand(CLI::App& app, CliResult& result);
 void AddModelCommand(CLI::App& app, CliResult& result);
 void AddScoreCommand(CLI::App& app, CliResult& result);
 void AddEvalCommand(CLI::App& app, CliResult& result);
