@@ -227,7 +227,8 @@ struct ApiServer::Impl {
                   most = engine.options().max_new_tokens;
     const char* field = request.chat ? "messages" : "prompt";
     if (prompt == 0) throw ApiError{400, "the prompt has no tokens", field, "empty_prompt"};
-    const int64_t wanted = request.max_tokens.value_or(std::min(most, context - prompt));
+    const int64_t wanted = request.max_tokens.value_or(
+        std::max<int64_t>(1, std::min(most, engine.context() - prompt)));
     if (prompt >= context || prompt + wanted > context) {
       throw ApiError{
           400,

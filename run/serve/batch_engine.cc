@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "actor/kv_pages.h"
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
 #include "policy_model/memory/out_of_memory.h"
@@ -19,7 +20,25 @@ using SteadyClock = std::chrono::steady_clock;
 // How long the prompts of newcomers may hold up a step of those that run: on the CPU a token of a
 // prompt costs about as much as one of an answer.
 constexpr int32_t kPrefillOnCpu = 256, kPrefillOnGpu = 2048;
+constexpr int32_t kPageTokens = 16;
 constexpr int64_t kUsualPrompt = 2048;  // how pages are divided reckons with it
+
+// A run's options by the names that they have here.
+std::string AsServed(std::string reason) {
+  for (const auto& [run, here] :
+       {std::pair<std::string, std::string>{"rollout.kv_budget_mb", "--kv-mb"},
+        {"data.max_prompt_tokens", "the prompt's tokens"},
+        {"rollout.max_new_tokens", "max_tokens"}}) {
+    if (const size_t at = reason.find(run); at != std::string::npos)
+      reason.replace(at, run.size(), here);
+  }
+  return reason;
+}
+
+int64_t ContextOf(const ModelFolder& model, const BatchOptions& options) {
+  const int64_t page = actor::KvPages::PageBytes(model.shape, model.dtype, kPageTokens);
+  return std::min(model.shape.max_positions, (options.kv_mb << 20) / page * kPageTokens);
+}
 
 struct Choice {
   CutText text;
@@ -71,7 +90,7 @@ News RunningAnswer::Wait(SteadyClock::time_point deadline) {
 }
 
 BatchEngine::BatchEngine(const ServedModels& models, const BatchOptions& options)
-    : models_(models), options_(options) {
+    : models_(models), options_(options), context_(ContextOf(models.folder(), options)) {
   thread_ = std::thread([this] { Loop(); });
 }
 
@@ -164,6 +183,7 @@ void BatchEngine::Loop() {
             m.shape, m.stream, m.dtype,
             actor::EngineOptions{
                 .max_batch = static_cast<int32_t>(options_.max_batch),
+                .page_tokens = kPageTokens,
                 .kv_budget_mb = options_.kv_mb,
                 .prefill_tokens = cpu ? kPrefillOnCpu : kPrefillOnGpu,
                 .max_new_tokens = static_cast<int32_t>(options_.max_new_tokens),
@@ -310,8 +330,8 @@ void BatchEngine::Deliver(Engines& engines, size_t model, bool stepped, double s
       ++failed;
       // What was not refused before its first token was given up behind one.
       const bool ours = sample.reason.starts_with(kNonFiniteLogits);
-      failures.emplace_back(at->second,
-                            ApiError{ours ? 500 : 400, sample.reason, "", "not_answered"});
+      failures.emplace_back(
+          at->second, ApiError{ours ? 500 : 400, AsServed(sample.reason), "", "not_answered"});
     }
   }
   MutexLock lock(mu_);

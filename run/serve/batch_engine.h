@@ -117,6 +117,9 @@ class BatchEngine {
   BatchCounters counters() const;
   std::string Failure() const;  // why its thread ended; "": it runs
   const BatchOptions& options() const { return options_; }
+  // Tokens that an answer and its prompt may have: the model's positions, or what the memory for
+  // keys and values surely holds.
+  int64_t context() const { return context_; }
 
  private:
   friend class RunningAnswer;
@@ -132,6 +135,7 @@ class BatchEngine {
 
   const ServedModels& models_;
   const BatchOptions options_;
+  const int64_t context_;
   mutable Mutex mu_;
   CondVar work_, idle_;
   std::vector<std::shared_ptr<Job>> fresh_ PLUMB_GUARDED_BY(mu_);

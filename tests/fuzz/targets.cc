@@ -46,6 +46,7 @@ constexpr std::array kTargets = {
     Target{"regex", FuzzRegex, RegexSeeds},
     Target{"math", FuzzMath, MathSeeds},
     Target{"answer", FuzzAnswer, AnswerSeeds},
+    Target{"serve_request", FuzzServeRequest, ServeRequestSeeds},
 };
 
 volatile size_t sink = 0;

@@ -114,5 +114,8 @@ void FuzzMath(std::string_view input);
 Seeds MathSeeds();
 void FuzzAnswer(std::string_view input);
 Seeds AnswerSeeds();
+// serve_fuzz.cc
+void FuzzServeRequest(std::string_view input);
+Seeds ServeRequestSeeds();
 
 }  // namespace plumb::fuzz

@@ -251,6 +251,20 @@ TEST_F(ApiServerTest, WhatCannotBeIsSaidInOpenAisForm) {
             421);
 }
 
+TEST_F(ApiServerTest, MemoryForKeysAndValuesBoundsAnAnswer) {
+  // 256 bytes a token: 4,096 of them
+  Open(Endless(20000), {.max_new_tokens = 10000, .kv_mb = 1});
+  EXPECT_EQ(engine_->context(), 4096);
+  const json messages = {{{"role", "user"}, {"content", "1"}}};
+  const HttpReply most = Chat({{"messages", messages}});
+  ASSERT_EQ(most.status, 200) << most.body;
+  EXPECT_EQ(most.json()["usage"]["total_tokens"], 4096)
+      << "without max_tokens what there is room for";
+  const HttpReply more = Chat({{"messages", messages}, {"max_tokens", 5000}});
+  EXPECT_EQ(more.status, 400);
+  EXPECT_NE(more.body.find("--kv-mb"), std::string::npos) << more.body;
+}
+
 TEST_F(ApiServerTest, ABodyHasABound) {
   Open(Endless(), {}, {.max_body = 2000});
   const json large = {{"prompt", std::string(3000, '1')}};

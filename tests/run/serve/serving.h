@@ -28,7 +28,7 @@ class Serving : public ::testing::Test {
   }
   void Start(BatchOptions batch, const ApiOptions& api) {
     batch.threads = 1;
-    batch.kv_mb = 64;
+    if (batch.kv_mb == BatchOptions().kv_mb) batch.kv_mb = 64;
     engine_ = std::make_unique<BatchEngine>(*models_, batch);
     try {
       server_ = std::make_unique<ApiServer>(*models_, *engine_, api);
