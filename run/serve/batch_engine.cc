@@ -10,6 +10,7 @@
 #include "common/record/abort_reason.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "policy_model/memory/threads.h"
+#include "policy_model/transformer.h"
 #include "run/serve/cut_text.h"
 
 namespace plumb::run {
@@ -174,7 +175,9 @@ void BatchEngine::Fail(const ApiError& why) {
 void BatchEngine::Loop() {
   try {
     try {
-      if (options_.threads > 0) policy_model::UseThreads(static_cast<int>(options_.threads));
+      // A thread begins with one a core, whatever the process was given.
+      policy_model::UseThreads(options_.threads > 0 ? static_cast<int>(options_.threads)
+                                                    : policy_model::Threads());
       const ModelFolder& m = models_.folder();
       const bool cpu = m.stream.device().is_cpu();
       Engines engines;
