@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -36,12 +37,22 @@ std::vector<std::string> With(const std::string& algorithm,
   return all;
 }
 
+// One is written beside the updates: it is there once it has its name.
+bool HasCheckpoint(const std::string& run) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(run + "/checkpoints", none)) {
+    if (entry.path().filename().string().starts_with("warm-start-")) return true;
+  }
+  return false;
+}
+
 // Starts the run, ends it with `signal` in the middle of its warm start, and returns how it ended.
 int EndInWarmStart(const std::string& run, const std::vector<std::string>& more, int signal) {
   const pid_t program = StartProgram(TrainLine(run, kSteps, more), run);
   EXPECT_GT(program, 0);
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (!(RealFileSystem().Exists(run + ".out") && Has(Read(run + ".out"), "warm start 30:"))) {
+  while (!(RealFileSystem().Exists(run + ".out") && Has(Read(run + ".out"), "warm start 30:") &&
+           HasCheckpoint(run))) {
     EXPECT_LT(std::chrono::steady_clock::now(), deadline);
     if (::testing::Test::HasFailure()) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
