@@ -453,6 +453,13 @@ void ValidateRamp(const Config& c, Problems& p) {
 
 void ValidateOptimizer(const Config& c, Problems& p) {
   ValidateRamp(c, p);
+  const OptimizerConfig plain;
+  p.Require(c.optimizer.lr_schedule == LrSchedule::kWsd ||
+                c.optimizer.decay_fraction == plain.decay_fraction,
+            "optimizer.decay_fraction is the last part of optimizer.lr_schedule = \"wsd\": set "
+            "that, or take it out.");
+  p.Require(c.optimizer.ramp_steps != 0 || c.optimizer.ramp_start == plain.ramp_start,
+            "optimizer.ramp_start is where optimizer.ramp_steps begin: set these, or take it out.");
   p.Require(c.optimizer.masters == Masters::kFloat32 || c.model.dtype != DType::kFloat32,
             "optimizer.masters = \"none\" is for model.dtype = \"bfloat16\": float32 weights are "
             "their own masters.");

@@ -28,6 +28,7 @@
 #include "configs/config.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
+#include "configs/foreign_names.h"
 #include "configs/paths.h"
 #include "configs/recipe_problems.h"
 
@@ -76,33 +77,6 @@ struct Index {
   }
 };
 
-// Names of other systems that have no option of the same meaning, and what there is.
-struct Elsewhere {
-  const char* name;
-  const char* here;
-};
-constexpr char kBatch[] =
-    "an update sees rollout.prompts_per_step x rollout.samples_per_prompt answers (pairs: "
-    "preference.batch, demonstrations: sft.batch); optimizer.micro_batch_tokens bounds its memory";
-constexpr char kEverySteps[] = "every step's metrics are written";
-constexpr Elsewhere kElsewhere[] = {
-    {"per_device_train_batch_size", kBatch},
-    {"gradient_accumulation_steps", kBatch},
-    {"ppo_micro_batch_size_per_gpu", kBatch},
-    {"num_train_epochs", "run.steps counts the updates of the whole run"},
-    {"total_epochs", "run.steps counts the updates of the whole run"},
-    {"logging_steps", kEverySteps},
-    {"log_every_n_steps", kEverySteps},
-    {"report_to", "metrics.tensorboard and metrics.prometheus_port say where metrics go"},
-    {"bf16", "it is model.dtype = \"bfloat16\""},
-    {"fp16", "model.dtype is float32 or bfloat16"},
-    {"use_peft", "it is policy.adapter = \"lora\""},
-    {"use_lora", "it is policy.adapter = \"lora\""},
-    {"lora", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
-    {"file", "a reward part's file is its path, a run's data are data.train"},
-    {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
-};
-
 class Parser {
  public:
   Parser(std::string file, Origins& origins, std::vector<std::string>& problems)
@@ -139,6 +113,10 @@ class Parser {
   void Unknown(const std::string& place, const std::string& key,
                const std::vector<std::string>& known, const std::string& prefix) {
     const std::string last = key.substr(key.rfind('.') + 1);
+    if (const std::string here = ForeignKey(key); !here.empty()) {
+      problems_.push_back(place + ": unknown key '" + key + "': here " + here);
+      return;
+    }
     // The right name in the wrong table, or in none.
     std::set<std::string> homes;
     for (auto [at, end] = index_.places.equal_range(last); at != end; ++at)
@@ -149,9 +127,8 @@ class Parser {
       problems_.push_back(place + ": unknown key '" + key + "': here it is " + list);
       return;
     }
-    for (const Elsewhere& there : kElsewhere) {
-      if (last != there.name) continue;
-      problems_.push_back(place + ": unknown key '" + key + "': here " + there.here);
+    if (const std::string here = ForeignKey(last); !here.empty()) {
+      problems_.push_back(place + ": unknown key '" + key + "': here " + here);
       return;
     }
     // Of this table first; of all tables, aliases too, where that is much nearer.
@@ -248,8 +225,10 @@ class Parser {
     const bool digits =
         text && !text->empty() &&
         text->find_first_not_of("0123456789", text->starts_with('-') ? 1 : 0) == std::string::npos;
+    const std::string foreign = text ? ForeignValue(key, *text) : "";
     problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted +
-                        (digits ? " of at most 64 bits" : ", not " + type.str()));
+                        (digits ? " of at most 64 bits" : ", not " + type.str()) +
+                        (foreign.empty() ? "" : ": " + foreign));
   }
 
   void Convert(const toml::node& node, const std::string& key, std::string& out) {
@@ -274,6 +253,11 @@ class Parser {
       return;
     }
     const std::vector<std::string> names(kNames<E>.begin(), kNames<E>.end());
+    if (const std::string foreign = ForeignValue(key, name); !foreign.empty()) {
+      problems_.push_back(Place(node.source()) + ": " + key + " = \"" + name +
+                          "\" is not known here: " + foreign);
+      return;
+    }
     name.resize(std::min<size_t>(name.size(), 100));
     const std::string meant = DidYouMean(name, names);
     problems_.push_back(Place(node.source()) + ": " + key + " = \"" + name + "\" is not known" +
@@ -553,18 +537,24 @@ Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overr
 
 namespace {
 
-// Those of its folder and of configs/, by the names that lead to them from here.
-std::vector<std::string> RecipesNear(const std::string& path) {
+// Of the recipes of its folder and of configs/ the one with the nearest name, by the path that
+// leads to it from here; empty: none is near. ".toml" is no part of a name.
+std::string RecipeMeant(const std::string& path) {
   namespace fs = std::filesystem;
-  std::vector<std::string> recipes;
+  const std::string wanted = fs::path(path).stem().string();
+  size_t most = std::max<size_t>(1, wanted.size() / 3);
+  std::string meant;
   for (const fs::path& folder : {fs::path(path).parent_path(), fs::path("configs")}) {
     std::error_code none;
     for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder, none)) {
-      if (entry.path().extension() == ".toml")
-        recipes.push_back((folder / entry.path().filename()).string());
+      if (entry.path().extension() != ".toml") continue;
+      const size_t distance = EditDistance(wanted, entry.path().stem().string());
+      if (distance > most || (!meant.empty() && distance == most)) continue;
+      most = distance;
+      meant = (folder / entry.path().filename()).string();
     }
   }
-  return recipes;
+  return meant;
 }
 
 }  // namespace
@@ -574,8 +564,7 @@ Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overr
   if (path.empty())
     throw Error(ErrorCode::kInvalidArgument, "is empty: name a TOML file", "recipe");
   if (!std::filesystem::exists(path)) {
-    const size_t name = std::filesystem::path(path).filename().string().size();
-    const std::string meant = NearestName(path, RecipesNear(path), std::max<size_t>(2, name / 3));
+    const std::string meant = RecipeMeant(path);
     throw Error(ErrorCode::kNotFound,
                 "there is no such recipe" + (meant.empty() ? "; the ones that ship are in configs/"
                                                            : ", did you mean '" + meant + "'?"),

@@ -10,7 +10,8 @@
 
 namespace plumb {
 
-// Insertions, deletions and replacements of one letter that lead from `a` to `b`.
+// Insertions, deletions and replacements of one letter, and swaps of two neighbours, that lead from
+// `a` to `b`.
 size_t EditDistance(std::string_view a, std::string_view b);
 
 // The first of the nearest names, or "" where none is within `most` edits.

@@ -16,6 +16,7 @@
 #include "common/base/place.h"
 #include "common/base/program_call.h"
 #include "configs/config.h"
+#include "configs/foreign_names.h"
 #include "configs/paths.h"
 #include "configs/recipe_text.h"
 #include "run/commands/cli.h"
@@ -77,6 +78,12 @@ void New(const NewArguments& a) {
     const auto& names = configs::kNames<configs::AlgorithmName>;
     std::string lower = a.algorithm;
     for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    if (const std::string loss = configs::ForeignAlgorithm(lower); !loss.empty()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "is \"" + a.algorithm + "\", a loss on preferences: that is " + loss +
+                      "; begin with --algorithm dpo",
+                  "--algorithm");
+    }
     const std::string meant =
         DidYouMean(lower, std::vector<std::string>(names.begin(), names.end()));
     throw Error(ErrorCode::kInvalidArgument,

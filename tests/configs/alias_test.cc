@@ -127,6 +127,7 @@ TEST(AliasTest, ARightNameInTheWrongTableIsToldItsPlace) {
       {"per_device_train_batch_size=4", "an update sees rollout.prompts_per_step"},
       {"lora.rank=8", "policy.adapter = \"lora\""},
       {"bf16=true", "model.dtype = \"bfloat16\""},
+      {"experts.top_k=2", "here it is experts.per_token"},
       {"data.map=answer", "with --set: data.map.name=value"},
   };
   for (const auto& [set, said] : cases) {

@@ -243,6 +243,16 @@ TEST(ConfigTest, ShippedRecipesAreValid) {
   EXPECT_GE(recipes, 2);
 }
 
+TEST(ConfigTest, OptionsOfAnotherScheduleAreRefused) {
+  for (const auto& [set, said] :
+       {std::pair("optimizer.decay_fraction=0.5", "optimizer.lr_schedule = \"wsd\""),
+        {"optimizer.ramp_start=0.5", "optimizer.ramp_steps"}})
+    EXPECT_NE(ProblemsOf(kMinimal, {set}).find(said), std::string::npos) << set;
+  EXPECT_EQ(ProblemsOf(kMinimal, {"optimizer.decay_fraction=0.5", "optimizer.lr_schedule=wsd",
+                                  "optimizer.ramp_start=0.5", "optimizer.ramp_steps=4"}),
+            "");
+}
+
 TEST(ConfigTest, ARecipeThatIsNotThereNamesTheNearestOfItsFolder) {
   const plumb::testing::TempFolder temp;
   RealFileSystem().WriteFileAtomic(temp / "first.toml", kMinimal);
@@ -258,6 +268,12 @@ TEST(ConfigTest, ARecipeThatIsNotThereNamesTheNearestOfItsFolder) {
             std::string::npos)
       << said("frist.toml");
   EXPECT_EQ(said("other.toml").find("did you mean"), std::string::npos) << said("other.toml");
+  for (const char* name : {"e.toml", "toy_ppo.toml", "toy_grpo.toml"})
+    RealFileSystem().WriteFileAtomic(temp / name, kMinimal);
+  EXPECT_EQ(said("sg.toml").find("did you mean"), std::string::npos) << said("sg.toml");
+  EXPECT_NE(said("toy_gpro.toml").find("did you mean '" + temp / "toy_grpo.toml" + "'?"),
+            std::string::npos)
+      << said("toy_gpro.toml");
 }
 
 }  // namespace

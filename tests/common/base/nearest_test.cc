@@ -12,7 +12,10 @@ TEST(NearestTest, CountsEdits) {
   EXPECT_EQ(EditDistance("", "abc"), 3u);
   EXPECT_EQ(EditDistance("kitten", "sitting"), 3u);
   EXPECT_EQ(EditDistance("steps", "stepps"), 1u);
-  EXPECT_EQ(EditDistance("stesp", "steps"), 2u);  // a turned pair is two edits
+  EXPECT_EQ(EditDistance("stesp", "steps"), 1u);  // a turned pair is one edit
+  EXPECT_EQ(EditDistance("toy_gpro", "toy_grpo"), 1u);
+  EXPECT_EQ(EditDistance("ab", "ba"), 1u);
+  EXPECT_EQ(EditDistance("abcd", "badc"), 2u);
 }
 
 TEST(NearestTest, TheFirstOfTheNearest) {

@@ -1,0 +1,23 @@
+// Keys and values of other systems' configurations that have another name here: what an error says
+// to write instead.
+//
+// Purpose: an alias (configs/fields.h) stands for a key of the same meaning; here are those whose
+// meaning is another option's, or whose values are. Nothing is translated silently. Thread safety:
+// pure functions. Errors: none; what is not known gives "".
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace plumb::configs {
+
+// "it is policy.adapter = \"lora\"", behind "here". `key` with or without its table.
+std::string ForeignKey(std::string_view key);
+
+// What to write for another system's `value` of the option `key`, whole: "algorithm.aggregation".
+std::string ForeignValue(std::string_view key, std::string_view value);
+
+// What `plumb config new --algorithm NAME` should have been; names of preference losses.
+std::string ForeignAlgorithm(std::string_view name);
+
+}  // namespace plumb::configs

@@ -1,0 +1,65 @@
+// configs/foreign_names.h: values of other systems are told what to write.
+#include "configs/foreign_names.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+
+#include "common/base/error.h"
+#include "configs/config.h"
+
+namespace plumb::configs {
+namespace {
+
+constexpr char kRecipe[] = R"(
+[data]
+train = "arithmetic"
+[[reward.parts]]
+kind = "answer"
+)";
+
+std::string ProblemsOf(const std::string& set) {
+  try {
+    ParseRecipe(kRecipe, "r.toml", {set});
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(ForeignNamesTest, AValueOfAnotherSystemIsToldWhatToWrite) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"algorithm.loss_type=grpo", "algorithm.aggregation = \"sequence\""},
+      {"algorithm.loss_type=dr_grpo", "algorithm.aggregation = \"constant\""},
+      {"algorithm.loss_type=dapo", "algorithm.aggregation = \"token\""},
+      {"algorithm.loss_type=bnpo", "which nothing here does"},
+      {"algorithm.scale_rewards=group", "write algorithm.advantage_std = true"},
+      {"algorithm.scale_rewards=none", "write algorithm.advantage_std = false"},
+      {"algorithm.scale_rewards=batch", "algorithm.advantage = \"batch\""},
+      {"policy.target_modules=all-linear", "[\"all-linear\"]"},
+      {"preference.loss=dpo", "preference.loss = \"sigmoid\""},
+      {"algorithm.adv_estimator=gae", "write algorithm.name = \"ppo\""},
+      {"algorithm.name=orpo", "algorithm.name = \"dpo\" with preference.loss = \"orpo\""},
+  };
+  for (const auto& [set, said] : cases)
+    EXPECT_NE(ProblemsOf(set).find(said), std::string::npos) << set << ": " << ProblemsOf(set);
+  EXPECT_EQ(ProblemsOf("algorithm.aggregation=token"), "");
+}
+
+TEST(ForeignNamesTest, WhatIsWrittenInsteadIsTaken) {
+  for (const char* set : {"algorithm.aggregation=sequence", "algorithm.aggregation=constant",
+                          "algorithm.advantage_std=false", "policy.targets=[\"all-linear\"]",
+                          "preference.loss=sigmoid"})
+    EXPECT_EQ(ProblemsOf(set), "") << set;
+}
+
+TEST(ForeignNamesTest, LossesOnPreferencesAreNoAlgorithms) {
+  EXPECT_EQ(ForeignAlgorithm("kto"), "algorithm.name = \"dpo\" with preference.loss = \"kto\"");
+  EXPECT_EQ(ForeignAlgorithm("grpo"), "");
+  EXPECT_EQ(ForeignKey("nothing"), "");
+  EXPECT_EQ(ForeignValue("run.steps", "dpo"), "");
+}
+
+}  // namespace
+}  // namespace plumb::configs
