@@ -71,7 +71,8 @@ std::string NotWhatIsWanted(const std::string& path, const std::string& wanted) 
     case Place::kModel:
       return "is a model folder" + no + shows("model info " + path, "says what is in it");
     case Place::kAdapter:
-      return "is an adapter's folder" + no + shows("model info " + path, "says what is in it");
+      return "is an adapter's folder" + no + shows("model info " + path, "says what is in it") +
+             "; `plumb convert " + path + " DIR` makes one model of it and its base";
     case Place::kRun: {
       std::string of;
       for (const char* part : {"model", "store"}) {

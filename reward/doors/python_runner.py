@@ -54,7 +54,9 @@ def load(path, style, name):
     spec.loader.exec_module(module)
     if name:
         if not callable(getattr(module, name, None)):
-            raise LookupError(f"has no function {name}")
+            there = sorted(n for n, f in vars(module).items()
+                           if inspect.isfunction(f) and f.__module__ == spec.name and not n.startswith("_"))
+            raise LookupError(f"has no function {name}; it has {', '.join(there) or 'none'}")
         function = getattr(module, name)
     else:
         found = {n: f for n, f in vars(module).items()
@@ -65,7 +67,7 @@ def load(path, style, name):
             if known in own:
                 own = {known: own[known]}
         if len(own) != 1:
-            raise LookupError(f"found {sorted(own) or 'no reward function'}; say which with function=NAME")
+            raise LookupError(f"found {sorted(own) or 'no reward function'}; say which: args = [\"function=NAME\"]")
         function = next(iter(own.values()))
     unknown = sorted(set(CONSTANTS) - set(parameters(function)))
     if unknown and parameters(function) and not open_ended(function):

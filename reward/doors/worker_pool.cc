@@ -75,6 +75,21 @@ void WorkerPool::RecordBroken(uint64_t input, const PartScore& first) {
   }
 }
 
+namespace {
+
+// Which option a call ran into.
+void NameTheLimit(std::chrono::milliseconds timeout, std::vector<PartScore>& scores) {
+  char seconds[32];
+  std::snprintf(seconds, sizeof seconds, "%g", static_cast<double>(timeout.count()) / 1000);
+  for (PartScore& score : scores) {
+    if (score.scored() || score.failure != Failure::kTimeout) continue;
+    score.reason += "; the part's timeout_s = " + std::string(seconds) +
+                    " is the limit: raise it where that is too short";
+  }
+}
+
+}  // namespace
+
 void WorkerPool::Loop(int index) {
   std::unique_ptr<Worker> worker = factory_(index);
   MutexLock lock(mu_);
@@ -90,6 +105,7 @@ void WorkerPool::Loop(int index) {
     bool broke = false;
     std::vector<PartScore> scores = worker->Call(
         *job->group, std::min<Deadline>(job->deadline, start + options_.timeout), &broke);
+    if (start + options_.timeout <= job->deadline) NameTheLimit(options_.timeout, scores);
     lock.lock();
     slots_[static_cast<size_t>(index)].group = -1;
     if (broke) RecordBroken(job->input, scores.empty() ? PartScore() : scores.front());

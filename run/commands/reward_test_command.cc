@@ -273,6 +273,16 @@ int Test(const TestArguments& a) {
   const configs::Loaded loaded = CheckedRecipe(
       a.recipe, overrides, read_of, [&](configs::Config& c) { Select(c, a.parts, a.recipe); });
   const configs::Config& config = loaded.config;
+  if (config.reward.parts.empty()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "has no [[reward.parts]], so there is nothing to try" +
+            std::string(configs::IsOffline(config)
+                            ? ": algorithm.name = \"" + configs::NameOf(config.algorithm.name) +
+                                  "\" trains without rewards"
+                            : ": name at least one"),
+        a.recipe);
+  }
   const std::unique_ptr<Session> session = asks_model ? Session::WithoutRun(config) : nullptr;
   std::vector<RewardSample> samples;
   if (a.samples.empty()) {

@@ -43,6 +43,11 @@ TEST(PlaceTest, IsKnownByTheFilesInIt) {
 
 TEST(PlaceTest, SaysWhatTakesIt) {
   const testing::TempFolder temp;
+  Make(temp / "adapter", {"adapter_config.json"});
+  const std::string adapter = NotWhatIsWanted(temp / "adapter", "a model folder");
+  EXPECT_NE(adapter.find("`plumb convert " + temp / "adapter" + " DIR` makes one model"),
+            std::string::npos)
+      << adapter;
   Make(temp / "run", {"run.json"});
   Make(temp / "run/store", {"CURRENT", "IDENTITY"});
   const std::string run = temp / "run", store = temp / "run/store";

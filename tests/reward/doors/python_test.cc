@@ -374,7 +374,8 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
         Case{"nothing", "bad_reply", "returned nothing where a list of 2 scores belongs"},
         Case{"too_few", "wrong_count", "1 scores for 2"}, Case{"not_a_number", "not_finite", "NaN"},
         Case{"text", "bad_reply", "str"}, Case{"leaves", "exit", "exit(0)"},
-        Case{"leaves_hard", "exit", "exit code 0"}, Case{"hangs", "timeout", "deadline"},
+        Case{"leaves_hard", "exit", "exit code 0"},
+        Case{"hangs", "timeout", "the part's timeout_s = 1 is the limit"},
         Case{"greedy", "memory", "MemoryError"}}) {
     Notices notices;
     auto config = Config("tests/reward/python/hostile.py", {std::string("function=") + c.function});
@@ -412,8 +413,9 @@ TEST_F(PythonReward, RefusesBeforeTheRunBegins) {
     const char* says;
   };
   for (const Case& c :
-       {Case{"tests/reward/python/hostile.py", {}, "function=NAME"},
-        Case{"tests/reward/python/hostile.py", {"function=nope"}, "no function nope"},
+       {Case{"tests/reward/python/hostile.py", {}, "say which: args = [\"function=NAME\"]"},
+        Case{"tests/reward/python/hostile.py", {"function=nope"}, "no function nope; it has "},
+        Case{"tests/reward/python/hostile.py", {"function=nope"}, "raises, "},
         Case{"tests/reward/python/absent.py", {}, "no such Python file"},
         Case{"README-absent", {"style=other"}, "style=auto|trl"},
         Case{"examples/rewards/verl_reward.py", {"kwargs={\"strict\": 1}"}, "no parameter strict"},

@@ -124,6 +124,15 @@ TEST(RewardTestCommand, APartThatAlwaysFailsIsAnExitCode) {
       << "the others alone are well";
 }
 
+TEST(RewardTestCommand, ARecipeWithoutPartsIsToldSo) {
+  const TempFolder temp;
+  Write(temp / "sft.toml", "[algorithm]\nname = \"sft\"\n[data]\ntrain = \"arithmetic\"\n");
+  const auto output = RunPlumb({"reward", "test", temp / "sft.toml"});
+  EXPECT_EQ(output.code, 2);
+  EXPECT_TRUE(Has(output.err, "has no [[reward.parts]]")) << output.err;
+  EXPECT_TRUE(Has(output.err, "trains without rewards")) << output.err;
+}
+
 TEST(RewardTestCommand, BadInputIsSaidWithItsLine) {
   const TempFolder temp;
   const auto refused = [&](const std::string& rows, int code) {
