@@ -179,10 +179,12 @@ class Answers {
     ++rows_;
   }
 
-  int64_t rows() const { return rows_; }  // of --prompts, that are shown
+  int64_t empty() const { return empty_; }  // that ended with their first token
+  int64_t rows() const { return rows_; }    // of --prompts, that are shown
   const std::string& why_aborted() const { return why_aborted_; }
 
   void Note(const actor::GeneratedSample& sample) {
+    if (sample.finish == FinishReason::kStop && Text(sample).empty()) ++empty_;
     if (sample.finish == FinishReason::kAborted) why_aborted_ = sample.reason;
   }
 
@@ -215,7 +217,7 @@ class Answers {
   const GenerateArguments& a_;
   std::unique_ptr<AppendFile> file_;
   std::string why_aborted_;
-  int64_t rows_ = 0;
+  int64_t rows_ = 0, empty_ = 0;
 };
 
 // One answer on a terminal, shown while it is drawn.
@@ -323,6 +325,11 @@ int Generate(const GenerateArguments& a) {
     for (const auto& result : results) answers.Show(prompts[result.id], result, all > 1);
   }
   std::fflush(stdout);
+  // an empty line says less than that
+  if (answers.empty() > 0 && all == 1) std::fputs("(ended at once)\n", stderr);
+  else if (answers.empty() > 0)
+    std::fprintf(stderr, "(%lld of %lld answers ended at once)\n",
+                 static_cast<long long>(answers.empty()), static_cast<long long>(all));
   const double seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
   const auto& counters = answering.counters();
   if (isatty(STDERR_FILENO)) {

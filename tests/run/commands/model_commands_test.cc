@@ -160,6 +160,18 @@ TEST_F(ModelCommandsTest, AnswersEndWithTheModelsPositions) {
       << "no template to put it into";
 }
 
+TEST_F(ModelCommandsTest, AnAnswerThatEndedAtOnceIsCalledThat) {
+  const CliOutput output = RunPlumb({"generate", model_, "--prompt", "1+2=", "--samples", "256",
+                                     "--max-new-tokens", "2", "--threads", "1", "--json"});
+  ASSERT_EQ(output.code, 0) << output.err;
+  int64_t empty = 0;
+  for (const auto& line : JsonLines(output.out))
+    empty += line["completion"] == "" && line["finish"] == "stop" ? 1 : 0;
+  ASSERT_GT(empty, 0);
+  EXPECT_TRUE(Has(output.err, "(" + std::to_string(empty) + " of 256 answers ended at once)"))
+      << output.err;
+}
+
 TEST_F(ModelCommandsTest, ScoreKeepsTheOrderAndSaysWhatItCannot) {
   RealFileSystem().WriteFileAtomic(
       temp_ / "rows.jsonl",
