@@ -13,8 +13,8 @@ namespace {
 // libgomp reads how long to spin when it is loaded, so the commands that compute start once more
 // with a short spin, unless the caller chose a policy.
 void SpinBriefly(int argc, char** argv) {
-  static const std::set<std::string_view> kComputing = {"train", "generate", "score", "eval",
-                                                        "chat"};
+  static const std::set<std::string_view> kComputing = {"train", "plan", "generate",
+                                                        "score", "eval", "chat"};
   if (argc < 2 || !kComputing.contains(argv[1])) return;
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   setenv("GOMP_SPINCOUNT", "1000", 1);

@@ -14,6 +14,7 @@
 #include "learner/ranks/rank_mesh.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "reward/doors/plugin_host.h"
+#include "run/commands/plan/plan_command.h"
 
 namespace plumb::run {
 
@@ -69,6 +70,11 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
     for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
   }
   const std::vector<std::string> left = root.remaining(/*recurse=*/true);
+  if (!left.empty() && left.front() == "version" && at == &root) {
+    std::fprintf(stderr, "plumb: error: no verb 'version': it is %s --version\n",
+                 ProgramCall().c_str());
+    return;
+  }
   const auto option = std::find_if(left.begin(), left.end(),
                                    [](const std::string& word) { return word.starts_with("-"); });
   std::string what = error.what();
@@ -92,6 +98,16 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
                call.c_str());
 }
 
+// `plumb help store list` is `plumb store list --help`.
+std::vector<char*> HelpAsked(int argc, char** argv) {
+  static char help[] = "--help";
+  std::vector<char*> words(argv, argv + argc);
+  if (argc < 2 || std::strcmp(argv[1], "help") != 0) return words;
+  words.erase(words.begin() + 1);
+  words.push_back(help);
+  return words;
+}
+
 // A flag is there or not: --greedy=3 is a mistake.
 void RefuseValuesOfFlags(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
@@ -113,6 +129,7 @@ int RunCli(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a reader that left, and
   signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files, are errors of a write
 
+  std::vector<char*> words = HelpAsked(argc, argv);
   CLI::App app{"Plumb aligns language models with reinforcement learning, in one native program."};
   app.require_subcommand(1);
   app.footer(
@@ -123,9 +140,11 @@ int RunCli(int argc, char** argv) {
       "to be answered,\n"
       "8 not finite, 9 not supported by this build, 10 a reward part failed on every sample, or no "
       "answer of a whole run or of three steps in a "
-      "row got a score.");
+      "row got a score,\n"
+      "11 of a learner of several ranks: another rank was lost, or computes something else.");
   CliResult result;
   AddTrainCommand(app, result);
+  AddPlanCommand(app);
   AddDataCommand(app, result);
   AddConfigCommand(app, result);
   AddStoreCommand(app, result);
@@ -149,7 +168,7 @@ int RunCli(int argc, char** argv) {
   });
   try {
     try {
-      app.parse(argc, argv);
+      app.parse(static_cast<int>(words.size()), words.data());
     } catch (...) {
       policy_model::RethrowOutOfMemory(Device::kCpu);  // what no role's edge has said better
     }

@@ -1,18 +1,16 @@
-// plumb plan RECIPE: its memory. plumb train RECIPE: prepares the run folder, then all roles here
-// or one process a role under the supervisor. The hidden verb `role` is such a process.
+// plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the
+// supervisor. The hidden verb `role` is such a process.
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/program_call.h"
-#include "common/base/size_text.h"
 #include "configs/batch_ramp.h"
 #include "configs/parallel.h"
 #include "learner/ranks/rendezvous.h"
@@ -26,9 +24,8 @@
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
 #include "run/roles/socket_folder.h"
-#include "run/roles/speed_probe.h"
 #include "run/roles/supervisor.h"
-#include "run/roles/time_plan.h"
+#include "run/roles/thread_count.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
 #include "run/session/recipe/recipe_check.h"
@@ -46,13 +43,6 @@ struct TrainArguments {
   std::vector<std::string> overrides;
   int64_t steps = -1;
   bool resume = false, newest = false, overwrite = false, quiet = false;
-};
-
-struct PlanArguments {
-  std::string recipe, gpu, rates;
-  Lengths lengths;
-  std::vector<std::string> overrides;
-  bool json = false;
 };
 
 struct RoleArguments {
@@ -202,67 +192,6 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   return code;
 }
 
-void PrintJson(const RunMemory& memory, bool automatic) {
-  nlohmann::ordered_json out = {{"device", DeviceName(memory.device)},
-                                {"items", nlohmann::ordered_json::array()}};
-  for (const learner::MemoryItem& item : memory.plan.items)
-    out["items"].push_back({{"kind", item.kind}, {"bytes", item.bytes}, {"what", item.what}});
-  out["total"] = memory.plan.total();
-  out["free"] = memory.free > 0 ? nlohmann::ordered_json(memory.free) : nullptr;
-  out["fits"] = memory.fits();
-  out["recompute"] = {{"value", configs::NameOf(memory.recompute)}, {"automatic", automatic}};
-  out["smaller_with"] = memory.smaller;
-  std::printf("%s\n", out.dump(1).c_str());
-}
-
-// By the speeds that were asked for; else of this machine, where it is what the recipe runs on.
-std::string PlannedTime(const configs::Config& config, const Session& session,
-                        const RunMemory& memory, const Card* card, const PlanArguments& arguments) {
-  Speeds speeds;
-  if (!arguments.rates.empty()) speeds = ReadSpeeds(arguments.rates);
-  else if (card != nullptr) speeds = SpeedsOf(*card, config.model.dtype);
-  else if (memory.device.is_cpu())
-    speeds = MeasureSpeeds(config, session.shape(), Device::kCpu, arguments.lengths);
-  else
-    return "time a step           not known of " + DeviceName(memory.device) +
-           ": name the card (--gpu), or give speeds (--rates)\n";
-  return TimeText(config, session.shape(), memory, speeds, arguments.lengths);
-}
-
-// What a recipe would take, without a run.
-void Plan(const PlanArguments& arguments) {
-  configs::Config config =
-      CheckedRecipe(arguments.recipe, arguments.overrides, nullptr, nullptr, Surroundings::kIgnored)
-          .config;
-  const Card* card = arguments.gpu.empty() ? nullptr : &FindCard(arguments.gpu);
-  if (card != nullptr) {
-    config.run.device = "cuda";
-    if (config.run.memory_gb == 0) config.run.memory_gb = card->memory_gb;
-  }
-  const std::optional<Device> device = ParseDevice(config.run.device);
-  if (!device)
-    throw Error(ErrorCode::kInvalidArgument, "is no device: cpu, cuda, cuda:1", "run.device");
-  const auto session = Session::WithoutRun(config);
-  const RunMemory memory = PlanRun(config, session->shape(), *device, FreeMemory(config, *device));
-  const bool automatic = config.optimizer.recompute == configs::Recompute::kAuto;
-  if (arguments.json) {
-    PrintJson(memory, automatic);
-    return memory.Check();
-  }
-  std::string text = memory.plan.Text();
-  if (automatic)
-    text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
-  text += "free                  " +
-          (memory.free > 0 ? SizeText(memory.free)
-                           : "not known: " + DeviceName(*device) +
-                                 " is not here; --set run.memory_gb=80 compares with a card") +
-          "\n";
-  if (!memory.smaller.empty()) text += "smaller with          " + memory.smaller + "\n";
-  text += PlannedTime(config, *session, memory, card, arguments);
-  std::fputs(text.c_str(), stdout);
-  memory.Check();
-}
-
 // Of TrainArguments and RoleArguments.
 template <class Arguments>
 RunOptions OptionsOf(const Arguments& arguments) {
@@ -374,6 +303,11 @@ int TrainAsRank(learner::Ranks& ranks, RunOptions options) {
 }
 
 int Train(const TrainArguments& arguments) {
+  if (arguments.resume && arguments.overwrite) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "--resume goes on with the run that --overwrite replaces: give one of them",
+                "plumb train");
+  }
   if (arguments.recipe.empty()) {
     if (!arguments.resume || arguments.out.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
@@ -394,6 +328,8 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = CheckedRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
+  if (const std::string many = TooManyThreads(config, ProcessorsAllowed()); !many.empty())
+    std::fprintf(stderr, "plumb: warning: %s\n", many.c_str());
   const auto environment = RanksOf(config);
   std::unique_ptr<learner::Ranks> ranks;
   RunOptions options = OptionsOf(arguments);
@@ -544,33 +480,6 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
                   "replace an older run in the run folder, once the new one trains");
   train->add_flag("--quiet", arguments->quiet, "no progress");
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
-
-  auto plan = std::make_shared<PlanArguments>();
-  CLI::App* planned = app.add_subcommand("plan",
-                                         "What a recipe's run would take of memory, by kind, "
-                                         "whether that fits, and of time, by phase");
-  planned->add_option("recipe", plan->recipe, "TOML file; its model's weights are not read")
-      ->required();
-  planned->add_option("--set", plan->overrides, "section.key=value, any number of times")
-      ->allow_extra_args(false);
-  planned->add_flag("--json", plan->json, "one JSON object, in bytes");
-  planned->add_option("--gpu", plan->gpu,
-                      "plan for this card, which need not be here: a100, h100, h200, l40s, 4090");
-  planned
-      ->add_option("--rates", plan->rates,
-                   "JSON with the speeds to plan with: \"train\", \"forward\", \"decode\" in "
-                   "operations a second, \"memory\" in bytes a second")
-      ->excludes("--gpu");
-  planned
-      ->add_option("--prompt-tokens", plan->lengths.prompt,
-                   "of the mean prompt (default: the longest that the recipe allows)")
-      ->check(WholeNumber(1));
-  planned
-      ->add_option("--answer-tokens", plan->lengths.answer,
-                   "of the mean answer (default: the longest that the recipe allows)")
-      ->check(WholeNumber(1));
-  planned->footer("Exit code 2: it does not fit.");
-  planned->callback([plan] { Plan(*plan); });
 
   auto role = std::make_shared<RoleArguments>();
   CLI::App* hidden =

@@ -31,6 +31,13 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr int64_t kMostVocabulary = 16'384;
 constexpr double kMostParameters = 60e6;  // of the model with two layers: 1 GB with its state
 constexpr int64_t kTokens = 1024;         // of a pass that is timed
+// Operations of a pass that is timed, and seconds for all of it: models of some 20 million numbers
+// in products take shorter passes, a slow machine fewer of them.
+constexpr double kPassOperations = 20e9, kMostSeconds = 4.5;
+constexpr int64_t kFewestTokens = 128;
+// Others on the machine make a pass slower, never faster: of several, the fastest counts.
+constexpr size_t kMostRounds = 25;
+constexpr double kBusy = 1.5;  // the median over the fastest, of an idle machine at most
 constexpr size_t kMaxFileBytes = 1 << 16;
 
 // Of this program on one H200 (docs/benchmarks.md): training of 0.5B and 1.5B models reached 20 to
@@ -46,15 +53,31 @@ constexpr std::array kCards = {
     Card{.name = "l40s", .memory_gb = 48, .products = 362e12, .memory = 0.864e12},
     Card{.name = "4090", .memory_gb = 24, .products = 165e12, .memory = 1.008e12}};
 
+// Of several measurements of one kind.
+struct Timing {
+  double best = 0, median = 0;  // seconds
+};
+
 template <class F>
-double Fastest(int rounds, const F& work) {
-  double fastest = 1e30;
-  for (int round = 0; round < rounds; ++round) {
-    const auto begin = SteadyClock::now();
-    work();
-    fastest = std::min(fastest, std::chrono::duration<double>(SteadyClock::now() - begin).count());
-  }
-  return fastest;
+double SecondsOf(const F& work) {
+  const auto begin = SteadyClock::now();
+  work();
+  return std::chrono::duration<double>(SteadyClock::now() - begin).count();
+}
+
+Timing Summary(std::vector<double> seconds) {
+  if (seconds.empty()) return {};
+  std::sort(seconds.begin(), seconds.end());
+  return {.best = seconds.front(), .median = seconds[seconds.size() / 2]};
+}
+
+// Twice at least, and then until `until` or kMostRounds.
+template <class F>
+Timing Repeated(SteadyClock::time_point until, const F& work) {
+  std::vector<double> seconds;
+  while (seconds.size() < 2 || (seconds.size() < kMostRounds && SteadyClock::now() < until))
+    seconds.push_back(SecondsOf(work));
+  return Summary(std::move(seconds));
 }
 
 ModelShape Shallow(ModelShape shape, int64_t layers) {
@@ -83,8 +106,8 @@ std::vector<int32_t> RandomTokens(uint64_t key, int64_t count, int64_t vocab) {
 
 // Seconds of a model with one or two layers.
 struct Seconds {
-  double train = 0, forward = 0, decode = 0;  // of all tokens, of a step of all rows
-  double update = 0, digest = 0;
+  Timing train, forward, decode;  // of all tokens, of a step of all rows
+  Timing update, digest;
 };
 
 struct Sizes {
@@ -92,7 +115,13 @@ struct Sizes {
 };
 
 Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& stream,
-                  const Sizes& sizes) {
+                  const Sizes& sizes, double budget_s) {
+  // Where each kind ends, in shares of what there is.
+  const auto begin = SteadyClock::now();
+  const auto at = [&](double share) {
+    return begin + std::chrono::duration_cast<SteadyClock::duration>(
+                       std::chrono::duration<double>(share * budget_s));
+  };
   const DType type = config.model.dtype;
   Weights weights(shape, stream, type);
   weights.Initialise(1, 0.02);
@@ -114,10 +143,10 @@ Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& s
     stream.Synchronize();
   };
   train();
-  out.train = Fastest(2, train);
-  out.forward = Fastest(2, [&] { step.Score(weights, views, 1.0f); });
-  out.update = Fastest(2, [&] { optimizer.Update(1e-9, 1.0); });
-  out.digest = Fastest(2, [&] { weights.ComputeDigest(); });
+  out.train = Repeated(at(0.45), train);
+  out.forward = Repeated(at(0.6), [&] { step.Score(weights, views, 1.0f); });
+  out.update = Repeated(at(0.67), [&] { optimizer.Update(1e-9, 1.0); });
+  out.digest = Repeated(at(0.7), [&] { weights.ComputeDigest(); });
   if (configs::IsOffline(config)) return out;
   actor::Engine engine(shape, stream, type,
                        {.max_batch = static_cast<int32_t>(sizes.rows),
@@ -132,16 +161,14 @@ Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& s
   for (bool more = true; more;) {
     const uint64_t drawn = engine.counters().generated_tokens,
                    filled = engine.counters().prefill_tokens;
-    const double seconds = Fastest(1, [&] { more = engine.Step(weights, 0); });
+    const double seconds = SecondsOf([&] { more = engine.Step(weights, 0); });
     const bool whole =
         engine.counters().generated_tokens - drawn == static_cast<uint64_t>(sizes.rows);
     if (more && whole && engine.counters().prefill_tokens == filled) steps.push_back(seconds);
+    if (steps.size() >= 2 && SteadyClock::now() > at(1)) break;
   }
   engine.TakeFinished();
-  if (!steps.empty()) {
-    std::sort(steps.begin(), steps.end());
-    out.decode = steps[steps.size() / 2];
-  }
+  out.decode = Summary(std::move(steps));
   return out;
 }
 
@@ -169,6 +196,16 @@ double Rate(double operations, double one, double two) {
 
 }  // namespace
 
+std::string BusyText(double fastest, double middling, double ratio) {
+  if (ratio < kBusy) return "";
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "; the machine is busy: training measured between %.3g and %.3g GFLOP/s, of which "
+                "the fastest counts; a run beside others takes longer",
+                middling / 1e9, fastest / 1e9);
+  return text;
+}
+
 Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream& stream,
                      const Lengths& lengths) {
   const auto begin = SteadyClock::now();
@@ -178,15 +215,19 @@ Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream
   if (static_cast<double>(policy_model::ParametersInProducts(two)) > kMostParameters)
     return OfProducts(stream, config.model.dtype, 0);
   Sizes sizes;
+  const auto pass_tokens =
+      std::clamp(static_cast<int64_t>(kPassOperations / 6 /
+                                      static_cast<double>(policy_model::ParametersInProducts(two))),
+                 kFewestTokens, kTokens);
   sizes.length = std::clamp<int64_t>(std::llround(work.prompt + work.answer), 2,
-                                     std::min(kTokens, shape.max_positions));
-  sizes.sequences = std::max<int64_t>(1, kTokens / sizes.length);
+                                     std::min(pass_tokens, shape.max_positions));
+  sizes.sequences = std::max<int64_t>(1, pass_tokens / sizes.length);
   sizes.rows = std::max<int64_t>(1, work.rows);
   sizes.fresh = std::min<int64_t>(12, shape.max_positions / 2);
   sizes.prompt = std::clamp<int64_t>(std::llround(work.prompt + work.answer / 2), 1,
-                                     std::min(kTokens, shape.max_positions - sizes.fresh));
-  const Seconds first = TimeModel(config, one, stream, sizes),
-                second = TimeModel(config, two, stream, sizes);
+                                     std::min(pass_tokens, shape.max_positions - sizes.fresh));
+  const Seconds first = TimeModel(config, one, stream, sizes, kMostSeconds * 0.45),
+                second = TimeModel(config, two, stream, sizes, kMostSeconds * 0.55);
   // Of the shallow models, counted as the step is.
   const auto tokens = static_cast<double>(sizes.sequences * sizes.length);
   const auto products = [](const ModelShape& s) {
@@ -200,29 +241,37 @@ Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream
   const auto rest = [](double first_s, double layer_s) {
     return std::max(first_s - layer_s, 0.05 * first_s);
   };
-  speeds.train_layers = Rate(3 * trained, first.train, second.train);
-  speeds.train_head = 3 * tokens * head / rest(first.train, 3 * trained / speeds.train_layers);
-  speeds.forward_layers = Rate(trained, first.forward, second.forward);
-  speeds.forward_head = tokens * head / rest(first.forward, trained / speeds.forward_layers);
+  speeds.train_layers = Rate(3 * trained, first.train.best, second.train.best);
+  speeds.train_head = 3 * tokens * head / rest(first.train.best, 3 * trained / speeds.train_layers);
+  speeds.forward_layers = Rate(trained, first.forward.best, second.forward.best);
+  speeds.forward_head = tokens * head / rest(first.forward.best, trained / speeds.forward_layers);
   const double parameters = static_cast<double>(policy_model::ParametersInProducts(two));
   const learner::StateBytes state = learner::BytesOfState(static_cast<int64_t>(parameters), 0,
                                                           config.model.dtype, config.optimizer);
   speeds.update_bytes = static_cast<double>(3 * state.gradients +
                                             2 * (state.moments + state.masters + state.weights)) /
-                        second.update;
-  speeds.publish_bytes = static_cast<double>(state.weights) / second.digest;
-  if (second.decode > 0) {
+                        second.update.best;
+  speeds.publish_bytes = static_cast<double>(state.weights) / second.digest.best;
+  if (second.decode.best > 0) {
     const auto rows = static_cast<double>(sizes.rows);
     const double drawn = rows * (layer + seen * static_cast<double>(sizes.prompt));
-    speeds.decode_layers = Rate(drawn, first.decode, second.decode);
-    speeds.decode_head = rows * head / rest(first.decode, drawn / speeds.decode_layers);
+    speeds.decode_layers = Rate(drawn, first.decode.best, second.decode.best);
+    speeds.decode_head = rows * head / rest(first.decode.best, drawn / speeds.decode_layers);
   }
   char text[120];
-  std::snprintf(text, sizeof text,
-                "measured here in %.1f s: layers %.3g GFLOP/s in training, %.3g in generation",
+  std::snprintf(text, sizeof text, "measured here in %.1f s: layers %.3g GFLOP/s in training",
                 std::chrono::duration<double>(SteadyClock::now() - begin).count(),
-                speeds.train_layers / 1e9, speeds.decode_layers / 1e9);
+                speeds.train_layers / 1e9);
   speeds.source = text;
+  if (speeds.decode_layers > 0) {
+    std::snprintf(text, sizeof text, ", %.3g in generation", speeds.decode_layers / 1e9);
+    speeds.source += text;
+  }
+  const double best = first.train.best + second.train.best,
+               middling = first.train.median + second.train.median,
+               both = 3 * (3 * trained + 2 * tokens * head);  // of one layer and of two, with heads
+  speeds.middling = middling / best;
+  speeds.source += BusyText(both / best, both / middling, speeds.middling);
   return speeds;
 }
 

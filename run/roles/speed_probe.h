@@ -3,8 +3,10 @@
 //
 // Purpose: measured is what the run itself would do, a forward with its backward, a forward, steps
 // of generation, an update and a digest, on a model of the recipe's width with one layer and with
-// two: the difference is a layer, the rest the head. Random weights of some seconds' life; a model
-// whose layers are too large for that gets the speed of this machine's products, which is said.
+// two: the difference is a layer, the rest the head. Each is measured several times, about five
+// seconds in all, and the fastest counts: what else the machine does only makes it slower. Random
+// weights of some seconds' life; a model whose layers are too large for that gets the speed of this
+// machine's products, which is said.
 // Thread safety: one thread. Errors: kInvalidArgument for a card that is not known and a file of
 // another form.
 #pragma once
@@ -23,6 +25,10 @@ namespace plumb::run {
 // On the stream's device, with the threads of the recipe.
 Speeds MeasureSpeeds(const configs::Config& config, const policy_model::ModelShape& shape,
                      const Stream& stream, const Lengths& lengths);
+
+// "; the machine is busy: ..." where a middling measurement took `ratio` >= 1.5 times the fastest;
+// operations a second of both.
+std::string BusyText(double fastest, double middling, double ratio);
 
 // What is published of a card, times what this program reached of it (docs/benchmarks.md).
 struct Card {

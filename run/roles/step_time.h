@@ -21,6 +21,9 @@ namespace plumb::run {
 // Of one device and one kind of model. 0: not known, which counts as no time.
 struct Speeds {
   std::string source;  // "measured here in 0.4 s"
+  // Times that a middling measurement of training took of the fastest; much above 1: the machine is
+  // busy.
+  double middling = 1;
   // Operations a second: of the layers and of the head, in a forward with its backward, in a
   // forward alone, and in a step that draws a token for `rows` answers.
   double train_layers = 0, train_head = 0;

@@ -139,6 +139,30 @@ TEST(CliTest, DoctorFindsThisMachineAble) {
   EXPECT_TRUE(Has(RunPlumb({"doctor"}).out, "Able to run."));
 }
 
+TEST(CliTest, HelpAndVersionAsVerbs) {
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{}, {"train"}, {"data", "import"}}) {
+    std::vector<std::string> help = verb, option = verb;
+    help.insert(help.begin(), "help");
+    option.push_back("--help");
+    const CliOutput said = RunPlumb(help);
+    EXPECT_EQ(said.code, 0) << said.err;
+    EXPECT_EQ(said.out, RunPlumb(option).out);
+  }
+  EXPECT_EQ(RunPlumb({"help", "frobnicate"}).code, 2);
+  const CliOutput version = RunPlumb({"version"});
+  EXPECT_EQ(version.code, 2);
+  EXPECT_TRUE(Has(version.err, "no verb 'version': it is ") && Has(version.err, " --version"))
+      << version.err;
+  EXPECT_TRUE(Has(RunPlumb({"--help"}).out, "11 of a learner of several ranks"));
+}
+
+TEST(CliTest, ResumeAndOverwriteContradictEachOther) {
+  const CliOutput both = RunPlumb({"train", kRecipe, "--resume", "--overwrite"});
+  EXPECT_EQ(both.code, 2);
+  EXPECT_TRUE(Has(both.err, "--resume goes on with the run that --overwrite replaces")) << both.err;
+}
+
 TEST(CliTest, WhatAProcessorLacksIsNamed) {
   EXPECT_EQ(WordsMissing("avx2 fma", "fpu fma sse avx2"), "");
   EXPECT_EQ(WordsMissing("avx2 avx512f fma", "fpu avx2 avx512fp16"), " avx512f fma");

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "run/roles/speed_probe.h"
@@ -82,6 +84,29 @@ TEST(TimePlanTest, ThisMachineIsMeasured) {
   large.ffn = 16384;
   EXPECT_TRUE(
       Has(MeasureSpeeds(Recipe(), large, Device::kCpu, {}).source, "too large to be tried"));
+}
+
+// A model whose passes took 20 s and more on a busy machine: the whole of it is bounded.
+TEST(TimePlanTest, MeasuringIsShortAndSaysWhatItSaw) {
+  policy_model::ModelShape shape = Shape();
+  shape.hidden = 576;
+  shape.heads = 9;
+  shape.kv_heads = 3;
+  shape.head_dim = 64;
+  shape.ffn = 1536;
+  shape.vocab = 49'152;
+  const auto begin = std::chrono::steady_clock::now();
+  const Speeds speeds = MeasureSpeeds(Recipe(), shape, Device::kCpu, {});
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  EXPECT_LT(took.count(), 12) << "5 s, and room for a busy machine: " << speeds.source;
+  EXPECT_GE(speeds.middling, 1) << "no measurement is faster than the fastest";
+  EXPECT_EQ(Has(speeds.source, "machine is busy"), speeds.middling >= 1.5) << speeds.source;
+}
+
+TEST(TimePlanTest, ABusyMachineIsNamedWithWhatWasMeasured) {
+  EXPECT_EQ(BusyText(64e9, 60e9, 64.0 / 60), "");
+  const std::string busy = BusyText(64e9, 2e9, 32);
+  EXPECT_TRUE(Has(busy, "the machine is busy: training measured between 2 and 64 GFLOP/s")) << busy;
 }
 
 TEST(TimePlanTest, CardsAndFilesAreReadAndOthersRefused) {

@@ -1,0 +1,152 @@
+#include "run/commands/plan/plan_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "common/base/error.h"
+#include "common/base/size_text.h"
+#include "run/commands/checked_numbers.h"
+#include "run/roles/roles.h"
+#include "run/roles/run_memory.h"
+#include "run/roles/speed_probe.h"
+#include "run/roles/thread_count.h"
+#include "run/roles/time_plan.h"
+#include "run/session/recipe/recipe_check.h"
+#include "run/session/session.h"
+
+namespace plumb::run {
+namespace {
+
+struct PlanArguments {
+  std::string recipe, gpu, rates;
+  Lengths lengths;
+  std::vector<std::string> overrides;
+  bool json = false, no_time = false;
+};
+
+// Seconds of a step by phase, null where nothing is known of the device.
+nlohmann::ordered_json TimeJson(const configs::Config& config, const Session& session,
+                                const RunMemory& memory, const std::optional<Speeds>& speeds,
+                                const Lengths& lengths) {
+  if (!speeds) return nullptr;
+  const StepTime time =
+      TimeOf(CountStep(config, session.shape(), lengths, memory.recompute), *speeds);
+  nlohmann::ordered_json out = {{"generate_s", time.generate},
+                                {"train_s", time.train},
+                                {"publish_s", time.publish},
+                                {"step_s", time.total()},
+                                {"median_over_best", speeds->middling},
+                                {"speeds", speeds->source}};
+  const auto best =
+      FastestThatFits(config, session.shape(), memory.device, memory.free, *speeds, lengths);
+  out["fastest"] = nullptr;
+  if (best)
+    out["fastest"] = {
+        {"options", best->options}, {"bytes", best->bytes}, {"step_s", best->seconds}};
+  return out;
+}
+
+void PrintJson(const RunMemory& memory, bool automatic, nlohmann::ordered_json time) {
+  nlohmann::ordered_json out = {{"device", DeviceName(memory.device)},
+                                {"items", nlohmann::ordered_json::array()}};
+  for (const learner::MemoryItem& item : memory.plan.items)
+    out["items"].push_back({{"kind", item.kind}, {"bytes", item.bytes}, {"what", item.what}});
+  out["total"] = memory.plan.total();
+  out["free"] = memory.free > 0 ? nlohmann::ordered_json(memory.free) : nullptr;
+  out["fits"] = memory.fits();
+  out["recompute"] = {{"value", configs::NameOf(memory.recompute)}, {"automatic", automatic}};
+  out["smaller_with"] = memory.smaller;
+  out["time"] = std::move(time);
+  std::printf("%s\n", out.dump(1).c_str());
+}
+
+// The speeds that were asked for; else those of this machine, where it is what the recipe runs on.
+std::optional<Speeds> KnownSpeeds(const configs::Config& config, const Session& session,
+                                  const RunMemory& memory, const Card* card,
+                                  const PlanArguments& arguments) {
+  if (!arguments.rates.empty()) return ReadSpeeds(arguments.rates);
+  if (card != nullptr) return SpeedsOf(*card, config.model.dtype);
+  if (memory.device.is_cpu())
+    return MeasureSpeeds(config, session.shape(), Device::kCpu, arguments.lengths);
+  return std::nullopt;
+}
+
+// What a recipe would take, without a run.
+void Plan(const PlanArguments& arguments) {
+  configs::Config config =
+      CheckedRecipe(arguments.recipe, arguments.overrides, nullptr, nullptr, Surroundings::kIgnored)
+          .config;
+  const Card* card = arguments.gpu.empty() ? nullptr : &FindCard(arguments.gpu);
+  if (card != nullptr) {
+    config.run.device = "cuda";
+    if (config.run.memory_gb == 0) config.run.memory_gb = card->memory_gb;
+  }
+  const std::optional<Device> device = ParseDevice(config.run.device);
+  if (!device)
+    throw Error(ErrorCode::kInvalidArgument, "is no device: cpu, cuda, cuda:1", "run.device");
+  const auto session = Session::WithoutRun(config);
+  const RunMemory memory = PlanRun(config, session->shape(), *device, FreeMemory(config, *device));
+  const bool automatic = config.optimizer.recompute == configs::Recompute::kAuto;
+  if (device->is_cpu()) {
+    if (const std::string many = TooManyThreads(config, ProcessorsAllowed()); !many.empty())
+      std::fprintf(stderr, "plumb: warning: %s\n", many.c_str());
+  }
+  std::optional<Speeds> speeds;
+  if (!arguments.no_time) speeds = KnownSpeeds(config, *session, memory, card, arguments);
+  if (arguments.json) {
+    PrintJson(memory, automatic, TimeJson(config, *session, memory, speeds, arguments.lengths));
+    return memory.Check();
+  }
+  std::string text = memory.plan.Text();
+  if (automatic)
+    text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
+  text += "free                  " +
+          (memory.free > 0 ? SizeText(memory.free)
+                           : "not known: " + DeviceName(*device) +
+                                 " is not here; --set run.memory_gb=80 compares with a card") +
+          "\n";
+  if (!memory.smaller.empty()) text += "smaller with          " + memory.smaller + "\n";
+  if (speeds) text += TimeText(config, session->shape(), memory, *speeds, arguments.lengths);
+  else if (!arguments.no_time)
+    text += "time a step           not known of " + DeviceName(memory.device) +
+            ": name the card (--gpu), or give speeds (--rates)\n";
+  std::fputs(text.c_str(), stdout);
+  memory.Check();
+}
+
+}  // namespace
+
+void AddPlanCommand(CLI::App& app) {
+  auto plan = std::make_shared<PlanArguments>();
+  CLI::App* planned = app.add_subcommand("plan",
+                                         "What a recipe's run would take of memory, by kind, "
+                                         "whether that fits, and of time, by phase");
+  planned->add_option("recipe", plan->recipe, "TOML file; its model's weights are not read")
+      ->required();
+  planned->add_option("--set", plan->overrides, "section.key=value, any number of times")
+      ->allow_extra_args(false);
+  planned->add_flag("--json", plan->json, "one JSON object, in bytes and seconds");
+  planned->add_option("--gpu", plan->gpu,
+                      "plan for this card, which need not be here: a100, h100, h200, l40s, 4090");
+  planned
+      ->add_option("--rates", plan->rates,
+                   "JSON with the speeds to plan with: \"train\", \"forward\", \"decode\" in "
+                   "operations a second, \"memory\" in bytes a second")
+      ->excludes("--gpu");
+  planned
+      ->add_option("--prompt-tokens", plan->lengths.prompt,
+                   "of the mean prompt (default: the longest that the recipe allows)")
+      ->check(WholeNumber(1));
+  planned
+      ->add_option("--answer-tokens", plan->lengths.answer,
+                   "of the mean answer (default: the longest that the recipe allows)")
+      ->check(WholeNumber(1));
+  planned->add_flag("--no-time", plan->no_time,
+                    "memory only: nothing is measured, no time is said");
+  planned->footer("Exit code 2: it does not fit.");
+  planned->callback([plan] { Plan(*plan); });
+}
+
+}  // namespace plumb::run
