@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -95,10 +95,10 @@ TEST(TimePlanTest, MeasuringIsShortAndSaysWhatItSaw) {
   shape.head_dim = 64;
   shape.ffn = 1536;
   shape.vocab = 49'152;
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // of the processor: others take nothing of it
   const Speeds speeds = MeasureSpeeds(Recipe(), shape, Device::kCpu, {});
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-  EXPECT_LT(took.count(), 12) << "5 s, and room for a busy machine: " << speeds.source;
+  const double took = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  EXPECT_LT(took, 8) << "about 5 s: " << speeds.source;
   EXPECT_GE(speeds.middling, 1) << "no measurement is faster than the fastest";
   EXPECT_EQ(Has(speeds.source, "machine is busy"), speeds.middling >= 1.5) << speeds.source;
 }
