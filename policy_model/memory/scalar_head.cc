@@ -27,20 +27,22 @@ void DrawScore(uint64_t seed, Weights& out) {
 
 }  // namespace
 
+// What a family writes of its layers would have to be made up for a model that has none, so a head
+// alone is of Plumb's own family, with the policy's width and the form of its last norm.
 Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
-  ModelShape shape = policy.shape();
-  shape.scalar_head = true;
-  shape.layers = 0;
-  shape.sliding.clear();
-  shape.rotated.clear();
-  shape.layer_norms.clear();
-  shape.experts = {};
-  shape.latent = {};
-  shape.hybrid = {};
-  shape.vocab = 1;
-  shape.eos_tokens.clear();
-  shape.unused_tokens.clear();
-  shape.bos_token = -1;
+  const ModelShape& of = policy.shape();
+  const ModelShape shape = {.family = "plumb",
+                            .layers = 0,
+                            .hidden = of.hidden,
+                            .heads = 1,
+                            .kv_heads = 1,
+                            .head_dim = 2,
+                            .ffn = 1,
+                            .vocab = 1,
+                            .max_positions = of.max_positions,
+                            .norm_eps = of.norm_eps,
+                            .scalar_head = true,
+                            .final_layer_norm = of.final_layer_norm};
   Weights out(shape, policy.stream(), policy.dtype());
   DrawScore(seed, out);
   return out;

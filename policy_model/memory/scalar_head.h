@@ -14,7 +14,8 @@ namespace plumb::policy_model {
 // `seed`, the usual start of such a head.
 Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
 // A scalar head alone, for a trunk that it shares with `policy` (Transformer::HeadValues): a model
-// without layers, of which only the head is used. Drawn like the head above.
+// without layers, of which only the head is used. Drawn like the head above. Its folders are of
+// Plumb's own family whatever the policy's is.
 Weights ValueHeadFor(const Weights& policy, uint64_t seed);
 
 }  // namespace plumb::policy_model
