@@ -172,14 +172,15 @@ Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& s
   return out;
 }
 
-Speeds OfProducts(const Stream& stream, DType type, double passed) {
+// `why`: the model itself is not tried.
+Speeds OfProducts(const Stream& stream, DType type, const char* why) {
   const double best = policy_model::MeasureProductSpeed(stream, type), layers = best * kLayerShare;
   char text[160];
   std::snprintf(
       text, sizeof text,
       "this machine's products, %.0f GFLOP/s, of which layers are taken to reach %.0f %%; "
-      "the model's own are too large to be tried (%.1f s)",
-      best / 1e9, 100 * kLayerShare, passed);
+      "the model's own %s",
+      best / 1e9, 100 * kLayerShare, why);
   return {.source = text,
           .train_layers = layers,
           .train_head = layers,
@@ -212,8 +213,11 @@ Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream
   policy_model::UseThreads(ThreadSharesOf(config).learner);
   const ModelShape one = Shallow(shape, 1), two = Shallow(shape, 2);
   const StepWork work = CountStep(config, shape, lengths, configs::Recompute::kNone);
+  // Of layers of several kinds no two stand for all: then products alone are measured, too.
+  const bool mixed = shape.hybrid.count() > 0 || !shape.experts.dense.empty();
+  if (mixed) return OfProducts(stream, config.model.dtype, "are of several kinds");
   if (static_cast<double>(policy_model::ParametersInProducts(two)) > kMostParameters)
-    return OfProducts(stream, config.model.dtype, 0);
+    return OfProducts(stream, config.model.dtype, "are too large to be tried");
   Sizes sizes;
   const auto pass_tokens =
       std::clamp(static_cast<int64_t>(kPassOperations / 6 /

@@ -86,6 +86,27 @@ TEST(TimePlanTest, ThisMachineIsMeasured) {
       Has(MeasureSpeeds(Recipe(), large, Device::kCpu, {}).source, "too large to be tried"));
 }
 
+// Two layers of these stand for no others, and some are no model at all.
+TEST(TimePlanTest, LayersOfSeveralKindsAreReckonedFromProducts) {
+  policy_model::ModelShape experts = Shape(), states = Shape();
+  experts.experts.count = 4;
+  experts.experts.widths = {8};
+  experts.experts.dense.assign(static_cast<size_t>(experts.layers), 0);
+  experts.experts.dense[0] = 1;
+  states.hybrid = {.layers = std::vector<uint8_t>(static_cast<size_t>(states.layers), 1),
+                   .taps = 4,
+                   .k_heads = 1,
+                   .v_heads = 2,
+                   .k_dim = 8,
+                   .v_dim = 16};
+  states.hybrid.layers.back() = 0;
+  for (const policy_model::ModelShape& shape : {experts, states}) {
+    const Speeds speeds = MeasureSpeeds(Recipe(), shape, Device::kCpu, {});
+    EXPECT_GT(speeds.train_layers, 1e5);
+    EXPECT_TRUE(Has(speeds.source, "are of several kinds")) << speeds.source;
+  }
+}
+
 // A model whose passes took 20 s and more on a busy machine: the whole of it is bounded.
 TEST(TimePlanTest, MeasuringIsShortAndSaysWhatItSaw) {
   policy_model::ModelShape shape = Shape();
