@@ -189,6 +189,7 @@ void Checkpoints::Write(const std::string& path, const CheckpointState& state,
   for (const SavedModel& model : models) {
     const bool policy = model.name.empty();
     const std::string folder = path + "/" + (policy ? "model" : model.name);
+    CheckStillThere();  // what is gone would be made again, with all above it
     RealFileSystem().CreateDirectories(folder);
     policy_model::SaveModelDirectory(*model.weights, folder, tokenizer_source_,
                                      policy ? base_model_ : "");
@@ -222,9 +223,19 @@ void Checkpoints::Prune(const char* kind, const std::string& newest) const {
 }
 
 void Checkpoints::Put(Kind of, const CheckpointState& state, std::span<const SavedModel> models) {
+  CheckStillThere();
+  try {
+    PutThere(of, state, models);
+  } catch (...) {
+    CheckStillThere();  // says more than that a file is not there
+    throw;
+  }
+}
+
+void Checkpoints::PutThere(Kind of, const CheckpointState& state,
+                           std::span<const SavedModel> models) {
   const char* kind = of == Kind::kStep ? kStep : kWarmStart;
   const std::string name = NameOf(kind, state.step);
-  CheckStillThere();
   const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name,
                     aside = folder_ + "/" + kOld + name;
   for (const char* of_a_crash : {kNew, kOld}) {
@@ -237,10 +248,10 @@ void Checkpoints::Put(Kind of, const CheckpointState& state, std::span<const Sav
   } catch (...) {
     std::error_code ignored;
     fs::remove_all(beside, ignored);  // its room may be what the next one lacks
-    CheckStillThere();                // says more than that a file is not there
     throw;
   }
   CRASH_POINT("checkpoint_written");
+  CheckStillThere();  // another run's of the same step would be set aside
   // One of this step is there where the run went on from an older one, which stays until this one
   // is in its place.
   if (RealFileSystem().Exists(path)) {
@@ -250,6 +261,7 @@ void Checkpoints::Put(Kind of, const CheckpointState& state, std::span<const Sav
   RealFileSystem().Rename(beside, path);
   RealFileSystem().SyncDirectory(folder_);
   CRASH_POINT("checkpoint_in_place");
+  CheckStillThere();  // or another run's would be pruned
   RealFileSystem().RemoveAll(aside);
   Prune(kind, name);  // only now that the new one is whole
   if (of == Kind::kWarmStart) return;

@@ -84,6 +84,7 @@ class Checkpoints {
   static CheckpointState Complete(CheckpointState state, const policy_model::Weights& weights,
                                   Optimizer& optimizer, std::span<const NamedModel> models,
                                   bool digests);
+  // A folder that goes away or is replaced at any moment of it is kConflict, too.
   void Put(Kind kind, const CheckpointState& completed, std::span<const SavedModel> models);
 
   // Go on from the newest of all, with or without its optimizers.
@@ -127,6 +128,7 @@ class Checkpoints {
                               std::vector<int64_t>& passed) const;
   void Write(const std::string& path, const CheckpointState& state,
              std::span<const SavedModel> models) const;
+  void PutThere(Kind kind, const CheckpointState& completed, std::span<const SavedModel> models);
   void Prune(const char* kind, const std::string& newest) const;
   void CheckStillThere() const;
   std::string folder_;

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/base/crash_action.h"
 #include "common/base/crash_point.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -91,6 +92,57 @@ TEST(CheckpointWriterTest, WhatItFailedWithComesOutOnce) {
   }
   EXPECT_FALSE(writer.Ended(true));
   EXPECT_EQ(NewestLoads(Checkpoints(folder / "moved", 2, "")), 1);
+}
+
+// The folder goes away or becomes another run's at every place of a write: one error says so, and
+// nothing is made or changed where it was.
+TEST(CheckpointWriterTest, AFolderThatGoesAwayIsOneErrorAtEveryMoment) {
+  for (const std::string place :
+       {"checkpoint_copied", "checkpoint_begun", "checkpoint_model_written",
+        "checkpoint_before_manifest", "checkpoint_written", "checkpoint_in_place"}) {
+    for (const std::string how : {"moved", "removed", "replaced"}) {
+      const TempFolder folder;
+      const std::string run = folder / "run", at = run + "/c", other = at + "/step-00000002";
+      Checkpoints checkpoints(at, 1, "");
+      CheckpointWriter writer(checkpoints);
+      Tiny tiny(1), critic(5);
+      Begin(writer, tiny, 1);
+      ASSERT_TRUE(writer.Ended(true));
+      ActAtCrashPointForTest(place, [&] {
+        if (how == "removed") fs::remove_all(run);
+        else fs::rename(run, folder / "away");
+        if (how != "replaced") return;
+        for (const std::string step : {"1", "2"}) {
+          fs::create_directories(at + "/step-0000000" + step);
+          std::ofstream(at + "/step-0000000" + step + "/manifest.json") << "of another run";
+        }
+      });
+      const std::vector<NamedModel> models = {
+          {.name = "critic", .weights = &critic.weights, .optimizer = &critic.optimizer}};
+      try {
+        writer.Begin(Checkpoints::Kind::kStep,
+                     {.step = 2,
+                      .policy = {.version = 2, .digest = tiny.weights.ComputeDigest()},
+                      .optimizer = true,
+                      .moments = true},
+                     tiny.weights, tiny.optimizer, models);
+        writer.Ended(/*wait=*/true);
+        ADD_FAILURE() << "no error: " << place << ", " << how;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kConflict) << place << ", " << how << ": " << e.what();
+        EXPECT_NE(e.message().find("moved, removed or replaced"), std::string::npos)
+            << place << ", " << how << ": " << e.what();
+      }
+      if (how != "replaced") {
+        EXPECT_FALSE(fs::exists(run)) << place << ", " << how << ": made again";
+        continue;
+      }
+      EXPECT_EQ(RealFileSystem().List(at),
+                (std::vector<std::string>{"step-00000001", "step-00000002"}))
+          << place;
+      EXPECT_EQ(RealFileSystem().List(other), std::vector<std::string>{"manifest.json"}) << place;
+    }
+  }
 }
 
 // At each place between the copy and the end of the writing, three visits each.
