@@ -59,6 +59,7 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
     : options_(config.algorithm),
       temperature_(config.rollout.temperature > 0 ? static_cast<float>(config.rollout.temperature)
                                                   : 1.0f),
+      kv_type_(config.rollout.kv_type),
       max_new_tokens_(config.rollout.max_new_tokens),
       seed_(config.run.seed),
       // Generation that runs ahead samples from older policies: the ratio is then taken against the
@@ -255,7 +256,7 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
         totals.tokens += static_cast<int64_t>(n);
       },
       optimizer_.gradients());
-  if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo");
+  if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo", kv_type_);
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   totals.loss += loss;
   totals.grad_norm += update.applied ? update.grad_norm : 0;

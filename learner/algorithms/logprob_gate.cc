@@ -25,15 +25,21 @@ double LogprobGate::standard_error() const {
   return std::sqrt(std::max(0.0, squares_ / n - mean() * mean()) / (n - 1));
 }
 
-void LogprobGate::Check(double limit, const char* who) const {
+void LogprobGate::Check(double limit, const char* who, configs::KvType kept) const {
   if (limit <= 0 || tokens_ == 0) return;
   if (std::isfinite(sum_) && mean() - 3 * standard_error() <= limit) return;
+  const std::string causes =
+      kept == configs::KvType::kModel
+          ? "they do not compute the same policy (other weights, dtype or sampling filters)"
+          : "rollout.kv_type = \"" + configs::NameOf(kept) +
+                "\" rounds the keys and values that the actor sees: use a wider one or \"model\", "
+                "or raise the gate. If they differ with \"model\", too, they do not compute the "
+                "same policy (other weights, dtype or sampling filters)";
   throw Error(
       ErrorCode::kConflict,
       "log-probs of actor and learner differ by " + std::to_string(mean()) + " +- " +
           std::to_string(standard_error()) + " nats on average over " + std::to_string(tokens_) +
-          " tokens, more than algorithm.logprob_gate = " + std::to_string(limit) +
-          ": they do not compute the same policy (other weights, dtype or sampling filters)",
+          " tokens, more than algorithm.logprob_gate = " + std::to_string(limit) + ": " + causes,
       who);
 }
 

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "configs/choices.h"
+
 namespace plumb::learner {
 
 class LogprobGate {
@@ -23,8 +25,8 @@ class LogprobGate {
   double standard_error() const;  // of the mean; infinite below two tokens
 
   // Throws kConflict when the mean lies above `limit` for certain; `limit` 0: never. `who` names
-  // the algorithm.
-  void Check(double limit, const char* who) const;
+  // the algorithm; `kept`: rollout.kv_type, which the error names where it is not the model's own.
+  void Check(double limit, const char* who, configs::KvType kept) const;
 
  private:
   int64_t tokens_ = 0;

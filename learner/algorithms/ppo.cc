@@ -58,6 +58,7 @@ Ppo::Ppo(const AlgorithmContext& c)
       temperature_(c.config.rollout.temperature > 0
                        ? static_cast<float>(c.config.rollout.temperature)
                        : 1.0f),
+      kv_type_(c.config.rollout.kv_type),
       max_new_tokens_(c.config.rollout.max_new_tokens),
       seed_(c.config.run.seed),
       // Generation that runs ahead samples from older policies: the ratio is then taken against the
@@ -280,7 +281,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     const TrainStep::SharedHead head = critic_.SharedHead();
     train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.gradients(),
                       shared ? &head : nullptr);
-    if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo");
+    if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo", kv_type_);
   }
   if (!shared) {
     next.assign(samples.size(), 0);

@@ -65,6 +65,7 @@ class Ppo : public Algorithm {
   const configs::CriticConfig critic_options_;
   const double peak_learning_rate_;
   const float temperature_;
+  const configs::KvType kv_type_;
   const int64_t max_new_tokens_;
   const uint64_t seed_;
   const bool recompute_;  // old log-probs by the learner

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "common/base/error.h"
 
@@ -34,21 +35,21 @@ TEST(LogprobGateTest, AFewRoundedTokensPassAndManyDoNot) {
   LogprobGate few;
   for (double d : kRounding) few.Add(-1.0, -1.0 - d);
   ASSERT_GT(few.mean(), 0.05);
-  EXPECT_NO_THROW(few.Check(0.05, "grpo"));
+  EXPECT_NO_THROW(few.Check(0.05, "grpo", configs::KvType::kModel));
   LogprobGate many;  // the same mean, now for certain
   for (int i = 0; i < 400; ++i) {
     for (double d : kRounding) many.Add(-1.0, -1.0 - d);
   }
-  EXPECT_THROW(many.Check(0.05, "grpo"), Error);
-  EXPECT_NO_THROW(many.Check(0.06, "grpo"));
-  EXPECT_NO_THROW(many.Check(0, "grpo"));
+  EXPECT_THROW(many.Check(0.05, "grpo", configs::KvType::kModel), Error);
+  EXPECT_NO_THROW(many.Check(0.06, "grpo", configs::KvType::kModel));
+  EXPECT_NO_THROW(many.Check(0, "grpo", configs::KvType::kModel));
 }
 
 TEST(LogprobGateTest, AnotherPolicyIsFoundInSixteenTokens) {
   LogprobGate gate;
   for (int i = 0; i < 16; ++i) gate.Add(-1.0 - 0.2 * i, -3.0 + 0.1 * i);
   try {
-    gate.Check(0.05, "ppo");
+    gate.Check(0.05, "ppo", configs::KvType::kModel);
     FAIL() << "passed";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kConflict);
@@ -56,11 +57,33 @@ TEST(LogprobGateTest, AnotherPolicyIsFoundInSixteenTokens) {
   }
 }
 
+// A gate that closes over rounded keys and values names them, before what is seldom the cause.
+TEST(LogprobGateTest, NamesRoundedKeysAndValuesFirst) {
+  for (const auto& [type, name] : {std::pair(configs::KvType::kModel, ""),
+                                   {configs::KvType::kInt8, "int8"},
+                                   {configs::KvType::kFp8, "fp8"},
+                                   {configs::KvType::kInt4, "int4"}}) {
+    LogprobGate gate;
+    for (int i = 0; i < 16; ++i) gate.Add(-1.0, -3.0);
+    try {
+      gate.Check(0.05, "grpo", type);
+      FAIL() << "passed";
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      const size_t kept = what.find("rollout.kv_type = \"" + std::string(name) + "\" rounds"),
+                   others = what.find("(other weights, dtype or sampling filters)");
+      EXPECT_NE(others, std::string::npos) << what;
+      if (type == configs::KvType::kModel) EXPECT_EQ(what.find("kv_type"), std::string::npos);
+      else EXPECT_LT(kept, others) << what;
+    }
+  }
+}
+
 TEST(LogprobGateTest, NothingThatIsNotFinitePasses) {
   for (double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
     LogprobGate gate;
     gate.Add(-1.0, bad);
-    EXPECT_THROW(gate.Check(0.05, "grpo"), Error);
+    EXPECT_THROW(gate.Check(0.05, "grpo", configs::KvType::kModel), Error);
   }
 }
 
