@@ -138,6 +138,11 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
 }
 
 bool CopiesCheckpoints(const configs::Config& config) {
+  // Ranks that keep a part of a checkpoint each hand it over while it is written
+  // (Optimizer::spread).
+  if (configs::ReadParallel(config.run.parallel).dp > 1 &&
+      (config.run.zero > 0 || config.run.gradient_wire != configs::GradientWire::kFloat32))
+    return false;
   const int64_t every = config.run.checkpoint_every,
                 warm = configs::IsOffline(config) ? 0 : config.sft.steps;
   return config.checkpoint.background && every > 0 && every < std::max(config.run.steps, warm);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "learner/update/optimizer.h"
 #include "tests/learner/tiny_learner.h"
@@ -162,6 +163,27 @@ TEST(MemoryPlanTest, ALayerThatIsComputedAgainIsNotKept) {
   const int64_t all = BytesOf(PlanLearner(config, weights), "activations");
   config.optimizer.recompute = configs::Recompute::kLayer;
   EXPECT_LT(4 * BytesOf(PlanLearner(config, weights), "activations"), all);
+}
+
+// Ranks that hand over a part each wait for every checkpoint (StepLoop::WritesBeside): no copy.
+TEST(MemoryPlanTest, RanksThatKeepAPartOfACheckpointCopyNone) {
+  const Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
+  configs::Config config = Recipe();
+  config.run.steps = 100;
+  for (const auto& [parallel, zero, wire, copies] :
+       {std::tuple("", 1, configs::GradientWire::kFloat32, true),
+        {"dp=1", 1, configs::GradientWire::kFloat32, true},
+        {"dp=2", 0, configs::GradientWire::kFloat32, true},
+        {"dp=2", 1, configs::GradientWire::kFloat32, false},
+        {"dp=2", 0, configs::GradientWire::kInt8, false},
+        {"dp=2", 0, configs::GradientWire::kBFloat16, false}}) {
+    config.run.parallel = parallel;
+    config.run.zero = zero;
+    config.run.gradient_wire = wire;
+    EXPECT_EQ(CopiesCheckpoints(config), copies) << parallel << " " << zero;
+    EXPECT_EQ(BytesOf(PlanLearner(config, weights), "checkpoint copy") > 0, copies)
+        << parallel << " " << zero;
+  }
 }
 
 TEST(MemoryPlanTest, TheSumIsSaidByKind) {
