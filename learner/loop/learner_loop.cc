@@ -296,6 +296,7 @@ void LearnerLoop::CountRewards(std::span<const TrajectoryGroup> groups) {
   RewardTally& tally = result_.rewards;
   tally.equal_steps += !RewardsDiffer(groups, within_prompts);
   tally.scoreless_steps += !AnyUsable(groups);
+  if (!within_prompts) return;  // a group of equal rewards has a direction all the same
   for (const TrajectoryGroup& group : groups) {
     if (!AnyUsable(std::span(&group, 1))) continue;
     ++tally.groups;

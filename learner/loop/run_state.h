@@ -42,8 +42,9 @@ struct EvalResult {
 struct RewardTally {
   int64_t equal_steps = 0;      // steps in which they told no answer from another
   int64_t scoreless_steps = 0;  // steps in which no answer had a score that counts
-  int64_t groups = 0;           // with such a score
-  int64_t equal_groups = 0;     // of these: whose answers all had the same
+  // Where answers are compared within their group (else 0): with such a score, and of these those
+  // whose answers all had the same.
+  int64_t groups = 0, equal_groups = 0;
   bool operator==(const RewardTally&) const = default;
 };
 

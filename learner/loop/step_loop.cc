@@ -493,9 +493,16 @@ bool StepLoop::AllScoreless() const {
 
 void StepLoop::SayEqualRewards() const {
   // Where no step had a score there is nothing that more answers or other prompts would change.
-  if (step_ == 0 || result_.rewards.equal_steps < step_ || AllScoreless()) return;
-  Phase("in all " + std::to_string(step_) +
-        " steps the rewards told no answer from another, so nothing was learned from them: look at "
+  if (step_ == 0 || AllScoreless()) return;
+  const RewardTally& tally = result_.rewards;
+  const bool all = tally.equal_steps >= step_;
+  // A few groups of a long run that differ by chance teach as little as none.
+  if (!all && (tally.groups == 0 || 50 * tally.equal_groups < 49 * tally.groups)) return;
+  Phase((all ? "in all " + std::to_string(step_) + " steps"
+             : "in " + std::to_string(tally.equal_groups) + " of " + std::to_string(tally.groups) +
+                   " groups of answers") +
+        " the rewards told no answer from another, so " + (all ? "nothing" : "next to nothing") +
+        " was learned from them: look at "
         "samples.jsonl and try the reward with `plumb reward test`; prompts that are neither "
         "always nor never solved, or more "
         "rollout.samples_per_prompt, give answers that differ");

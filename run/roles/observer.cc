@@ -487,13 +487,14 @@ std::string SummaryJson(const RunSummary& summary) {
               {"skipped_updates", r.skipped_updates},
               {"equal_reward_steps", r.rewards.equal_steps},
               {"scoreless_steps", r.rewards.scoreless_steps},
-              {"groups", {{"scored", r.rewards.groups}, {"equal", r.rewards.equal_groups}}},
               {"rows", RowsJson(summary.counters)},
               {"dropped", dropped},
               {"unscored",
                {{"answers", count("unscored_trajectories")},
                 {"never_generated", count("aborted_trajectories")}}},
               {"counters", counters}};
+  if (r.rewards.groups > 0)
+    out["groups"] = {{"scored", r.rewards.groups}, {"equal", r.rewards.equal_groups}};
   // weights and moments of a critic
   for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;
   if (r.sft) {

@@ -101,7 +101,8 @@ std::string HeldOutText(const configs::Config& config, const learner::EvalResult
 
 // What was dropped and what has no score, on one line, from a run's counters.
 std::string LossLine(const std::map<std::string, int64_t>& counters);
-// "equal rewards: 41.3 % of 128 groups, which had nothing to tell"; empty: no group had a score.
+// "equal rewards: 41.3 % of 128 groups, which had nothing to tell"; empty: no group had a score, or
+// answers are not compared within groups.
 std::string EqualLine(const learner::RewardTally& rewards);
 
 // A life without a step of its own has nothing to add to the summary of the life that ended the run

@@ -34,6 +34,8 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
             nlohmann::json::parse(R"({"train":{"read":9,"used":7,"dropped":{"overlong":2}}})"));
   EXPECT_EQ(json["groups"], nlohmann::json::parse(R"({"scored":40,"equal":10})"));
   EXPECT_EQ(json["equal_reward_steps"], 1);
+  summary.learner.rewards.groups = 0;
+  EXPECT_FALSE(nlohmann::json::parse(SummaryJson(summary)).contains("groups"));
   EXPECT_EQ(json["scoreless_steps"], 2);
   EXPECT_EQ(json["policy_digest"], "d7");
   EXPECT_FALSE(json.contains("sft"));
