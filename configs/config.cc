@@ -305,6 +305,10 @@ void ValidateOffline(const Config& c, Problems& p) {
   p.Require(c.run.roles == Roles::kLocal || !c.run.parallel.empty(),
             "run.roles = \"processes\" needs actors: " + name +
                 " has none, use local; or run.parallel = \"dp=2\", which starts learners.");
+  p.Require(c.rollout.kv_type == KvType::kModel,
+            "rollout.kv_type is of generation: " + name + " has none, take it out.");
+  p.Require(!c.rollout.replay_experts,
+            "rollout.replay_experts is of generation: " + name + " has none, take it out.");
   p.Require(c.reward.parts.empty(),
             "[[reward.parts]] score rollouts: " + name + " has none, take them out.");
 }
@@ -485,6 +489,9 @@ std::vector<std::string> Validate(const Config& config) {
   RangeCheck ranges{p, ""};
   c.Visit(ranges);
   ValidateRun(c.run, p);
+  p.Require(c.run.checkpoint_every != 0 || c.checkpoint.optimizer_every <= 1,
+            "checkpoint.optimizer_every is about the checkpoints between two steps, and "
+            "run.checkpoint_every = 0 makes none: raise that, or take it out.");
   ValidateModel(c.model, p);
   ValidateExperts(c, p);
   ValidatePolicy(c, p);

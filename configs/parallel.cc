@@ -60,7 +60,18 @@ void CheckParallel(const Config& config, int64_t ranks) {
                     std::to_string(parallel.ranks()),
                 "run.parallel");
   }
-  if (ranks == 1) return;
+  if (ranks == 1) {
+    const auto alone = [](const std::string& option, const std::string& value) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "is " + value + ", which is about several ranks, and this run has one: take it " +
+                      "out, or ask for more with run.parallel = \"dp=2\"",
+                  option);
+    };
+    if (config.run.gradient_wire != GradientWire::kFloat32)
+      alone("run.gradient_wire", "\"" + NameOf(config.run.gradient_wire) + "\"");
+    if (config.run.zero > 1) alone("run.zero", std::to_string(config.run.zero));
+    return;
+  }
   if (config.run.zero > 1) {
     throw Error(ErrorCode::kUnsupported,
                 "is " + std::to_string(config.run.zero) +

@@ -59,5 +59,31 @@ TEST(ParallelTest, NamesWhatIsNotThere) {
   EXPECT_EQ(ErrorOf("", 1, "cuda:1"), "");
 }
 
+// What only several ranks go by is not passed over in silence where there is one, whoever says how
+// many there are.
+TEST(ParallelTest, OneRankIsToldOfOptionsOfSeveral) {
+  const auto error = [](int64_t ranks, GradientWire wire, int64_t zero) {
+    Config config;
+    config.run.gradient_wire = wire;
+    config.run.zero = zero;
+    try {
+      CheckParallel(config, ranks);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(error(1, GradientWire::kFloat32, 0), "");
+  EXPECT_EQ(error(1, GradientWire::kFloat32, 1), "");
+  EXPECT_EQ(error(2, GradientWire::kInt8, 1), "");
+  EXPECT_NE(error(1, GradientWire::kInt8, 1).find("run.gradient_wire: is \"int8\""),
+            std::string::npos)
+      << error(1, GradientWire::kInt8, 1);
+  for (const int64_t zero : {2, 3}) {
+    const std::string what = error(1, GradientWire::kFloat32, zero);
+    EXPECT_NE(what.find("run.zero: is " + std::to_string(zero)), std::string::npos) << what;
+  }
+}
+
 }  // namespace
 }  // namespace plumb::configs

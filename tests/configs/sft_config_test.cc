@@ -46,6 +46,9 @@ TEST(SftConfigTest, ContradictionsAreSentences) {
            std::pair("algorithm.kl_coef=0.1", "has no reference."),
            std::pair("run.roles=processes", "needs actors"),
            std::pair("reward.parts=[{ kind = \"answer\" }]", "[[reward.parts]] score rollouts"),
+           std::pair("rollout.kv_type=int8",
+                     "rollout.kv_type is of generation: algorithm.name = \"sft\" has none"),
+           std::pair("rollout.replay_experts=true", "rollout.replay_experts is of generation"),
            std::pair("sft.heldout=-2", "sft.heldout = -2 has to be at least -1."),
            std::pair("replay.groups_per_step=1", "sft does not take them"),
        }) {
@@ -53,6 +56,16 @@ TEST(SftConfigTest, ContradictionsAreSentences) {
     EXPECT_NE(problems.find(sentence), std::string::npos) << set << ": " << problems;
     EXPECT_EQ(problems.find('\n'), std::string::npos) << "one sentence says it: " << problems;
   }
+}
+
+TEST(SftConfigTest, NothingIsSaidOfCheckpointsThatAreNotMade) {
+  EXPECT_EQ(ProblemsOf(kSft, {"checkpoint.optimizer_every=2"}), "");
+  EXPECT_EQ(ProblemsOf(kSft, {"run.checkpoint_every=0"}), "");
+  const std::string problems =
+      ProblemsOf(kSft, {"checkpoint.optimizer_every=2", "run.checkpoint_every=0"});
+  EXPECT_NE(problems.find("checkpoint.optimizer_every is about the checkpoints between two steps"),
+            std::string::npos)
+      << problems;
 }
 
 TEST(SftConfigTest, ItsOptionsAreNoneOfAWarmStart) {
