@@ -14,6 +14,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "learner/ranks/rank_mesh.h"
 
 namespace plumb::run {
 
@@ -34,6 +35,15 @@ Supervisor::~Supervisor() {
       waitpid(child.pid, nullptr, 0);
     }
   }
+}
+
+int Supervisor::RankOf(const Child& child) const {
+  int rank = 0;
+  for (const Child& each : children_) {
+    if (&each == &child) break;
+    if (each.role.group == child.role.group) ++rank;
+  }
+  return rank;
 }
 
 void Supervisor::Start(Child& child, bool again) {
@@ -77,14 +87,23 @@ void Supervisor::WritePids() const {
   RealFileSystem().WriteFileAtomic(pid_file_, pids.dump() + "\n");
 }
 
-void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
+void Supervisor::PassOn(const std::atomic<bool>& stop, const std::atomic<bool>* at_once) {
+  if (stop.load() && !asked_) asked_ = true;
+  else if (asked_ && !asked_again_ && at_once && at_once->load()) asked_again_ = true;
+  else return;
+  for (Child& child : children_) {
+    if (child.role.decides && child.pid > 0) kill(child.pid, SIGTERM);
+  }
+}
+
+void Supervisor::StopOthers(const std::atomic<bool>* at_once) {
   for (Child& child : children_) {
     if (child.pid > 0) kill(child.pid, SIGTERM);
   }
   const auto begin = SteadyClock::now();
   // A person who stopped the run does not wait for roles that keep nothing.
   const auto patience = [&] {
-    return at_once && at_once->load() ? kAtOnce : asked ? kAsked : kInOrder;
+    return at_once && at_once->load() ? kAtOnce : asked_ ? kAsked : kInOrder;
   };
   for (;;) {
     bool any = false;
@@ -101,58 +120,63 @@ void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
     if (child.pid <= 0) continue;
     const std::string line = "role " + child.role.name + " did not end within " +
                              std::to_string(patience().count()) + " s of SIGTERM: killed";
-    asked ? LogInfo(line) : LogWarning(line);
+    asked_ ? LogInfo(line) : LogWarning(line);
     kill(child.pid, SIGKILL);
     waitpid(child.pid, nullptr, 0);
     child.pid = -1;
   }
 }
 
-std::optional<int> Supervisor::EndGroup(const std::string& group) {
+std::optional<int> Supervisor::EndGroup(const std::string& group, const std::atomic<bool>& stop,
+                                        const std::atomic<bool>* at_once) {
   std::optional<int> failed;
   if (group.empty()) return failed;
   const auto begin = SteadyClock::now();
-  bool ended = false;  // by force
+  std::optional<SteadyClock::time_point> told;  // those that do not decide, to end
+  const auto deadline = [&](const Child& child) {
+    if (!told) return begin + kGroup;
+    if (at_once && at_once->load()) return *told + kAtOnce;
+    return child.role.decides ? begin + kGroup : *told + kAsked;
+  };
   for (bool any = true; any;) {
     any = false;
-    const bool late = !ended && SteadyClock::now() > begin + kGroup;
+    PassOn(stop, at_once);
+    if (asked_ && !told) {
+      // A rank may still wait for the one that is gone.
+      told = SteadyClock::now();
+      for (Child& child : children_) {
+        if (child.role.group == group && child.pid > 0 && !child.role.decides)
+          kill(child.pid, SIGTERM);
+      }
+    }
     for (Child& child : children_) {
       if (child.role.group != group || child.pid <= 0) continue;
       int status = 0;
-      if (waitpid(child.pid, &status, WNOHANG) != child.pid) {
-        any = true;
-        if (!late) continue;
-        LogWarning("role " + child.role.name + " did not end within " +
-                   std::to_string(kGroup.count()) + " s of the loss of another rank: killed");
+      pid_t ended = waitpid(child.pid, &status, WNOHANG);
+      if (ended != child.pid && SteadyClock::now() > deadline(child)) {
+        LogWarning("role " + child.role.name + " did not end in time after " +
+                   (asked_ ? "a stop" : "the loss of another rank") + ": killed");
         kill(child.pid, SIGKILL);
+        ended = waitpid(child.pid, &status, 0);
+      }
+      if (ended != child.pid) {
+        any = true;
         continue;
       }
       child.pid = -1;
       const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
-      if (code != 0 && code != child.role.lost_code) failed = code;
+      const bool stopped = asked_ && code == kStoppedCode && !child.role.decides;
+      if (code != 0 && code != child.role.lost_code && !stopped) failed = code;
     }
-    ended = ended || late;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (any) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   return failed;
 }
 
 int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once) {
   for (Child& child : children_) Start(child, false);
-  const auto ask = [&] {
-    for (Child& child : children_) {
-      if (child.role.decides && child.pid > 0) kill(child.pid, SIGTERM);
-    }
-  };
-  bool asked = false, asked_again = false;
   for (;;) {
-    if (stop.load() && !asked) {
-      asked = true;
-      ask();
-    } else if (asked && !asked_again && at_once && at_once->load()) {
-      asked_again = true;
-      ask();
-    }
+    PassOn(stop, at_once);
     for (Child& child : children_) {
       if (child.pid <= 0) continue;
       int status = 0;
@@ -164,12 +188,12 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
       // An actor that found the run finished, or a rank that has done its part.
       if (!killed && code == 0 && !child.role.decides) continue;
       std::optional<int> failed;  // of its group
-      if (killed || lost || !child.role.decides) failed = EndGroup(child.role.group);
+      if (killed || lost || !child.role.decides) failed = EndGroup(child.role.group, stop, at_once);
       if (failed || !(killed || lost)) {
         const int with = failed && lost ? *failed : code;
         if (with != 0 && !child.role.decides)
           LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(with));
-        StopOthers(asked, at_once);
+        StopOthers(at_once);
         return killed ? *failed : with;
       }
       const int signal = killed ? WTERMSIG(status) : 0;
@@ -179,20 +203,21 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
       const auto now = SteadyClock::now();
       child.deaths.push_back(now);
       std::erase_if(child.deaths, [&](auto t) { return now - t > kRestartWindow; });
-      if (asked || child.deaths.size() > kMaxRestarts) {
-        StopOthers(asked, at_once);
-        if (asked) {
+      if (asked_ || child.deaths.size() > kMaxRestarts) {
+        StopOthers(at_once);
+        if (asked_) {
           if (!killed) return code;
           if (signal != SIGTERM) return 128 + signal;
           stopped_before_it_began_ =
               child.role.decides;  // our own signal, before it had a handler for it
           return kStoppedCode;
         }
-        throw Error(ErrorCode::kUnavailable,
-                    (killed ? "killed " : "ended ") + std::to_string(child.deaths.size()) +
-                        " times within 60 s, at last because it " + how +
-                        "; see its log in the run's logs folder",
-                    child.role.name);
+        const std::string message = (killed ? "killed " : "ended ") +
+                                    std::to_string(child.deaths.size()) +
+                                    " times within 60 s, at last because it " + how +
+                                    "; see its log in the run's logs folder";
+        if (grouped) throw learner::RankLost(RankOf(child), child.role.name + ": " + message);
+        throw Error(ErrorCode::kUnavailable, message, child.role.name);
       }
       ++restarts_;
       LogWarning("role " + child.role.name + " " + how + ": starting " +

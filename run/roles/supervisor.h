@@ -5,7 +5,7 @@
 // Children die with the supervisor (PDEATHSIG), so kill -9 of it ends the whole run, which --resume
 // then continues.
 // Thread safety: one thread. Errors: kUnavailable when a role was killed more than kMaxRestarts
-// times in kRestartWindow.
+// times in kRestartWindow; RankLost where it was one of a group that cannot go on without it.
 #pragma once
 
 #include <sys/types.h>
@@ -48,7 +48,8 @@ class Supervisor {
   // What the other roles have to end after SIGTERM: at the run's own end, after a stop, and after
   // `at_once`.
   static constexpr std::chrono::seconds kInOrder{10}, kAsked{2}, kAtOnce{1};
-  // What the ranks that are left have to notice that one is gone, and to save what they can.
+  // What the ranks that are left have to notice that one is gone, and to save what they can; after
+  // a stop only the deciding one has something to save, the others have kAsked.
   static constexpr std::chrono::seconds kGroup{30};
 
   int64_t restarts() const { return restarts_; }
@@ -64,15 +65,20 @@ class Supervisor {
   };
   void Start(Child& child, bool again);
   void WritePids() const;
+  int RankOf(const Child& child) const;  // in its group, in the order given
+  // Passes on the wishes to stop that have come since.
+  void PassOn(const std::atomic<bool>& stop, const std::atomic<bool>* at_once);
   // One of the group was killed, or ended because it lost another: waits for the rest. The exit
   // code of one that failed by itself, which ends the run; nullopt: start them again.
-  std::optional<int> EndGroup(const std::string& group);
-  void StopOthers(bool asked, const std::atomic<bool>* at_once);
+  std::optional<int> EndGroup(const std::string& group, const std::atomic<bool>& stop,
+                              const std::atomic<bool>* at_once);
+  void StopOthers(const std::atomic<bool>* at_once);
 
   const std::string program_;
   const std::string pid_file_;
   std::vector<Child> children_;
   int64_t restarts_ = 0;
+  bool asked_ = false, asked_again_ = false;  // the deciding role, to stop
   bool stopped_before_it_began_ = false;
 };
 

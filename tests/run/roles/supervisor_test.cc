@@ -11,6 +11,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "learner/ranks/rank_mesh.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -234,6 +235,54 @@ TEST(SupervisorTest, ARankThatFailsByItselfEndsTheRun) {
     EXPECT_EQ(supervisor.restarts(), 0);
     EXPECT_EQ(Read(folder / "runs"), "x\n");
   }
+}
+
+// The first rank is stopped before it caught signals, the second waits for it and has nothing to
+// save.
+TEST(SupervisorTest, AStopGivesTheRanksThatAreLeftNoHalfMinute) {
+  for (const char* left : {"sleep 60", "trap '' TERM; while :; do sleep 0.05; done"}) {
+    const TempFolder folder;
+    const std::atomic<bool> stop{true};
+    Supervisor supervisor("/bin/sh",
+                          {Rank("learner", "sleep 60", ":", true), Rank("learner-1", left, ":")},
+                          folder / "pids.json");
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(supervisor.Run(stop), 7);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, 8s) << left;
+    EXPECT_TRUE(supervisor.stopped_before_it_began());
+  }
+}
+
+// The stop comes while the rank that is left is given its time.
+TEST(SupervisorTest, AStopAfterALossIsPassedOn) {
+  const TempFolder folder;
+  std::atomic<bool> stop{false};
+  const std::string saves = "trap 'echo saved > " + folder / "saved" + "; exit 7' TERM; touch " +
+                            folder / "up" + "; while :; do sleep 0.02; done";
+  const std::string dies = "while [ ! -e " + folder / "up" + " ]; do sleep 0.02; done; touch " +
+                           folder / "dead" + "; kill -9 $$";
+  Supervisor supervisor("/bin/sh",
+                        {Rank("learner", saves, ":", true), Rank("learner-1", dies, ":")},
+                        folder / "pids.json");
+  std::thread person([&] {
+    while (!RealFileSystem().Exists(folder / "dead")) std::this_thread::sleep_for(5ms);
+    std::this_thread::sleep_for(300ms);
+    stop = true;
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(supervisor.Run(stop), 7);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 8s);
+  person.join();
+  EXPECT_EQ(Read(folder / "saved"), "saved\n");
+}
+
+TEST(SupervisorTest, ARankThatIsLostAgainAndAgainEndsTheRunAsLost) {
+  const TempFolder folder;
+  Supervisor supervisor(
+      "/bin/sh",
+      {Rank("learner", "exit 11", "exit 11", true), Rank("learner-1", "sleep 0.01", "exit 11")},
+      folder / "pids.json");
+  EXPECT_THROW(supervisor.Run(kGoOn), learner::RankLost) << "exit code 11";
 }
 
 }  // namespace
