@@ -51,6 +51,19 @@ int MillisecondsTo(Clock::time_point deadline) {
   return static_cast<int>(std::clamp<int64_t>(left + 1, 0, 60'000));
 }
 
+// How long a wait may be that looks at `stop` in between.
+int Slice(Clock::time_point deadline, const std::function<bool()>& stop) {
+  return stop ? std::min(MillisecondsTo(deadline), 20) : MillisecondsTo(deadline);
+}
+
+bool Over(Clock::time_point deadline, const std::function<bool()>& stop) {
+  return Clock::now() >= deadline || (stop && stop());
+}
+
+void ThrowIfStopped(const std::function<bool()>& stop) {
+  if (stop && stop()) throw JoinStopped();
+}
+
 struct Address {
   sockaddr_storage storage{};
   socklen_t size = 0;
@@ -110,12 +123,17 @@ Hello HelloOf(int rank, int size, const std::string& secret) {
   return hello;
 }
 
-// Whole or not at all by the deadline; false: the other end is no rank of this group, or is gone.
-bool ReadWhole(int descriptor, void* into, size_t bytes, Clock::time_point deadline) {
+// Whole or not at all by the deadline or a stop; false: the other end is no rank of this group, or
+// is gone.
+bool ReadWhole(int descriptor, void* into, size_t bytes, Clock::time_point deadline,
+               const std::function<bool()>& stop = {}) {
   auto* at = static_cast<char*>(into);
   while (bytes > 0) {
     pollfd poller{.fd = descriptor, .events = POLLIN, .revents = 0};
-    if (poll(&poller, 1, MillisecondsTo(deadline)) == 0) return false;
+    if (poll(&poller, 1, Slice(deadline, stop)) == 0) {
+      if (Over(deadline, stop)) return false;
+      continue;
+    }
     const ssize_t got = recv(descriptor, at, bytes, MSG_DONTWAIT);
     if (got == 0) return false;
     if (got < 0 && errno != EAGAIN && errno != EINTR) return false;
@@ -186,18 +204,19 @@ Listener ListenOnAddress(const std::string& host) {
 
 RankMesh::RankMesh(int rank, int size, Listener listener,
                    const std::function<std::string(int rank)>& address_of,
-                   const std::string& secret, Clock::time_point deadline)
+                   const std::string& secret, Clock::time_point deadline, Stop stop)
     : rank_(rank), peers_(static_cast<size_t>(size)) {
   PLUMB_CHECK(rank >= 0 && rank < size, "ranks are numbered from 0");
-  for (int peer = 0; peer < rank; ++peer) Connect(peer, address_of(peer), secret, deadline);
-  for (int peer = rank + 1; peer < size; ++peer) Accept(listener, secret, deadline);
+  for (int peer = 0; peer < rank; ++peer) Connect(peer, address_of(peer), secret, deadline, stop);
+  for (int peer = rank + 1; peer < size; ++peer) Accept(listener, secret, deadline, stop);
   if (listener.address.starts_with("unix:")) unlink(listener.address.c_str() + 5);
 }
 
 void RankMesh::Connect(int peer, const std::string& address, const std::string& secret,
-                       Clock::time_point deadline) {
+                       Clock::time_point deadline, const Stop& stop) {
   Address to = Parse(address);
   for (;;) {
+    ThrowIfStopped(stop);
     Socket made(socket(to.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (made.get() < 0) Refused("cannot make a socket", address);
     // Blocking, and answered at once by whoever listens; nobody does until that rank has come up.
@@ -206,7 +225,7 @@ void RankMesh::Connect(int peer, const std::string& address, const std::string& 
       Hello answer;
       MakeQuick(made.get());
       if (SendWhole(made.get(), &hello, sizeof hello, deadline) &&
-          ReadWhole(made.get(), &answer, sizeof answer, deadline) && answer.magic == kMagic &&
+          ReadWhole(made.get(), &answer, sizeof answer, deadline, stop) && answer.magic == kMagic &&
           answer.version == kVersion && answer.rank == peer && answer.size == size()) {
         peers_[static_cast<size_t>(peer)].socket = std::move(made);
         return;
@@ -222,10 +241,13 @@ void RankMesh::Connect(int peer, const std::string& address, const std::string& 
 }
 
 void RankMesh::Accept(const Listener& listener, const std::string& secret,
-                      Clock::time_point deadline) {
+                      Clock::time_point deadline, const Stop& stop) {
   for (;;) {
+    ThrowIfStopped(stop);
     pollfd poller{.fd = listener.socket.get(), .events = POLLIN, .revents = 0};
-    if (poll(&poller, 1, MillisecondsTo(deadline)) == 0 && Clock::now() > deadline) {
+    const int ready = poll(&poller, 1, Slice(deadline, stop));
+    if (ready <= 0 && Clock::now() <= deadline) continue;
+    if (ready == 0) {
       std::string missing;
       int first = size();
       for (int peer = size() - 1; peer > rank_; --peer) {
@@ -243,7 +265,7 @@ void RankMesh::Accept(const Listener& listener, const std::string& secret,
     // Whoever says nothing is not waited for long: it may be somebody else's connection.
     const auto soon = std::min(deadline, Clock::now() + std::chrono::seconds(5));
     const Hello expected = HelloOf(hello.rank, size(), secret);
-    if (!ReadWhole(came.get(), &hello, sizeof hello, soon)) continue;
+    if (!ReadWhole(came.get(), &hello, sizeof hello, soon, stop)) continue;
     const bool ours = hello.magic == kMagic && hello.version == kVersion && hello.size == size() &&
                       hello.rank > rank_ && hello.rank < size() &&
                       std::memcmp(hello.secret, expected.secret, kSecretBytes) == 0;

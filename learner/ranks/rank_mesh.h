@@ -7,8 +7,8 @@
 // instead of reading each other's numbers. Goals: a peer that died is seen when its connection
 // ends, one that hangs at the deadline, and both are named. Non-goal: secrecy; over TCP the ranks'
 // network is trusted, as it is by every collective library (docs/ranks.md). Thread safety: one
-// thread. Ownership: owns its sockets. Errors: RankLost names the rank; kIo where the operating
-// system refuses a socket.
+// thread. Ownership: owns its sockets. Errors: RankLost names the rank; JoinStopped; kIo where
+// the operating system refuses a socket.
 #pragma once
 
 #include <chrono>
@@ -36,6 +36,12 @@ class RankLost : public Error {
   int rank_;
 };
 
+// This process was asked to end while it waited for the other ranks to come.
+class JoinStopped : public Error {
+ public:
+  JoinStopped() : Error(ErrorCode::kUnavailable, "stopped while it waited for the other ranks") {}
+};
+
 // A descriptor that is closed with its owner.
 class Socket {
  public:
@@ -61,12 +67,12 @@ class RankMesh {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Connects to the ranks below this one and waits for those above it. `address_of` may block until
-  // `deadline`; it throws where there is none by then. `secret`: of this group of ranks, so that
-  // another's do not join it.
+  // Connects to the ranks below this one and waits for those above it. `secret`: of this group of
+  // ranks, so that another's do not join it. `stop`, where there is one, is asked all the while;
+  // JoinStopped once it says so.
   RankMesh(int rank, int size, Listener listener,
            const std::function<std::string(int rank)>& address_of, const std::string& secret,
-           Clock::time_point deadline);
+           Clock::time_point deadline, std::function<bool()> stop = {});
 
   // What goes to a peer and what comes from it; empty: nothing.
   struct Part {
@@ -94,9 +100,11 @@ class RankMesh {
   };
   struct Lane;
   void Advance(Lane& lane, short events, uint64_t call, std::string_view what);
+  using Stop = std::function<bool()>;
   void Connect(int peer, const std::string& address, const std::string& secret,
-               Clock::time_point deadline);
-  void Accept(const Listener& listener, const std::string& secret, Clock::time_point deadline);
+               Clock::time_point deadline, const Stop& stop);
+  void Accept(const Listener& listener, const std::string& secret, Clock::time_point deadline,
+              const Stop& stop);
   [[noreturn]] void Gone(int peer) const;
 
   const int rank_;

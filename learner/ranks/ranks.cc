@@ -79,6 +79,20 @@ void Ranks::GatherBytes(std::span<const std::byte> own, std::span<const Slice> p
   Exchange("a gather of all ranks", parts_);
 }
 
+std::vector<std::string> Ranks::Gather(const std::string& own) {
+  std::vector<size_t> sizes;
+  for (const uint64_t each : Gather(static_cast<uint64_t>(own.size()))) sizes.push_back(each);
+  std::vector<char> all;
+  Gather(std::span<const char>(own.data(), own.size()), sizes, all);
+  std::vector<std::string> said;
+  size_t at = 0;
+  for (const size_t each : sizes) {
+    said.emplace_back(all.data() + at, each);
+    at += each;
+  }
+  return said;
+}
+
 double Ranks::Sum(double own) {
   double sum = 0;
   for (const double each : Gather(own)) sum += each;
@@ -224,16 +238,7 @@ void Ranks::AllGather(std::span<std::byte> bytes, size_t element_size, int64_t u
 }
 
 void Ranks::CheckSame(const std::string& what, const std::string& own) {
-  std::vector<size_t> sizes;
-  for (const uint64_t each : Gather(static_cast<uint64_t>(own.size()))) sizes.push_back(each);
-  std::vector<char> all;
-  Gather(std::span<const char>(own.data(), own.size()), sizes, all);
-  std::vector<std::string> said;
-  size_t at = 0;
-  for (const size_t each : sizes) {
-    said.emplace_back(all.data() + at, each);
-    at += each;
-  }
+  const std::vector<std::string> said = Gather(own);
   std::map<std::string, int> votes;
   for (const std::string& each : said) ++votes[each];
   if (votes.size() == 1) return;

@@ -68,6 +68,7 @@ class Ranks {
     Gather(std::span(&own, 1), ones, all);
     return all;
   }
+  std::vector<std::string> Gather(const std::string& own);
   double Sum(double own);
   bool Any(bool own);
   void Barrier() { Any(false); }

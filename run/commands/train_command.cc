@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/program_call.h"
 #include "configs/batch_ramp.h"
@@ -21,6 +22,7 @@
 #include "run/report/line_wrap.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
+#include "run/roles/rank_start.h"
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
 #include "run/roles/socket_folder.h"
@@ -146,6 +148,13 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   return 0;
 }
 
+bool Stopped() { return StopRequested().load(); }
+
+int SayStopped() {
+  std::fprintf(stderr, "plumb: stopped: %s\n", kNothingTrained);
+  return kExitFewerSteps;
+}
+
 int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const auto& config = session.config();
   const int64_t ranks = configs::ReadParallel(config.run.parallel).ranks();
@@ -184,8 +193,7 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
                         session.folder().path + "/pids.json");
   NowBusy(Busy::kSupervising);
   const int code = supervisor.Run(StopRequested(), &StopAtOnce());
-  if (supervisor.stopped_before_it_began())
-    std::fprintf(stderr, "plumb: stopped: %s\n", kNothingTrained);
+  if (supervisor.stopped_before_it_began()) SayStopped();
   if (!arguments.quiet && supervisor.restarts() > 0) {
     std::printf("roles started again: %lld\n", static_cast<long long>(supervisor.restarts()));
   }
@@ -255,39 +263,6 @@ auto AsRank(learner::Ranks* ranks, const Work& work) {
   }
 }
 
-// The ranks that are to be: those of the environment, else those of run.parallel.
-std::optional<learner::RankEnvironment> RanksOf(const configs::Config& config) {
-  const int64_t wanted = configs::ReadParallel(config.run.parallel).ranks();
-  auto environment = learner::ReadRankEnvironment(std::getenv);
-  configs::CheckParallel(config, environment ? environment->size : wanted);
-  const bool processes = config.run.roles == configs::Roles::kProcesses;
-  if (!environment && wanted > 1 && !processes) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "asks for " + std::to_string(wanted) +
-                    " learner processes: set run.roles = \"processes\" (--roles processes), and "
-                    "they are started here; or start each of them with MASTER_ADDR, MASTER_PORT, "
-                    "RANK and WORLD_SIZE, as torchrun does (docs/ranks.md)",
-                "run.parallel");
-  }
-  if (!environment) return environment;
-  if (!config.run.parallel.empty() && wanted != environment->size) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "is \"" + config.run.parallel + "\", but WORLD_SIZE says " +
-                    std::to_string(environment->size) + " processes: leave it empty, or start " +
-                    std::to_string(wanted),
-                "run.parallel");
-  }
-  if (processes) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "is \"processes\", but RANK and WORLD_SIZE say that this process is one of several: "
-        "use local, so that rank 0 runs the other roles as threads; or unset them, and "
-        "run.parallel starts the ranks",
-        "run.roles");
-  }
-  return environment;
-}
-
 // A rank that is not the first: rank 0 says where the run is.
 int TrainAsRank(learner::Ranks& ranks, RunOptions options) {
   NowBusy(Busy::kInOrder);
@@ -334,7 +309,12 @@ int Train(const TrainArguments& arguments) {
   std::unique_ptr<learner::Ranks> ranks;
   RunOptions options = OptionsOf(arguments);
   if (environment) {
-    ranks = learner::JoinByEnvironment(*environment, StallTime(config));
+    try {
+      ranks = learner::JoinByEnvironment(*environment, StallTime(config), Stopped);
+    } catch (const learner::JoinStopped&) {
+      return SayStopped();
+    }
+    CheckSameRecipe(*ranks, config);
     options.ranks = ranks.get();
     options.ranks_here = environment->local_size;
     // Whoever starts the ranks again means the run that they began.
@@ -433,13 +413,21 @@ int Role(const RoleArguments& arguments) {
   const Endpoints endpoints{arguments.sockets};
   RunOptions options = OptionsOf(arguments);
   if (arguments.role == "learner" && arguments.ranks > 1) {
-    const auto ranks =
-        learner::JoinInFolder(arguments.sockets, static_cast<int>(arguments.index),
-                              static_cast<int>(arguments.ranks), StallTime(session->config()));
+    std::unique_ptr<learner::Ranks> ranks;
+    const bool first = arguments.index == 0;
+    try {
+      ranks = learner::JoinInFolder(arguments.sockets, static_cast<int>(arguments.index),
+                                    static_cast<int>(arguments.ranks), StallTime(session->config()),
+                                    Stopped);
+    } catch (const learner::JoinStopped&) {
+      if (!first) return kExitFewerSteps;
+      RealFileSystem().WriteFileAtomic(arguments.folder + "/" + kStoppedMark, "");
+      return SayStopped();
+    }
     options.ranks = ranks.get();
     options.ranks_here = static_cast<int>(arguments.ranks);
     return AsRank(ranks.get(), [&] {
-      if (ranks->first()) return Learner(*session, endpoints, options, arguments.quiet);
+      if (first) return Learner(*session, endpoints, options, arguments.quiet);
       RunLearnerRank(*session, options);
       return 0;
     });

@@ -6,8 +6,11 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <functional>
 #include <map>
 #include <thread>
+
+#include "tests/testing/temp_folder.h"
 
 namespace plumb::learner {
 namespace {
@@ -64,7 +67,13 @@ TEST(RankEnvironment, RefusesHalfOfIt) {
   EXPECT_EQ(refused("MASTER_ADDR", nullptr), "MASTER_ADDR");
   EXPECT_EQ(refused("MASTER_PORT", nullptr), "MASTER_PORT");
   EXPECT_EQ(refused("MASTER_PORT", "70000"), "MASTER_PORT");
+  EXPECT_EQ(refused("MASTER_PORT", "0"), "MASTER_PORT");
   EXPECT_EQ(refused("WORLD_SIZE", "two"), "WORLD_SIZE");
+  EXPECT_EQ(refused("WORLD_SIZE", nullptr), "WORLD_SIZE");
+  EXPECT_EQ(refused("WORLD_SIZE", "0"), "WORLD_SIZE");
+  EXPECT_EQ(refused("WORLD_SIZE", "1025"), "WORLD_SIZE");
+  EXPECT_EQ(refused("WORLD_SIZE", "999999999"), "WORLD_SIZE");
+  EXPECT_EQ(refused("LOCAL_RANK", "4"), "LOCAL_RANK");
 }
 
 int FreePort() {
@@ -112,6 +121,71 @@ TEST(JoinByEnvironment, ARankWithoutTheFirstOneSaysWhereItLooked) {
     EXPECT_NE(std::string(e.what()).find("127.0.0.1:" + std::to_string(environment.port)),
               std::string::npos)
         << e.what();
+  }
+}
+
+// A listener that takes connections, in the kernel's queue, and never says anything.
+Socket Mute(int port) {
+  Socket out(socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  PLUMB_CHECK(bind(out.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
+              listen(out.get(), 16) == 0);
+  return out;
+}
+
+RankEnvironment Second(int port) {
+  RankEnvironment out;
+  out.rank = 1;
+  out.size = 2;
+  out.master = "127.0.0.1";
+  out.port = port;
+  return out;
+}
+
+TEST(JoinByEnvironment, AServiceThatDoesNotAnswerIsNamedInTime) {
+  const int port = FreePort();
+  const Socket mute = Mute(port);
+  const auto begin = RankMesh::Clock::now();
+  try {
+    JoinByEnvironment(Second(port), std::chrono::milliseconds(1000));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kUnavailable);
+    const std::string what = e.what();
+    EXPECT_NE(what.find("127.0.0.1:" + std::to_string(port)), std::string::npos) << what;
+    EXPECT_NE(what.find("another service"), std::string::npos) << what;
+  }
+  EXPECT_LT(RankMesh::Clock::now() - begin, std::chrono::seconds(8));
+}
+
+// Wherever it waits: for rank 0 to listen, for a service to answer, for a rank above or below it.
+TEST(Join, AStopEndsTheWaitAtOnce) {
+  const plumb::testing::TempFolder folder;
+  const int nobody = FreePort(), mute_port = FreePort();
+  const Socket mute = Mute(mute_port);
+  const Listener silent = ListenOnPath(folder / "rank-0.sock");
+  RankEnvironment first = Second(FreePort());
+  first.rank = 0;
+  const std::chrono::seconds patience(20);
+  using Stop = std::function<bool()>;
+  const std::vector<std::function<void(const Stop&)>> waits = {
+      [&](const Stop& stop) { JoinByEnvironment(Second(nobody), patience, stop); },
+      [&](const Stop& stop) { JoinByEnvironment(Second(mute_port), patience, stop); },
+      [&](const Stop& stop) { JoinByEnvironment(first, patience, stop); },
+      [&](const Stop& stop) { JoinInFolder(folder.path(), 1, 2, patience, stop); },
+      [&](const Stop& stop) { JoinInFolder(folder.path(), 2, 4, patience, stop); },
+      [&](const Stop& stop) { JoinInFolder(folder.path(), 0, 2, patience, stop); },
+  };
+  for (size_t i = 0; i < waits.size(); ++i) {
+    const auto begin = RankMesh::Clock::now();
+    const auto stop = [&] {
+      return RankMesh::Clock::now() - begin > std::chrono::milliseconds(200);
+    };
+    EXPECT_THROW(waits[i](stop), JoinStopped) << i;
+    EXPECT_LT(RankMesh::Clock::now() - begin, std::chrono::seconds(3)) << i;
   }
 }
 
