@@ -56,6 +56,14 @@ struct RoleArguments {
 // " (the first step 8 prompts, all from step 21 on)"; empty: every batch is whole.
 std::string Ramp(const configs::Config& config) {
   if (config.optimizer.ramp_steps == 0) return "";
+  const int64_t steps = config.run.steps;
+  if (steps > 0 && config.optimizer.ramp_steps >= steps) {
+    const configs::BatchRamp batches = configs::TrainBatches(config);
+    return " (the first step " + std::to_string(batches.Of(0)) + ", the last " +
+           std::to_string(batches.Of(steps - 1)) +
+           ": optimizer.ramp_steps = " + std::to_string(config.optimizer.ramp_steps) +
+           " reaches to the end)";
+  }
   return " (the first step " + std::to_string(configs::TrainBatches(config).Of(0)) +
          (configs::IsOffline(config) ? " rows" : " prompts") + ", all from step " +
          std::to_string(config.optimizer.ramp_steps + 1) + " on)";

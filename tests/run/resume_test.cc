@@ -149,6 +149,10 @@ TEST(ResumeRunTest, ABatchThatGrowsGoesOnWhereItWas) {
   const TempFolder temp;
   const std::vector<std::string> ramp = {"--set", "optimizer.ramp_steps=4", "--set",
                                          "optimizer.ramp_start=0.25"};
+  const CliOutput all = Train(temp / "short", 2, ramp);
+  EXPECT_TRUE(
+      Has(all.out, "(the first step 1, the last 1: optimizer.ramp_steps = 4 reaches to the end)"))
+      << all.out;
   ASSERT_EQ(Train(temp / "whole", 6, ramp).code, 0);
   const auto metrics = Lines(temp / "whole/metrics.jsonl");
   ASSERT_EQ(metrics.size(), 6u);
