@@ -1,8 +1,7 @@
 // Qwen 2, 2.5 (biases on q, k, v) and 3 (no biases; each head of q and k normed before the
 // rotation). Both may let the layers from max_window_layers on slide. Qwen 3 MoE: mixtures of
 // experts, softmax over all of them.
-#include <algorithm>
-
+#include "policy_model/families/experts/sparse_layers.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -54,23 +53,7 @@ void Read3Moe(const ConfigKeys& keys, ModelShape& s) {
   e.widths = {keys.Int("moe_intermediate_size", 768)};
   e.renormalize = keys.Bool("norm_topk_prob", false);
   e.aux_coef = keys.Number("router_aux_loss_coef", 0.001);
-  const int64_t every = keys.Int("decoder_sparse_step", 1);
-  if (every < 1) keys.Fail("'decoder_sparse_step' is below 1");
-  e.dense.assign(static_cast<size_t>(s.layers), e.count > 0 ? 0 : 1);
-  for (int64_t l = 0; l < s.layers; ++l) {
-    if ((l + 1) % every != 0) e.dense[static_cast<size_t>(l)] = 1;
-  }
-  if (keys.Has("mlp_only_layers")) {
-    const ConfigJson& list = keys.At("mlp_only_layers");
-    if (!list.is_array()) keys.Fail("'mlp_only_layers' is not a list of layers");
-    for (const ConfigJson& layer : list) {
-      if (!layer.is_number_integer())
-        keys.Fail("'mlp_only_layers' holds something else than layers");
-      const auto l = layer.get<int64_t>();
-      if (l >= 0 && l < s.layers) e.dense[static_cast<size_t>(l)] = 1;
-    }
-  }
-  if (std::find(e.dense.begin(), e.dense.end(), 1) == e.dense.end()) e.dense.clear();
+  ReadSparseLayers(keys, s);
 }
 
 void Write3Moe(const ModelShape& s, ConfigJson& json) {

@@ -2,8 +2,7 @@
 // attention, a part of whose heads rotates; norms stored as distances from 1. Qwen 3 Next
 // interleaves what comes of a token by heads; 3.5 keeps it apart. Experts have one that every token
 // goes through, with a gate.
-#include <algorithm>
-
+#include "policy_model/families/experts/sparse_layers.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -99,21 +98,7 @@ void ReadNext(const ConfigKeys& keys, ModelShape& s) {
   ReadExperts(keys, s, 512, 10);
   ExpertsShape& e = s.experts;
   e.renormalize = keys.Bool("norm_topk_prob", true);
-  const int64_t every = keys.Int("decoder_sparse_step", 1);
-  if (every < 1) keys.Fail("'decoder_sparse_step' is below 1");
-  for (int64_t l = 0; l < s.layers; ++l)
-    e.dense.push_back(e.count == 0 || (l + 1) % every != 0 ? 1 : 0);
-  if (keys.Has("mlp_only_layers")) {
-    const ConfigJson& list = keys.At("mlp_only_layers");
-    if (!list.is_array()) keys.Fail("'mlp_only_layers' is not a list of layers");
-    for (const ConfigJson& layer : list) {
-      if (!layer.is_number_integer())
-        keys.Fail("'mlp_only_layers' holds something else than layers");
-      const auto l = layer.get<int64_t>();
-      if (l >= 0 && l < s.layers) e.dense[static_cast<size_t>(l)] = 1;
-    }
-  }
-  if (std::find(e.dense.begin(), e.dense.end(), 1) == e.dense.end()) e.dense.clear();
+  ReadSparseLayers(keys, s);
 }
 
 void WriteNext(const ModelShape& s, ConfigJson& json) {
