@@ -32,9 +32,10 @@ class DeviceArray {
   T& operator[](size_t i) { return host()[i]; }
   // What kernels get.
   T* device() { return stream_.device().is_cpu() ? host() : static_cast<T*>(memory_.data()); }
-  void Upload() { Move(device(), host(), size_); }
+  void Upload() { Upload(size_); }
+  // The first n elements only, as with Download.
+  void Upload(size_t n) { Move(device(), host(), n); }
   void Download() { Download(size_); }
-  // The first n elements only.
   void Download(size_t n) { Move(host(), device(), n); }
   size_t size() const { return size_; }  // rounded up to whole words
 

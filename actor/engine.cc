@@ -6,12 +6,14 @@
 #include <utility>
 
 #include "actor/device_array.h"
+#include "actor/engine_layout.h"
 #include "actor/kv_pages.h"
 #include "actor/page_pools.h"
 #include "actor/prompt_check.h"
 #include "actor/row_sampling.h"
 #include "actor/scheduler.h"
 #include "actor/state_rows.h"
+#include "actor/step_graphs.h"
 #include "actor/stop_rule.h"
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
@@ -23,59 +25,6 @@
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
-namespace {
-
-[[noreturn]] void BadOption(const std::string& name, const std::string& why) {
-  throw Error(ErrorCode::kInvalidArgument, name + " " + why, "rollout." + name);
-}
-
-EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape) {
-  if (o.max_batch < 1) BadOption("max_batch", "must be at least 1");
-  if (o.page_tokens < 1) BadOption("page_tokens", "must be at least 1");
-  if (o.prefill_tokens < 1) BadOption("prefill_tokens", "must be at least 1");
-  if (o.max_new_tokens < 1) BadOption("max_new_tokens", "must be at least 1");
-  if (o.kv_budget_mb < 1) BadOption("kv_budget_mb", "must be at least 1");
-  if (o.keep_last && o.max_batch != 1) BadOption("max_batch", "must be 1 where keep_last is set");
-  // What is kept holds for the same tokens, not for those of another task.
-  PLUMB_CHECK(!o.keep_last || o.tasks < 2, "a conversation has one task");
-  if (o.record_experts && shape.experts.count == 0)
-    BadOption("replay_experts", "is set, but the model has no experts; set it to false");
-  PLUMB_CHECK(!o.record_experts || !o.keep_last, "a kept prompt is not computed again");
-  return o;
-}
-
-PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o) {
-  return {
-      .size = {.max_batch = o.max_batch,
-               .prefill_tokens = o.prefill_tokens,
-               .max_positions = static_cast<int32_t>(shape.max_positions)},
-      .longest = o.longest,
-      .page_tokens = o.page_tokens,
-      .budget_mb = o.kv_budget_mb,
-      .format = o.kv_format,
-      .keep_all = o.keep_all_pages,
-      // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
-      .one_pool = o.keep_last || device.is_cuda()};
-}
-
-std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
-                                         DType dtype, const EngineOptions& o) {
-  return DividePages(shape, dtype, DemandOf(shape, device, o));
-}
-
-// The shape as a pool of pages sees it.
-policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool& pool) {
-  shape.layers = pool.layers;
-  shape.hybrid.layers.clear();  // layers with states have no pages
-  return shape;
-}
-
-bool Filters(const kernels::SamplingOptions& o) {
-  return o.temperature != 0 && (o.top_k > 0 || o.top_p < 1.0f || o.min_p > 0);
-}
-
-}  // namespace
-
 struct Engine::Impl {
   Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
        const EngineOptions& o, const Tokenizer* tokenizer)
@@ -100,14 +49,14 @@ struct Engine::Impl {
                    .states = StateBytes(shape) > 0},
                   &pages, sliding_pages.get()),
         stop(o.stop, o.max_batch),
-        sampling(o.sampling, o.max_batch),
-        last_token(stream, slots()),
-        position(stream, slots()),
-        generated(stream, slots()),
-        limit(stream, slots()),
-        status(stream, slots()),
-        prompt(stream, slots()),
-        sample(stream, slots()),
+        sampling(o.sampling, o.max_batch + 1),
+        last_token(stream, slots() + 1),
+        position(stream, slots() + 1),
+        generated(stream, slots() + 1),
+        limit(stream, slots() + 1),
+        status(stream, slots() + 1),
+        prompt(stream, slots() + 1),
+        sample(stream, slots() + 1),
         version(stream, 1),
         tokens(stream, slots() * new_tokens()),
         logprobs(stream, slots() * new_tokens()),
@@ -131,8 +80,9 @@ struct Engine::Impl {
         expert_form(o.record_experts ? policy_model::ExpertFormOf(shape) : ExpertForm{}),
         experts(o.record_experts ? slots() : 0),
         eos(stream, std::max<size_t>(1, o.eos.size())),
-        scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))) {
-    if (stop.active() && tokenizer == nullptr) BadOption("stop", "needs a tokenizer");
+        scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))),
+        graphs(stream) {
+    if (stop.active() && tokenizer == nullptr) BadEngineOption("stop", "needs a tokenizer");
     state.max_slots = o.max_batch;
     state.max_new_tokens = o.max_new_tokens;
     state.last_token = last_token.device();
@@ -146,6 +96,11 @@ struct Engine::Impl {
     state.tokens = tokens.device();
     state.logprobs = logprobs.device();
     state.versions = versions.device();
+    for (size_t s = 0; s <= slots(); ++s) {
+      last_token[s] = position[s] = generated[s] = limit[s] = 0;
+      status[s] = static_cast<uint8_t>(kernels::SlotStatus::kEmpty);
+      prompt[s] = sample[s] = 0;
+    }
     std::copy(o.eos.begin(), o.eos.end(), eos.host());
     eos.Upload();
     for (size_t i = 0; i < slots(); ++i) logit_row[i] = static_cast<int32_t>(i);
@@ -161,6 +116,12 @@ struct Engine::Impl {
 
   void StartSlots(const StepPlan& plan);
   int32_t BuildRows(const StepPlan& plan);
+  // Fills a step of samples alone up with rows that change nothing, where it can be recorded;
+  // returns how many there are then. 0: it cannot.
+  int32_t FillRows(const StepPlan& plan);
+  StepKind KindOf(const policy_model::Weights& weights, int32_t rows);
+  // Enqueues the step over `rows` rows, of which the first `decode_rows` are of samples.
+  void Compute(const policy_model::Weights& weights, int32_t rows, int32_t decode_rows);
   // Enqueues; the host's side of the arrays is right after the next wait.
   void Draw(const float* logits, int32_t rows);
   void CopyPages(const StepPlan& plan);
@@ -188,11 +149,11 @@ struct Engine::Impl {
   StopStrings stop;
   RowSampling sampling;
   kernels::DecodeState state;
-  // The arrays of `state`.
-  DeviceArray<int32_t> last_token, position, generated, limit;  // [S]
-  DeviceArray<uint8_t> status;                                  // [S]
-  DeviceArray<uint64_t> prompt;                                 // [S]
-  DeviceArray<uint32_t> sample;                                 // [S]
+  // The arrays of `state`; slot S never runs: rows that fill a step up are its own.
+  DeviceArray<int32_t> last_token, position, generated, limit;  // [S + 1]
+  DeviceArray<uint8_t> status;                                  // [S + 1]
+  DeviceArray<uint64_t> prompt;                                 // [S + 1]
+  DeviceArray<uint32_t> sample;                                 // [S + 1]
   DeviceArray<int64_t> version;                                 // [1]
   DeviceArray<int32_t> tokens;                                  // [S, N]
   DeviceArray<float> logprobs;                                  // [S, N]
@@ -218,6 +179,7 @@ struct Engine::Impl {
   std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
   std::vector<DrawnToken> last_drawn;
   std::vector<int32_t> kept_sequence;
+  StepGraphs graphs;
   int64_t step = 0;
   std::vector<GenerateResult> finished;
   EngineCounters counters;
@@ -271,15 +233,56 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
     }
     counters.prefill_tokens += static_cast<uint64_t>(p.end - p.begin);
   }
-  row_slot.Upload();
-  row_position.Upload();
-  row_token.Upload();
-  decode_slot.Upload();
   if (launch.device().is_cuda() && (!plan.starts.empty() || !plan.prefills.empty())) {
     std::copy(scheduler.page_table().begin(), scheduler.page_table().end(), page_table.host());
     page_table.Upload();
   }
   return static_cast<int32_t>(r);
+}
+
+int32_t Engine::Impl::FillRows(const StepPlan& plan) {
+  const bool can = options.record_steps && launch.device().is_cuda() && plan.prefills.empty() &&
+                   !plan.decode.empty() && sampling.AllAlike(plan.decode) &&
+                   shape.experts.count == 0 && states.row_bytes() == 0 && options.tasks == 0;
+  if (!can) return 0;
+  const auto rows = static_cast<int32_t>(plan.decode.size());
+  const int32_t filled = StepGraphs::Rows(rows, options.max_batch);
+  sampling.Set(options.max_batch, sampling.of(plan.decode[0]));
+  // They compute the first row once more, write what it writes, and draw for nobody.
+  for (auto r = static_cast<size_t>(rows); r < static_cast<size_t>(filled); ++r) {
+    row_slot[r] = row_slot[0];
+    row_position[r] = row_position[0];
+    row_token[r] = row_token[0];
+    decode_slot[r] = options.max_batch;
+  }
+  return filled;
+}
+
+StepKind Engine::Impl::KindOf(const policy_model::Weights& weights, int32_t rows) {
+  StepKind kind{
+      .rows = rows, .sampling = sampling.of(decode_slot[0]), .memory = {model.step_memory()}};
+  for (const auto& set : weights.sets()) kind.memory.push_back(set->flat.data());
+  return kind;
+}
+
+void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows,
+                           int32_t decode_rows) {
+  const auto all = static_cast<size_t>(rows), drawn_rows = static_cast<size_t>(decode_rows);
+  row_slot.Upload(all);
+  row_position.Upload(all);
+  row_token.Upload(all);
+  decode_slot.Upload(drawn_rows);
+  const int32_t* table =
+      launch.device().is_cpu() ? scheduler.page_table().data() : page_table.device();
+  const kernels::PagedRows paged{rows, row_slot.device(), row_position.device(), table,
+                                 scheduler.page_table_stride()};
+  const kernels::SlidingPages sliding = Sliding();
+  const kernels::SequenceStates held = states.view();
+  const float* logits = model.ForwardPaged(
+      weights, {row_token.device(), all}, paged, pages.view(), {logit_row.device(), drawn_rows},
+      sliding_pages ? &sliding : nullptr, &held,
+      options.tasks > 0 ? std::span(row_task.host(), all) : std::span<const int32_t>());
+  if (decode_rows > 0) Draw(logits, decode_rows);
 }
 
 void Engine::Impl::CopyPages(const StepPlan& plan) {
@@ -517,21 +520,16 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     e.version.Upload();
   }
   e.CopyPages(plan);
-  const int32_t* page_table =
-      e.launch.device().is_cpu() ? e.scheduler.page_table().data() : e.page_table.device();
-  const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), page_table,
-                                 e.scheduler.page_table_stride()};
-  const kernels::SlidingPages sliding = e.Sliding();
-  const kernels::SequenceStates states = e.states.view();
   const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
-  const float* logits = e.model.ForwardPaged(
-      weights, {e.row_token.device(), static_cast<size_t>(rows)}, paged, e.pages.view(),
-      {e.logit_row.device(), plan.decode.size()}, e.sliding_pages ? &sliding : nullptr, &states,
-      e.options.tasks > 0 ? std::span(e.row_task.host(), static_cast<size_t>(rows))
-                          : std::span<const int32_t>());
+  if (const int32_t filled = e.FillRows(plan); filled > 0) {
+    e.graphs.Run([&] { return e.KindOf(weights, filled); },
+                 [&] { e.Compute(weights, filled, filled); });
+    e.counters.replayed_steps = e.graphs.replays();
+  } else {
+    e.Compute(weights, rows, decode_rows);
+  }
   e.scheduler.Commit();
   e.RecordExperts(plan);
-  if (decode_rows > 0) e.Draw(logits, decode_rows);
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
   if (decode_rows > 0) {
     e.FinishSlots(decode_rows);

@@ -55,6 +55,7 @@ struct EngineOptions {
   // layers slide (page_pools.h); 0: the model's max_positions. Longer ones run, if they fit.
   int32_t longest = 0;
   bool keep_all_pages = false;  // none is given back as a window moves on
+  bool record_steps = true;     // on a GPU: decode steps are CUDA graphs (step_graphs.h)
   // Of a policy with tasks (common/record/task_tokens.h): how many, and learned tokens of each.
   // Every prompt begins with its task then.
   int32_t tasks = 0, task_tokens = 0;
@@ -63,7 +64,8 @@ struct EngineOptions {
 // Totals since construction; plain numbers, read them from the engine's thread.
 struct EngineCounters {
   uint64_t steps = 0;
-  uint64_t decode_steps = 0;  // steps with at least one decode row
+  uint64_t decode_steps = 0;    // steps with at least one decode row
+  uint64_t replayed_steps = 0;  // of those, the ones that were one call (step_graphs.h)
   uint64_t generated_tokens = 0;
   uint64_t prefill_tokens = 0;     // computed once a group
   uint64_t kept_tokens = 0;        // of prompts, taken from the last sample (keep_last)

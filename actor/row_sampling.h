@@ -29,6 +29,16 @@ class RowSampling {
     slots_[static_cast<size_t>(slot)] = options.value_or(usual_);
   }
 
+  const kernels::SamplingOptions& of(int32_t slot) const {
+    return slots_[static_cast<size_t>(slot)];
+  }
+  bool AllAlike(std::span<const int32_t> row_slots) const {
+    for (const int32_t slot : row_slots) {
+      if (!(of(slot) == of(row_slots[0]))) return false;
+    }
+    return true;
+  }
+
   // `call` sees every run of rows that are drawn alike, in order. `row_slots`: the slot of each
   // row.
   template <class Call>

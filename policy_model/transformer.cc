@@ -537,6 +537,8 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   }
 }
 
+const void* Transformer::step_memory() const { return impl_->paged.At(0); }
+
 const float* Transformer::ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                                        const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                                        std::span<const int32_t> logit_rows,

@@ -112,6 +112,8 @@ class Transformer {
   // in the device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory once
   // it has run at these sizes, so that a step can be captured in a graph after a first one by the
   // same thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
+  // step_memory: where it works; another address than before once a step needed more memory.
+  const void* step_memory() const;
   const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                             const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                             std::span<const int32_t> logit_rows,

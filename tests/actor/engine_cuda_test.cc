@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <map>
+#include <optional>
 
 #include "actor/engine.h"
 #include "policy_model/transformer.h"
@@ -13,12 +14,14 @@ namespace plumb::actor {
 namespace {
 
 std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> Generate(
-    const EngineOptions& options, const policy_model::Weights& weights) {
+    const EngineOptions& options, const policy_model::Weights& weights,
+    EngineCounters* counters = nullptr) {
   Engine engine(weights.shape(), weights.flat().stream(), weights.flat().dtype(), options);
   std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> out;
   for (const GenerateRequest& r : MixedRequests(12)) engine.Submit(r);
   while (engine.Step(weights, 0)) {
   }
+  if (counters != nullptr) *counters = engine.counters();
   for (GenerateResult& r : engine.TakeFinished()) {
     for (GeneratedSample& s : r.samples) out.emplace(std::make_pair(r.id, s.sample), std::move(s));
   }
@@ -55,6 +58,76 @@ TEST(EngineCuda, AnswersEqualTheCpu) {
     EXPECT_GE(equal, static_cast<int>(a.size()) * 9 / 10);
     EXPECT_GT(compared, 100);
   }
+}
+
+// The first of the weights, and a copy of them elsewhere.
+struct Twins {
+  explicit Twins(const Stream& stream) : a(TinyShape(), stream, DType::kFloat32) {
+    a.Initialise(3, 0.15);
+    b.emplace(a.Twin());
+    std::vector<std::byte> bytes(a.flat().bytes());
+    a.flat().CopyToHost(bytes);
+    b->flat().CopyFromHost(bytes);
+  }
+  policy_model::Weights a;
+  std::optional<policy_model::Weights> b;
+};
+
+TEST(EngineCuda, RecordedStepsAnswerAsTheStepsThemselves) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: no decode step was recorded";
+  const OwnedStream stream(Device::Cuda(0));
+  const Twins weights(stream);
+  for (const float temperature : {0.0f, 1.0f}) {
+    for (const int32_t batch : {1, 7, 19}) {
+      EngineOptions options = TinyOptions();
+      options.max_batch = batch;
+      options.sampling.temperature = temperature;
+      EngineCounters with, without;
+      const auto recorded = Generate(options, weights.a, &with);
+      options.record_steps = false;
+      const auto plain = Generate(options, weights.a, &without);
+      EXPECT_EQ(without.replayed_steps, 0u);
+      EXPECT_GT(with.replayed_steps, with.decode_steps / 4) << "of " << with.decode_steps;
+      ASSERT_EQ(recorded.size(), plain.size());
+      size_t equal = 0;
+      for (const auto& [key, x] : plain) {
+        const GeneratedSample& y = recorded.at(key);
+        equal += x.tokens == y.tokens && x.finish == y.finish;
+        for (size_t i = 0;
+             i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i]; ++i)
+          ASSERT_NEAR(x.logprobs[i], y.logprobs[i], 1e-4) << batch << " " << key.first << " " << i;
+      }
+      // Other numbers of rows may be other products: a draw at a boundary may fall elsewhere.
+      EXPECT_GE(equal, plain.size() * 9 / 10) << "batch " << batch;
+    }
+  }
+}
+
+TEST(EngineCuda, WeightsThatLieElsewhereAreUsedAtOnce) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: no decode step was recorded";
+  const OwnedStream stream(Device::Cuda(0));
+  const Twins weights(stream);
+  policy_model::Weights other(TinyShape(), stream, DType::kFloat32);
+  other.Initialise(4, 0.15);
+  EngineOptions options = TinyOptions();
+  options.max_batch = 4;
+  options.sampling.temperature = 0;
+  // Every third step by other weights: the tokens depend on it.
+  const auto run = [&](bool record, const policy_model::Weights& first) {
+    options.record_steps = record;
+    Engine engine(TinyShape(), stream, DType::kFloat32, options);
+    for (const GenerateRequest& r : MixedRequests(4)) engine.Submit(r);
+    for (int64_t i = 0; engine.Step(i % 3 == 2 ? other : first, i); ++i) {
+    }
+    std::vector<std::vector<int32_t>> tokens;
+    for (const GenerateResult& r : engine.TakeFinished()) {
+      for (const GeneratedSample& s : r.samples) tokens.push_back(s.tokens);
+    }
+    return tokens;
+  };
+  const auto plain = run(false, weights.a);
+  EXPECT_EQ(run(true, weights.a), plain);
+  EXPECT_EQ(run(true, *weights.b), plain);
 }
 
 }  // namespace

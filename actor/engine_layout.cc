@@ -1,0 +1,56 @@
+#include "actor/engine_layout.h"
+
+#include "common/base/error.h"
+
+namespace plumb::actor {
+
+void BadEngineOption(const std::string& name, const std::string& why) {
+  throw Error(ErrorCode::kInvalidArgument, name + " " + why, "rollout." + name);
+}
+
+EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape) {
+  if (o.max_batch < 1) BadEngineOption("max_batch", "must be at least 1");
+  if (o.page_tokens < 1) BadEngineOption("page_tokens", "must be at least 1");
+  if (o.prefill_tokens < 1) BadEngineOption("prefill_tokens", "must be at least 1");
+  if (o.max_new_tokens < 1) BadEngineOption("max_new_tokens", "must be at least 1");
+  if (o.kv_budget_mb < 1) BadEngineOption("kv_budget_mb", "must be at least 1");
+  if (o.keep_last && o.max_batch != 1)
+    BadEngineOption("max_batch", "must be 1 where keep_last is set");
+  // What is kept holds for the same tokens, not for those of another task.
+  PLUMB_CHECK(!o.keep_last || o.tasks < 2, "a conversation has one task");
+  if (o.record_experts && shape.experts.count == 0)
+    BadEngineOption("replay_experts", "is set, but the model has no experts; set it to false");
+  PLUMB_CHECK(!o.record_experts || !o.keep_last, "a kept prompt is not computed again");
+  return o;
+}
+
+PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o) {
+  return {
+      .size = {.max_batch = o.max_batch,
+               .prefill_tokens = o.prefill_tokens,
+               .max_positions = static_cast<int32_t>(shape.max_positions)},
+      .longest = o.longest,
+      .page_tokens = o.page_tokens,
+      .budget_mb = o.kv_budget_mb,
+      .format = o.kv_format,
+      .keep_all = o.keep_all_pages,
+      // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
+      .one_pool = o.keep_last || device.is_cuda()};
+}
+
+std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
+                                         DType dtype, const EngineOptions& o) {
+  return DividePages(shape, dtype, DemandOf(shape, device, o));
+}
+
+policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool& pool) {
+  shape.layers = pool.layers;
+  shape.hybrid.layers.clear();  // layers with states have no pages
+  return shape;
+}
+
+bool Filters(const kernels::SamplingOptions& o) {
+  return o.temperature != 0 && (o.top_k > 0 || o.top_p < 1.0f || o.min_p > 0);
+}
+
+}  // namespace plumb::actor

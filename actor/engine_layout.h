@@ -1,0 +1,28 @@
+// What an engine's options come to for a model: checked, and its memory divided into pools of
+// pages.
+//
+// Thread safety: pure functions. Ownership: none.
+// Errors: kInvalidArgument with the option's key in a recipe.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "actor/engine.h"
+#include "actor/group.h"
+#include "actor/page_pools.h"
+
+namespace plumb::actor {
+
+[[noreturn]] void BadEngineOption(const std::string& name, const std::string& why);
+// The options, where they can be.
+EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape);
+PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o);
+std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
+                                         DType dtype, const EngineOptions& o);
+// The shape as a pool of pages sees it.
+policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool& pool);
+// Whether the options leave tokens out.
+bool Filters(const kernels::SamplingOptions& o);
+
+}  // namespace plumb::actor
