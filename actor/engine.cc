@@ -7,8 +7,8 @@
 
 #include "actor/device_array.h"
 #include "actor/engine_layout.h"
-#include "actor/kv_pages.h"
-#include "actor/page_pools.h"
+#include "actor/pages/kv_pages.h"
+#include "actor/pages/page_pools.h"
 #include "actor/prompt_check.h"
 #include "actor/row_sampling.h"
 #include "actor/scheduler.h"

@@ -52,7 +52,7 @@ struct EngineOptions {
   // same tokens (a conversation); REQUIRES max_batch = 1. They go when the version changes.
   bool keep_last = false;
   // Tokens of the longest sequence that will be asked, for the division of the budget where some
-  // layers slide (page_pools.h); 0: the model's max_positions. Longer ones run, if they fit.
+  // layers slide (pages/page_pools.h); 0: the model's max_positions. Longer ones run, if they fit.
   int32_t longest = 0;
   bool keep_all_pages = false;  // none is given back as a window moves on
   bool record_steps = true;     // on a GPU: decode steps are CUDA graphs (step_graphs.h)

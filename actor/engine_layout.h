@@ -10,7 +10,7 @@
 
 #include "actor/engine.h"
 #include "actor/group.h"
-#include "actor/page_pools.h"
+#include "actor/pages/page_pools.h"
 
 namespace plumb::actor {
 

@@ -1,7 +1,7 @@
 // A request on its way through the engine, and the pages that its prompt holds.
 //
 // Thread safety: none; the engine's thread owns it. Ownership: of plain values; pages are numbers
-// of a pool (kv_pages.h).
+// of a pool (pages/kv_pages.h).
 #pragma once
 
 #include <array>

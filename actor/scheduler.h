@@ -9,17 +9,16 @@
 // token itself as the first row it decodes. So a prefill needs no logits, and a sample is the same
 // kind of row from its first token to its last.
 //
-// Pages: a sample takes all pages that it will ever need when it starts (page_table.h), so it never
-// waits for one later and nothing is ever preempted. Where some layers of a model slide and others
-// do not, each kind has a pool and a table of its own, and a group or sample begins when every pool
-// has room for it. A group is admitted only if, with the prompt pages of all groups that still have
-// samples to start, one sample of any of them fits the pools: the oldest can then always start once
-// the running ones end.
-// A kept prefix (KeepPrefix) belongs to the first group that waits behind it: what its prompt
-// begins with goes over to it, the rest is free before that step is planned, so that nothing ever
-// waits for it.
-// Thread safety: none; the engine's thread owns it. Allocation: only in Submit and KeepPrefix.
-// Errors: see Refusal(); the rest are broken invariants and abort.
+// Pages: a sample takes all pages that it will ever need when it starts (pages/page_table.h), so it
+// never waits for one later and nothing is ever preempted. Where some layers of a model slide and
+// others do not, each kind has a pool and a table of its own, and a group or sample begins when
+// every pool has room for it. A group is admitted only if, with the prompt pages of all groups that
+// still have samples to start, one sample of any of them fits the pools: the oldest can then always
+// start once the running ones end. A kept prefix (KeepPrefix) belongs to the first group that waits
+// behind it: what its prompt begins with goes over to it, the rest is free before that step is
+// planned, so that nothing ever waits for it. Thread safety: none; the engine's thread owns it.
+// Allocation: only in Submit and KeepPrefix. Errors: see Refusal(); the rest are broken invariants
+// and abort.
 #pragma once
 
 #include <array>
@@ -31,8 +30,8 @@
 #include <vector>
 
 #include "actor/group.h"
-#include "actor/kv_pages.h"
-#include "actor/page_table.h"
+#include "actor/pages/kv_pages.h"
+#include "actor/pages/page_table.h"
 #include "actor/sequence.h"
 #include "common/base/problem.h"
 

@@ -71,8 +71,8 @@ struct PagedRows {
   int32_t page_table_stride = 0;
 };
 
-// The second pool of pages of a model of which some layers slide (actor/page_pools.h), and its
-// table, of the same rows and stride as the first.
+// The second pool of pages of a model of which some layers slide (actor/pages/page_pools.h), and
+// its table, of the same rows and stride as the first.
 struct SlidingPages {
   PagedKv kv;
   const int32_t* page_table = nullptr;

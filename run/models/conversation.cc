@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "common/base/error.h"
 #include "common/base/json/strict_json.h"
 #include "common/base/program_call.h"

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "actor/kv_pages.h"
-#include "actor/page_pools.h"
+#include "actor/pages/kv_pages.h"
+#include "actor/pages/page_pools.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/size_text.h"

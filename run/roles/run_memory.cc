@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "actor/engine.h"
-#include "actor/kv_pages.h"
-#include "actor/page_pools.h"
+#include "actor/pages/kv_pages.h"
+#include "actor/pages/page_pools.h"
 #include "common/base/error.h"
 #include "common/base/free_memory.h"
 #include "common/base/size_text.h"

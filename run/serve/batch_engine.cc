@@ -5,7 +5,7 @@
 #include <span>
 #include <utility>
 
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
 #include "policy_model/memory/out_of_memory.h"

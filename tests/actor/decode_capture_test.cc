@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "actor/device_array.h"
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "kernels/decode_state.h"
 #include "kernels/sampling.h"
 #include "policy_model/transformer.h"

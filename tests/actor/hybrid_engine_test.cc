@@ -4,8 +4,8 @@
 #include <map>
 
 #include "actor/engine.h"
-#include "actor/kv_pages.h"
-#include "actor/page_pools.h"
+#include "actor/pages/kv_pages.h"
+#include "actor/pages/page_pools.h"
 #include "common/base/error.h"
 #include "policy_model/transformer.h"
 #include "tests/actor/tiny.h"

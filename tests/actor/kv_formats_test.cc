@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "actor/engine.h"
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "tests/actor/answers.h"
 #include "tests/actor/tiny.h"
 

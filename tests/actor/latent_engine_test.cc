@@ -6,7 +6,7 @@
 #include <map>
 #include <utility>
 
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {

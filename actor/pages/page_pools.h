@@ -16,7 +16,7 @@
 #include <cstdint>
 
 #include "actor/group.h"
-#include "actor/page_table.h"
+#include "actor/pages/page_table.h"
 #include "common/base/dtype.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/families/model_shape.h"

@@ -1,4 +1,4 @@
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 
 #include <gtest/gtest.h>
 

@@ -1,9 +1,9 @@
-#include "actor/page_pools.h"
+#include "actor/pages/page_pools.h"
 
 #include <algorithm>
 #include <string>
 
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "common/base/error.h"
 #include "common/base/size_text.h"
 #include "policy_model/families/family.h"

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "actor/group.h"
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 
 namespace plumb::actor {
 

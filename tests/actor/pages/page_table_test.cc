@@ -1,4 +1,4 @@
-#include "actor/page_table.h"
+#include "actor/pages/page_table.h"
 
 #include <gtest/gtest.h>
 

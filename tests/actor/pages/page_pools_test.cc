@@ -1,11 +1,11 @@
-#include "actor/page_pools.h"
+#include "actor/pages/page_pools.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdio>
 
-#include "actor/kv_pages.h"
+#include "actor/pages/kv_pages.h"
 #include "common/base/error.h"
 
 namespace plumb::actor {
