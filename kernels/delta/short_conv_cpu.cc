@@ -152,7 +152,9 @@ void Step(const ShortConvStep& d) {
       const FloatLanes x =
           LoadUpTo(static_cast<const T*>(d.x) + r * s.x_stride + block.first, block.channels);
       const int32_t there = std::min(d.rows.position[r], s.taps - 1);
-      FloatLanes sum = taps[s.taps - 1] * x;
+      // As Convolve begins: of two bare products a compiler may fuse either with the sum.
+      FloatLanes sum = {};
+      sum += taps[s.taps - 1] * x;
       FloatLanes newer = x;
       // From the newest to the oldest, as in a packed pass; each moves on by one place.
       for (int32_t k = s.taps - 2; k >= 0; --k) {

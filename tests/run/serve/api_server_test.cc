@@ -119,8 +119,9 @@ TEST_F(ApiServerTest, AStreamSaysTheSameAsAWhole) {
     EXPECT_EQ(events.back()["usage"], whole["usage"]);
     for (size_t i = 0; i < 4; ++i) {
       const json& choice = whole["choices"][i];
-      EXPECT_EQ(texts[i], chat ? choice["message"]["content"] : choice["text"]);
-      EXPECT_EQ(finish[i], choice["finish_reason"]);
+      const json& text = chat ? choice["message"]["content"] : choice["text"];
+      EXPECT_EQ(texts[i], text.get<std::string>());
+      EXPECT_EQ(finish[i], choice["finish_reason"].get<std::string>());
       EXPECT_EQ(tokens[i], choice["token_ids"].get<std::vector<int32_t>>());
       std::vector<float> all;
       if (chat) {
