@@ -26,6 +26,7 @@ using Clock = RankMesh::Clock;
 constexpr uint32_t kMagic = 0x504c4d52, kVersion = 1;
 constexpr size_t kSecretBytes = 32, kMaxReason = 4096;
 constexpr uint32_t kData = 0, kEnded = 1;
+constexpr auto kForAReason = std::chrono::milliseconds(300);
 
 // In front of every message; all machines of a group are little-endian and of one build.
 struct Header {
@@ -160,6 +161,13 @@ bool SendWhole(int descriptor, const void* from, size_t bytes, Clock::time_point
   return true;
 }
 
+// What a rank says behind the header of its end.
+[[noreturn]] void Ended(int rank, int descriptor, uint64_t bytes) {
+  std::string why(std::min<uint64_t>(bytes, kMaxReason), ' ');
+  ReadWhole(descriptor, why.data(), why.size(), Clock::now() + std::chrono::seconds(1));
+  throw RankLost(rank, "rank " + std::to_string(rank) + " ended: " + why);
+}
+
 std::string Seconds(Clock::duration d) {
   const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(d).count();
   return std::to_string(ms / 1000) + "." + std::to_string(ms % 1000 / 100) + " s";
@@ -284,7 +292,6 @@ struct RankMesh::Lane {
   std::span<const std::byte> send;
   std::span<std::byte> receive;
   size_t sent = 0, received = 0;  // header included
-  std::string ended;              // why the peer ends, as far as it has said so
 
   size_t to_send() const { return send.empty() ? 0 : sizeof(Header) + send.size() - sent; }
   size_t to_receive() const {
@@ -294,6 +301,22 @@ struct RankMesh::Lane {
 };
 
 void RankMesh::Gone(int peer) const {
+  // Mostly it went because another rank has ended, which tells everybody why, but in the middle of
+  // a message to this one it could not pass that on.
+  const auto until = Clock::now() + kForAReason;
+  while (size() > 2 && Clock::now() < until) {
+    for (int other = 0; other < size(); ++other) {
+      const int descriptor = peers_[static_cast<size_t>(other)].socket.get();
+      Header next;
+      if (other == peer || descriptor < 0 ||
+          recv(descriptor, &next, sizeof next, MSG_DONTWAIT | MSG_PEEK) != sizeof next)
+        continue;
+      if (next.magic != kMagic || next.kind != kEnded) continue;
+      ReadWhole(descriptor, &next, sizeof next, Clock::now());
+      Ended(other, descriptor, next.bytes);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
   throw RankLost(peer, "rank " + std::to_string(peer) + " of " + std::to_string(size()) +
                            " is gone: its process has ended (its log says more)");
 }
@@ -326,12 +349,7 @@ void RankMesh::Advance(Lane& lane, short events, uint64_t call, std::string_view
       if (!header || lane.received < sizeof(Header)) continue;
       if (lane.in.magic != kMagic)
         throw RankLost(lane.peer, "rank " + std::to_string(lane.peer) + " sent what is no message");
-      if (lane.in.kind == kEnded) {
-        lane.ended.resize(std::min<uint64_t>(lane.in.bytes, kMaxReason));
-        ReadWhole(descriptor, lane.ended.data(), lane.ended.size(),
-                  Clock::now() + std::chrono::seconds(1));
-        throw RankLost(lane.peer, "rank " + std::to_string(lane.peer) + " ended: " + lane.ended);
-      }
+      if (lane.in.kind == kEnded) Ended(lane.peer, descriptor, lane.in.bytes);
       if (lane.in.call != call || lane.in.what != lane.out.what ||
           lane.in.bytes != lane.receive.size()) {
         throw RankLost(lane.peer,

@@ -105,6 +105,7 @@ class RankMesh {
                Clock::time_point deadline, const Stop& stop);
   void Accept(const Listener& listener, const std::string& secret, Clock::time_point deadline,
               const Stop& stop);
+  // Throws why the run ends, where another rank has said so, else that this one is gone.
   [[noreturn]] void Gone(int peer) const;
 
   const int rank_;
