@@ -32,8 +32,8 @@ class DeviceArray {
   T& operator[](size_t i) { return host()[i]; }
   // What kernels get.
   T* device() { return stream_.device().is_cpu() ? host() : static_cast<T*>(memory_.data()); }
+  // Of all elements, or of the first n.
   void Upload() { Upload(size_); }
-  // The first n elements only, as with Download.
   void Upload(size_t n) { Move(device(), host(), n); }
   void Download() { Download(size_); }
   void Download(size_t n) { Move(host(), device(), n); }

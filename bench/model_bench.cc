@@ -3,19 +3,18 @@
 //   model_bench decode MODEL [--batch 32] [--prompt 32] [--new 64] ...
 //   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] [--adapter RANK] ...
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3] [--device cpu|cuda]
-//     decode: [--group 1] answers of a prompt (--batch prompts), [--slots N] decoded together
-//     (all),
-//     [--greedy 0|1] (1), [--prefill 2048] prompt tokens a step, [--record 0|1] (1) steps on a GPU
-//     as CUDA graphs
+//     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
+//             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
+//             [--record 0|1] (1) steps on a GPU as CUDA graphs
 // MODEL is a Hugging Face directory, or `tiny`: the demo's shape with drawn weights.
 //
 // Prints one JSON object: tokens, seconds and tokens_per_s of the median round, and over all timed
 // rounds the processor seconds in user code and in the kernel and the page faults (they say more
 // than the clock on a machine that others use). One round comes first untimed. A wrong result is
-// not timed: decoding must repeat its tokens in every round, and the train step's log-probs must be
-// finite and below 0. decode is greedy over random prompts, every sample runs to the limit; train
-// is forward, a policy gradient's derivatives, backward and AdamW over packed sequences, of the
-// whole model or of a LoRA on all its linear layers.
+// not timed: on the CPU decoding must repeat its tokens in every round, and the train step's
+// log-probs must be finite and below 0. decode is greedy, unless told, over random prompts, every
+// sample runs to the limit; train is forward, a policy gradient's derivatives, backward and AdamW
+// over packed sequences, of the whole model or of a LoRA on all its linear layers.
 #include <sys/resource.h>
 
 #include <algorithm>

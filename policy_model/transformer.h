@@ -103,6 +103,10 @@ class Transformer {
   // checks and tools.
   void Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out);
 
+  // Where ForwardPaged works, for who keeps a step as a graph: another address than before once a
+  // step needed more memory.
+  const void* step_memory() const;
+
   // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows
   // listed in `logit_rows` (ascending indices into the rows) in device memory
   // float[logit_rows.size(), V], valid until the next call. `sliding`: the pages of the layers that
@@ -112,8 +116,6 @@ class Transformer {
   // in the device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory once
   // it has run at these sizes, so that a step can be captured in a graph after a first one by the
   // same thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
-  // step_memory: where it works; another address than before once a step needed more memory.
-  const void* step_memory() const;
   const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                             const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                             std::span<const int32_t> logit_rows,
