@@ -26,10 +26,11 @@ template <class E>
 concept Choice = kNames<E>
 .size() > 0;
 
-// One process for all roles, or one for each.
-enum class Roles : uint8_t { kLocal, kProcesses };
+// One process for all roles, or one for each: on this machine, or on any that join run.listen.
+enum class Roles : uint8_t { kLocal, kProcesses, kCluster };
 template <>
-inline constexpr auto kNames<Roles> = std::to_array<std::string_view>({"local", "processes"});
+inline constexpr auto kNames<Roles> = std::to_array<std::string_view>({"local", "processes",
+                                                                       "cluster"});
 
 // Which weights answer for which step: batch k by version k, or by one a bounded number of versions
 // behind.
@@ -68,9 +69,9 @@ template <>
 inline constexpr auto kNames<GradientWire> = std::to_array<std::string_view>({"float32", "bfloat16",
                                                                               "int8"});
 
-enum class Vocabulary : uint8_t { kArithmetic };
+enum class Vocabulary : uint8_t { kArithmetic, kBytes };
 template <>
-inline constexpr auto kNames<Vocabulary> = std::to_array<std::string_view>({"arithmetic"});
+inline constexpr auto kNames<Vocabulary> = std::to_array<std::string_view>({"arithmetic", "bytes"});
 
 // What becomes of a sequence that is too long: the run ends, the row is left out, or the side that
 // is named is cut off.
@@ -180,15 +181,50 @@ inline constexpr auto kNames<AlgorithmName> =
     std::to_array<std::string_view>({"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++",
                                      "cispo", "ppo", "dpo", "reward_model", "sft"});
 
-enum class Advantage : uint8_t { kGroup, kLeaveOneOut, kBatch };
+// learner/algorithms/returns.h
+enum class Advantage : uint8_t {
+  kGroup,
+  kLeaveOneOut,
+  kBatch,
+  kGroupMeanBatchStd,  // REINFORCE++-baseline
+  kGreedy,             // ReMax
+  kOptimal,            // OPO
+  kPassK,
+};
 template <>
-inline constexpr auto kNames<Advantage> = std::to_array<std::string_view>({"group", "leave_one_out",
-                                                                           "batch"});
+inline constexpr auto kNames<Advantage> = std::to_array<std::string_view>(
+    {"group", "leave_one_out", "batch", "group_mean_batch_std", "greedy", "optimal", "pass_k"});
+
+// What standard deviation advantages are divided by, where algorithm.advantage_std is on.
+enum class StdOver : uint8_t { kGroup, kBatch };
+template <>
+inline constexpr auto kNames<StdOver> = std::to_array<std::string_view>({"group", "batch"});
+
+// Several reward parts: their weighted sum is normalised, or each of them is and then they are
+// added (GDPO).
+enum class RewardAggregation : uint8_t { kSumThenNormalize, kNormalizeThenSum };
+template <>
+inline constexpr auto kNames<RewardAggregation> =
+    std::to_array<std::string_view>({"sum_then_normalize", "normalize_then_sum"});
 
 // learner/algorithms/answer_loss.h
-enum class Objective : uint8_t { kClip, kCispo };
+enum class Objective : uint8_t {
+  kClip,
+  kCispo,
+  kSapo,
+  kGeometric,  // GMPO
+  kVespo,
+  kPolicyGradient,  // GPG
+  kDro,
+  kDppoTv,
+  kDppoKl,
+  kClipCov,
+  kKlCov,
+};
 template <>
-inline constexpr auto kNames<Objective> = std::to_array<std::string_view>({"clip", "cispo"});
+inline constexpr auto kNames<Objective> = std::to_array<std::string_view>(
+    {"clip", "cispo", "sapo", "geometric", "vespo", "policy_gradient", "dro", "dppo_tv", "dppo_kl",
+     "clip_cov", "kl_cov"});
 
 enum class RatioLevel : uint8_t { kToken, kSequence, kProduct };
 template <>
@@ -196,20 +232,22 @@ inline constexpr auto kNames<RatioLevel> = std::to_array<std::string_view>({"tok
                                                                             "product"});
 
 // learner/algorithms/policy_loss.h
-enum class KlEstimator : uint8_t { kK1, kK2, kK3 };
+enum class KlEstimator : uint8_t { kK1, kK2, kK3, kAbs };
 template <>
-inline constexpr auto kNames<KlEstimator> = std::to_array<std::string_view>({"k1", "k2", "k3"});
+inline constexpr auto kNames<KlEstimator> = std::to_array<std::string_view>({"k1", "k2", "k3",
+                                                                             "abs"});
 
 enum class KlPlacement : uint8_t { kLoss, kReward };
 template <>
 inline constexpr auto kNames<KlPlacement> = std::to_array<std::string_view>({"loss", "reward"});
 
 // How token losses become one number: the mean over all tokens of the batch; the mean over
-// sequences of the mean over their tokens; the sum / (sequences * max_new_tokens).
-enum class Aggregation : uint8_t { kToken, kSequence, kConstant };
+// sequences of the mean over their tokens; the sum / (sequences * max_new_tokens); the mean over
+// sequences of the sum over their tokens.
+enum class Aggregation : uint8_t { kToken, kSequence, kConstant, kSequenceSum };
 template <>
-inline constexpr auto kNames<Aggregation> = std::to_array<std::string_view>({"token", "sequence",
-                                                                             "constant"});
+inline constexpr auto kNames<Aggregation> =
+    std::to_array<std::string_view>({"token", "sequence", "constant", "sequence_sum"});
 
 // learner/algorithms/off_policy.h
 enum class OffPolicy : uint8_t {
@@ -217,11 +255,14 @@ enum class OffPolicy : uint8_t {
   kTokenTruncate,
   kTokenMask,
   kSequenceTruncate,
-  kSequenceMask
+  kSequenceMask,
+  kGeometricMask,  // by the geometric mean of the answer's weights
+  kKlMask,         // by the k3 estimate of the answer's divergence
 };
 template <>
-inline constexpr auto kNames<OffPolicy> = std::to_array<std::string_view>(
-    {"off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"});
+inline constexpr auto kNames<OffPolicy> =
+    std::to_array<std::string_view>({"off", "token_truncate", "token_mask", "sequence_truncate",
+                                     "sequence_mask", "geometric_mask", "kl_mask"});
 
 enum class KlController : uint8_t { kFixed, kAdaptive };
 template <>
@@ -239,10 +280,63 @@ template <>
 inline constexpr auto kNames<CriticMode> = std::to_array<std::string_view>({"own", "shared"});
 
 // learner/offline/preference_loss.h; kKto is a loss of judged completions, the others of pairs.
-enum class PreferenceLossKind : uint8_t { kSigmoid, kHinge, kIpo, kRobust, kSimpo, kOrpo, kKto };
+enum class PreferenceLossKind : uint8_t {
+  kSigmoid,
+  kHinge,
+  kIpo,
+  kRobust,
+  kSimpo,
+  kOrpo,
+  kKto,
+  kExoPair,
+  kNcaPair,
+  kBcoPair,
+  kSppoHard,
+  kAot,
+  kAotUnpaired,
+  kApoZero,
+  kApoDown,
+  kDiscopop,
+  kSft,
+  kSigmoidNorm,
+};
 template <>
-inline constexpr auto kNames<PreferenceLossKind> =
-    std::to_array<std::string_view>({"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo", "kto"});
+inline constexpr auto kNames<PreferenceLossKind> = std::to_array<std::string_view>(
+    {"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo", "kto", "exo_pair", "nca_pair",
+     "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
+     "sigmoid_norm"});
+
+// By which divergence the policy is held to the reference (preference losses of log-ratios).
+enum class Divergence : uint8_t { kReverseKl, kForwardKl, kJensenShannon, kAlpha };
+template <>
+inline constexpr auto kNames<Divergence> = std::to_array<std::string_view>(
+    {"reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"});
+
+// What turns gradients into updates; muon: of matrices inside the layers, AdamW for the rest.
+enum class OptimizerName : uint8_t { kAdamW, kMuon };
+template <>
+inline constexpr auto kNames<OptimizerName> = std::to_array<std::string_view>({"adamw", "muon"});
+
+// Who answers what the policy writes in a conversation of several turns
+// (environment/environments.h).
+enum class EnvironmentKind : uint8_t {
+  kNone,
+  kCalculator,
+  kTools,    // built-in tools: environment.tools
+  kProgram,  // JSON lines
+  kPlugin,   // C ABI
+  kHttp,
+  kPython,  // a file with a class or functions, in the forms of TRL, verl, OpenRLHF or Gym
+};
+template <>
+inline constexpr auto kNames<EnvironmentKind> = std::to_array<std::string_view>(
+    {"none", "calculator", "tools", "program", "plugin", "http", "python"});
+
+// In what form a model writes its calls of tools; auto: by the model's family.
+enum class ToolForm : uint8_t { kAuto, kHermes, kLlama3, kMistral, kDeepseek, kHarmony };
+template <>
+inline constexpr auto kNames<ToolForm> =
+    std::to_array<std::string_view>({"auto", "hermes", "llama3", "mistral", "deepseek", "harmony"});
 
 template <Choice E>
 std::string NameOf(E value) {

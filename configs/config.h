@@ -65,6 +65,10 @@ struct RunConfig {
   std::string parallel;
   int64_t zero = 1;  // 0 | 1 | 2 | 3: what data-parallel ranks keep a part of (ZeRO)
   GradientWire gradient_wire = GradientWire::kFloat32;
+  // Recipes that this one runs one after the other, each from the model of the one before.
+  std::vector<std::string> stages;
+  std::string listen;  // cluster: tcp://host:port that roles join
+  std::string keys;    // cluster: folder of CURVE keys
   template <class V>
   void Visit(V& v);
 };
@@ -100,6 +104,12 @@ struct ModelConfig {
   int64_t query_rank = 0;  // latent: of the queries; 0: not compressed
   int64_t rope_dim = 16;   // latent: rotated part of a head
   bool sinks = false;      // a learned logit a head, which takes weight and gives nothing
+  // Under a window: so many further tokens, which a learned gate chooses, are seen besides.
+  int64_t gate_top_k = 0;
+  // What the layers in order see, repeated: "local" (model.window), "global" (all), "memory" (rows
+  // of memory_table besides); empty: all as the options above say.
+  std::vector<std::string> scales;
+  std::string memory_table;  // safetensors file with keys and values to retrieve from
   template <class V>
   void Visit(V& v);
 };
@@ -216,6 +226,10 @@ struct SftConfig {
   // tenth
   int64_t heldout = -1;
   int64_t max_tokens = 1024;  // longer sequences: data.overlong says
+  // "source=share" in order: the kinds of demonstrations (their column "source"), each from the end
+  // of the one before until that share of the steps; empty: all mixed.
+  std::vector<std::string> curriculum;
+  double syntax_penalty = 0;  // added weight of demonstrations of code whose brackets do not match
   template <class V>
   void Visit(V& v);
 };
@@ -283,6 +297,26 @@ struct RewardConfig {
   void Visit(V& v);
 };
 
+// [environment]: conversations of several turns
+struct EnvironmentConfig {
+  EnvironmentKind kind = EnvironmentKind::kNone;
+  std::string path;                // program, shared object or Python file
+  std::vector<std::string> args;   // of a program
+  std::string name;                // python: class or function in the file; empty: the only one
+  std::string endpoint;            // http
+  std::vector<std::string> tools;  // calculator, python, search; python: functions of the file
+  std::string corpus;              // search: file of texts
+  ToolForm tool_form = ToolForm::kAuto;
+  int64_t max_turns = 8;         // of the policy
+  int64_t reply_tokens = 256;    // of the environment in a turn; longer ones are cut
+  double timeout_s = 10;         // wall clock of a call
+  double episode_seconds = 300;  // of a conversation
+  int64_t memory_mb = 2048;      // address space of an environment's process
+  int64_t workers = 1;           // processes
+  template <class V>
+  void Visit(V& v);
+};
+
 // [algorithm]
 struct AlgorithmConfig {
   AlgorithmName name = AlgorithmName::kGrpo;  // sets defaults below
@@ -290,6 +324,9 @@ struct AlgorithmConfig {
   Objective objective = Objective::kClip;
   RatioLevel ratio = RatioLevel::kToken;
   bool advantage_std = true;  // divide by the group's standard deviation
+  StdOver std_over = StdOver::kGroup;
+  RewardAggregation reward_aggregation = RewardAggregation::kSumThenNormalize;
+  int64_t pass_k = 4;  // advantage = pass_k
   double advantage_eps = 1e-4;
   bool skip_equal_groups = true;  // groups of equal reward: left out but for KL and entropy
   int64_t refill_rounds = 0;      // further prompts in place of such a group; 0: off
@@ -298,8 +335,24 @@ struct AlgorithmConfig {
   double dual_clip = 0;  // 0: off, else c > 1
   double kl_coef = 0;
   KlEstimator kl_estimator = KlEstimator::kK3;
+  bool kl_bias_correction = false;   // the estimate times the ratio
+  bool kl_straight_through = false;  // its value with the gradient of k2
   KlPlacement kl_placement = KlPlacement::kLoss;
   Aggregation aggregation = Aggregation::kToken;
+  double sapo_tau_positive = 1.0;  // sapo: of advantages above 0
+  double sapo_tau_negative = 1.05;
+  std::vector<std::string> vespo = {"2", "3", "3", "2"};  // k and lambda above 0, then below
+  double dro_beta = 0.1;
+  double cov_share = 0.0002;  // clip_cov, kl_cov: share of the tokens
+  double cov_low = 1;         // clip_cov: covariances within these bounds
+  double cov_high = 5;
+  double cov_kl_coef = 1;               // kl_cov
+  double off_policy_sequence_mask = 0;  // nats a token; answers of lower return beyond it; 0: off
+  bool mask_truncated = false;          // answers that were cut do not train
+  double entropy_quantile = 1;          // share of the tokens, those of highest entropy, that train
+  double entropy_target = 0;            // nats; entropy_coef follows it; 0: fixed
+  int64_t reference_sync_every = 0;     // steps; 0: never
+  double reference_mix = 0.6;           // share of the policy in the new reference
   double entropy_coef = 0;
   int64_t epochs = 1;       // passes over a batch
   int64_t minibatches = 1;  // updates a pass
@@ -345,6 +398,13 @@ struct PreferenceConfig {
   double label_smoothing = 0;  // cDPO (sigmoid) and robust
   double gamma = 0.5;          // simpo: target margin
   bool length_normalize = false;
+  // "loss=weight" each, added up; empty: `loss` alone
+  std::vector<std::string> losses;
+  Divergence divergence = Divergence::kReverseKl;
+  double divergence_alpha = 1;
+  double ld_alpha = 1;       // weight of what an answer is longer than the other one
+  bool weigh_pairs = false;  // by the policy's own probability of them (WPO)
+  double discopop_tau = 0.05;
   double desirable_weight = 1;  // kto: of the loss of desirable completions
   double undesirable_weight = 1;
   double centering = 0;  // reward_model: weight of (r_c + r_r)^2
@@ -359,6 +419,9 @@ struct PreferenceConfig {
 
 // [optimizer]
 struct OptimizerConfig {
+  OptimizerName name = OptimizerName::kAdamW;
+  double muon_learning_rate = 0.02;  // peak of the matrices inside the layers
+  double muon_momentum = 0.95;
   double learning_rate = 1e-6;
   double beta1 = 0.9;
   double beta2 = 0.95;
@@ -387,7 +450,8 @@ struct EvalConfig {
   int64_t samples = 1;  // answers a held-out prompt
   // reward part whose value >= 0.5 counts as solved; empty: the first
   std::string success_part;
-  double bar = 0;  // share solved at the end below which the run fails; 0: none
+  double bar = 0;          // share solved at the end below which the run fails; 0: none
+  bool keep_best = false;  // the checkpoint with the highest evaluation stays, as RUN/best
   template <class V>
   void Visit(V& v);
 };
@@ -412,6 +476,7 @@ struct Config {
   SftConfig sft;
   RolloutConfig rollout;
   RewardConfig reward;
+  EnvironmentConfig environment;
   ReplayConfig replay;
   AlgorithmConfig algorithm;
   CriticConfig critic;

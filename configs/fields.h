@@ -6,6 +6,7 @@
 // configs/*.cc only.
 #pragma once
 
+#include "configs/algorithm_fields.h"
 #include "configs/config.h"
 
 namespace plumb::configs {
@@ -54,6 +55,12 @@ void RunConfig::Visit(V& v) {
      Within(0, 3)},
     zero);
   v({"gradient_wire", "name", "as what gradients travel between ranks"}, gradient_wire);
+  v({"stages", "recipes",
+     "run one after the other, each from the model of the one before; this recipe's other options "
+     "hold for all of them"},
+    stages);
+  v({"listen", "endpoint", "cluster: tcp://host:port that roles join (plumb role --join)"}, listen);
+  v({"keys", "folder", "cluster: CURVE keys of the roles (plumb keys generate)"}, keys);
 }
 
 template <class V>
@@ -102,6 +109,16 @@ void ModelConfig::Visit(V& v) {
   v({"sinks", "bool",
      "a learned logit a head of a new model, which takes weight and gives nothing"},
     sinks);
+  v({"gate_top_k", "tokens",
+     "under a window: so many further tokens, chosen by a learned gate, are seen besides; 0: none",
+     AtLeast(0)},
+    gate_top_k);
+  v({"scales", "names",
+     "what the layers of a new model see, in order, repeated: local (window), global (all), memory "
+     "(memory_table besides); empty: as window says"},
+    scales);
+  v({"memory_table", "file", "memory: safetensors with `keys` and `values` to retrieve from"},
+    memory_table);
 }
 
 template <class V>
@@ -271,6 +288,15 @@ void SftConfig::Visit(V& v) {
   v({"max_tokens", "tokens", "sft as the algorithm: longer sequences follow data.overlong",
      "max_seq_length cutoff_len", AtLeast(2)},
     max_tokens);
+  v({"curriculum", "texts",
+     "\"source=share\" in order: demonstrations of that source until that share of the steps; "
+     "empty: "
+     "all mixed"},
+    curriculum);
+  v({"syntax_penalty", "1",
+     "weight added to demonstrations of code that does not parse by its brackets; 0: off",
+     AtLeast(0)},
+    syntax_penalty);
 }
 
 template <class V>
@@ -359,196 +385,30 @@ void RewardConfig::Visit(V& v) {
 }
 
 template <class V>
-void AlgorithmConfig::Visit(V& v) {
-  v({"name", "name", "sets the method's usual values of the other options (docs/algorithms.md)",
-     "adv_estimator"},
-    name);
-  v({"advantage", "name",
-     "minus the group's mean, minus the others' mean, or whitened over the batch"},
-    advantage);
-  v({"objective", "name",
-     "clipped surrogate, or a bounded weight where every token keeps its gradient"},
-    objective);
-  v({"ratio", "name",
-     "of each token, the geometric mean over the answer (GSPO), or of the whole answer (RLOO)",
-     "importance_sampling_level"},
-    ratio);
-  v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)",
-     "scale_rewards"},
-    advantage_std);
-  v({"advantage_eps", "1", "added to that standard deviation"}, advantage_eps);
-  v({"skip_equal_groups", "bool",
-     "groups of equal reward have no policy gradient: left out, but for their KL and entropy"},
-    skip_equal_groups);
-  v({"refill_rounds", "1",
-     "dynamic sampling: prompts drawn one after the other in place of one whose answers have equal "
-     "rewards; 0: off",
-     Within(0, 1000)},
-    refill_rounds);
-  v({"clip_low", "1", "ratio is clipped below 1 - clip_low",
-     "epsilon clip_ratio clip_ratio_low cliprange eps_clip", Within(0, 1)},
-    clip_low);
-  v({"clip_high", "1", "ratio is clipped above 1 + clip_high",
-     "epsilon_high clip_ratio_high eps_clip_high", Within(0, 100)},
-    clip_high);
-  v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off", "clip_ratio_c"},
-    dual_clip);
-  v({"kl_coef", "1", "weight of the KL to the reference; 0: no reference is kept",
-     "beta init_kl_coef kl_loss_coef", Within(0, 1e6)},
-    kl_coef);
-  v({"kl_estimator", "name", "", "kl_loss_type"}, kl_estimator);
-  v({"kl_placement", "name", ""}, kl_placement);
-  v({"aggregation", "name", "constant: sum / max_new_tokens", "loss_agg_mode loss_type"},
-    aggregation);
-  v({"entropy_coef", "1", "bonus on the entropy", "entropy_coeff"}, entropy_coef);
-  v({"epochs", "1", "passes over a batch", "ppo_epochs num_iterations num_ppo_epochs", AtLeast(1)},
-    epochs);
-  v({"minibatches", "1",
-     "updates a pass; ppo_mini_batch_size is the number of prompts of one, and is turned into this",
-     "num_mini_batches ppo_mini_batch_size", AtLeast(1)},
-    minibatches);
-  v({"tis_cap", "1",
-     "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off",
-     "vllm_importance_sampling_clip_max"},
-    tis_cap);
-  v({"tis_floor", "1", "masking modes: weights below it count 0 (IcePop: 0.5 with tis_cap 5)",
-     "vllm_importance_sampling_clip_min", Within(0, 1)},
-    tis_floor);
-  v({"off_policy", "name", "token_truncate is TIS, token_mask IcePop",
-     "vllm_importance_sampling_mode"},
-    off_policy);
-  v({"recompute_logprobs", "bool",
-     "old log-probs by the learner instead of those recorded at sampling; always so when "
-     "max_staleness > 0 or with replayed groups"},
-    recompute_logprobs);
-  v({"logprob_gate", "nats",
-     "mean |actor - learner| log-prob above which, by three standard errors, the run stops; 0: off",
-     Within(0, 1e6)},
-    logprob_gate);
-  v({"gamma",
-     "1",
-     "ppo: discount a token; 1 for answers that are scored at their end",
-     "discount",
-     {0, 1, true}},
-    gamma);
-  v({"lam", "1", "ppo: 1 trusts the rewards alone, lower values the critic more",
-     "gae_lambda lambd", Within(0, 1)},
-    lam);
-  v({"whiten_advantages", "bool", "ppo: advantages of a batch get mean 0 and variance 1",
-     "normalize_advantages"},
-    whiten_advantages);
-  v({"kl_controller", "name", "ppo: adaptive moves kl_coef so that the KL meets kl_target",
-     "kl_ctrl"},
-    kl_controller);
-  v({"kl_target", "nats/token", "ppo: adaptive: KL to the reference to aim at, often 0.1",
-     "target_kl", AtLeast(0)},
-    kl_target);
-  v({"kl_horizon", "answers", "ppo: adaptive: larger moves kl_coef more slowly", "horizon",
-     Positive()},
-    kl_horizon);
-  v({"reward_normalize", "name", "ppo: by the running std, or by mean and std", "normalize_reward"},
-    reward_normalize);
-  v({"reward_clip", "1",
-     "ppo: scores are clipped to +- this, after normalisation, often 10; 0: off",
-     "cliprange_reward", AtLeast(0)},
-    reward_clip);
-}
-
-template <class V>
-void CriticConfig::Visit(V& v) {
-  v({"mode", "name", "a model of its own, or a head on the policy with half the memory"}, mode);
-  v({"path", "folder",
-     "own: start from this model with a scalar head, e.g. the reward model; empty: the policy's "
-     "trunk",
-     "critic_pretrain value_model_path"},
-    path);
-  v({"learning_rate", "1", "peak rate of the critic; follows optimizer.lr_schedule",
-     "lr critic_learning_rate critic_lr", Positive()},
-    learning_rate);
-  v({"value_clip", "1", "a new value counts at most this far from the old one; 0: off",
-     "cliprange_value value_clip_range", AtLeast(0)},
-    value_clip);
-  v({"vf_coef", "1", "shared: weight of the value loss beside the policy's",
-     "value_loss_coef vf_loss_coef", Positive()},
-    vf_coef);
-  v({"warmup_steps", "steps", "first train steps that update the critic alone", "critic_warmup",
-     AtLeast(0)},
-    warmup_steps);
-}
-
-template <class V>
-void PreferenceConfig::Visit(V& v) {
-  v({"loss", "name", "dpo (docs/preferences.md)", "loss_type"}, loss);
-  v({"beta", "1", "how strongly the policy is held to the reference; 0.1 is usual", Positive()},
-    beta);
-  v({"label_smoothing", "1",
-     "share of pairs that are labelled the wrong way round: cDPO (sigmoid), robust",
-     Within(0, 0.499)},
-    label_smoothing);
-  v({"gamma", "1", "simpo: margin that a pair has to exceed", "simpo_gamma"}, gamma);
-  v({"length_normalize", "bool", "log-ratios a token instead of an answer: sigmoid, hinge, robust"},
-    length_normalize);
-  v({"desirable_weight", "1", "kto: of desirable completions; raise it where they are few",
-     Within(0, 1000)},
-    desirable_weight);
-  v({"undesirable_weight", "1", "kto: of undesirable completions", Within(0, 1000)},
-    undesirable_weight);
-  v({"centering", "1", "reward_model: pulls scores towards 0, often 0.01; 0: off",
-     "center_rewards_coefficient", Within(0, 100)},
-    centering);
-  v({"batch", "pairs", "pairs an update", AtLeast(1)}, batch);
-  v({"heldout", "pairs",
-     "last pairs of the file: never trained on, measured before and after; -1: 100, and of fewer "
-     "than 1,000 a tenth",
-     AtLeast(-1)},
-    heldout);
-  v({"max_tokens", "tokens", "prompt and answer; longer pairs follow data.overlong", "max_length",
-     AtLeast(2)},
-    max_tokens);
-  v({"reference_cache", "folder",
-     "store that keeps the reference's log-probs for other runs as well, one run at a time; \"\": "
-     "the run's own"},
-    reference_cache);
-}
-
-template <class V>
-void OptimizerConfig::Visit(V& v) {
-  v({"learning_rate", "1", "peak rate", "lr", Positive()}, learning_rate);
-  v({"beta1", "1", "decay of the first moment", "adam_beta1", Within(0, 0.999999)}, beta1);
-  v({"beta2", "1", "decay of the second moment", "adam_beta2", Within(0, 0.999999)}, beta2);
-  v({"eps", "1", "added to the root of the second moment", "adam_epsilon", Positive()}, eps);
-  v({"weight_decay", "1", "decoupled decay of matrices", Within(0, 1)}, weight_decay);
-  v({"grad_clip", "1", "bound of the gradient's norm; 0: off", "max_grad_norm max_norm",
-     Within(0, 1e9)},
-    grad_clip);
-  v({"clip_value", "1", "bound of each gradient, before that of the norm; 0: off", AtLeast(0)},
-    clip_value);
-  v({"lr_schedule", "name", "", "lr_scheduler_type"}, lr_schedule);
-  v({"warmup_fraction", "1", "share of the steps with a rising rate",
-     "warmup_ratio lr_warmup_steps_ratio", Within(0, 1)},
-    warmup_fraction);
-  v({"min_lr_fraction", "1", "rate at the end, as a share of the peak", "min_lr_ratio",
-     Within(0, 1)},
-    min_lr_fraction);
-  v({"decay_fraction", "1", "wsd: last share of the steps, in which the rate falls", Within(0, 1)},
-    decay_fraction);
-  v({"ramp_steps", "steps",
-     "of which each has a larger batch than the one before, until it is whole; 0: none",
-     Within(0, 1e6)},
-    ramp_steps);
-  v({"ramp_start", "1", "share of a batch in the first step", Within(0, 1)}, ramp_start);
-  v({"micro_batch_tokens", "tokens", "of one forward and backward: bounds memory",
-     "ppo_max_token_len_per_gpu", AtLeast(1)},
-    micro_batch_tokens);
-  v({"max_skipped_in_a_row", "1", "non-finite updates in a row that end the run", AtLeast(1)},
-    max_skipped_in_a_row);
-  v({"masters", "name",
-     "of bfloat16 weights; none: weights are rounded at random, 4 bytes a parameter less"},
-    masters);
-  v({"moments", "name", "int8: 2 bytes a parameter instead of 8, rounded at random"}, moments);
-  v({"recompute", "name",
-     "activations that the backward computes again; layer: least memory, a third more work"},
-    recompute);
+void EnvironmentConfig::Visit(V& v) {
+  v({"kind", "name", "who answers the policy in a conversation of several turns (docs/agents.md)"},
+    kind);
+  v({"path", "file", "program, shared object or Python file"}, path);
+  v({"args", "texts", "of a program"}, args);
+  v({"name", "name", "python: class or function in the file; empty: the only one"}, name);
+  v({"endpoint", "address", "http"}, endpoint);
+  v({"tools", "names",
+     "tools: of calculator, python, search; python: the functions of the file that the policy may "
+     "call; empty: all"},
+    tools);
+  v({"corpus", "file", "search: texts, one a row"}, corpus);
+  v({"tool_form", "name", "in which the model writes its calls; auto: by its chat template"},
+    tool_form);
+  v({"max_turns", "turns", "of the policy; behind the last one the answer ends",
+     "max_tool_calling_iterations", AtLeast(1)},
+    max_turns);
+  v({"reply_tokens", "tokens", "of the environment in a turn; longer ones are cut, counted",
+     AtLeast(1)},
+    reply_tokens);
+  v({"timeout_s", "s", "wall clock of a call", Positive()}, timeout_s);
+  v({"episode_seconds", "s", "wall clock of a conversation", Positive()}, episode_seconds);
+  v({"memory_mb", "MiB", "address space of an environment's process", AtLeast(16)}, memory_mb);
+  v({"workers", "1", "processes", AtLeast(1)}, workers);
 }
 
 template <class V>
@@ -559,6 +419,9 @@ void EvalConfig::Visit(V& v) {
     success_part);
   v({"bar", "1", "share solved at the end below which the run exits with 7; 0: none", Within(0, 1)},
     bar);
+  v({"keep_best", "bool", "the checkpoint of the best evaluation stays, as RUN/best",
+     "load_best_model_at_end"},
+    keep_best);
 }
 
 template <class V>
@@ -585,6 +448,7 @@ void Config::Visit(V& v) {
   v.Section("sft", sft);
   v.Section("rollout", rollout);
   v.Section("reward", reward);
+  v.Section("environment", environment);
   v.Section("replay", replay);
   v.Section("algorithm", algorithm);
   v.Section("critic", critic);

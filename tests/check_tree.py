@@ -7,7 +7,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FOLDERS = ["common", "configs", "kernels", "policy_model", "actor", "reward", "replay", "learner", "run"]
+FOLDERS = ["common", "configs", "kernels", "policy_model", "actor", "environment", "reward", "replay", "learner", "run"]
 # docs/ARCHITECTURE.md, table of allowed includes. A shelf is a sub-folder with a row of its own; what lies below a folder without
 # a row belongs to the nearest one above it that has one.
 LEAF = {"common/base", "common/record"}
@@ -29,6 +29,10 @@ ALLOWED = {
     "policy_model/layers": LEAF | {"policy_model/memory", "policy_model/families", "kernels"},
     "policy_model": LEAF | {"policy_model/layers", "policy_model/memory", "policy_model/families", "policy_model/files", "kernels", "configs"},
     "actor": LEAF | NET | MODEL | {"configs"},
+    "environment/calls": LEAF | {"common/text", "configs"},
+    "environment/tools": LEAF | {"environment/calls", "common/sandbox", "common/text", "configs"},
+    "environment/doors": LEAF | NET | {"environment/calls", "environment/tools", "common/sandbox", "common/text", "configs"},
+    "environment": LEAF | {"environment/calls", "environment/tools", "environment/doors", "common/text", "configs"},
     "reward/maths": LEAF | {"common/text"},
     "reward/part": LEAF | {"reward/maths", "configs"},
     "reward/rules": LEAF | {"reward/part", "reward/maths", "common/text", "configs"},
