@@ -8,7 +8,8 @@ find_package(CLI11 REQUIRED)
 # Libraries that pkg-config knows, each as PkgConfig::NAME. All that are missing are named at once.
 set(plumb_missing "")
 foreach(entry ZMQ:libzmq:libzmq3-dev SIMDJSON:simdjson:libsimdjson-dev PCRE2:libpcre2-8:libpcre2-dev GMP:gmpxx:libgmp-dev
-        CRYPTO:libcrypto:libssl-dev UTF8PROC:libutf8proc:libutf8proc-dev RE2:re2:libre2-dev SECCOMP:libseccomp:libseccomp-dev)
+        CRYPTO:libcrypto:libssl-dev UTF8PROC:libutf8proc:libutf8proc-dev RE2:re2:libre2-dev SECCOMP:libseccomp:libseccomp-dev
+        SQLITE:sqlite3:libsqlite3-dev)
   string(REPLACE ":" ";" entry ${entry})
   list(GET entry 0 name)
   list(GET entry 1 module)

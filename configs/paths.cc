@@ -107,6 +107,11 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   look("data.eval", config.data.eval, "");
   look("sft.data", config.sft.data, "");
   look("critic.path", config.critic.path, model);
+  const EnvironmentConfig& environment = config.environment;
+  const bool by_name = environment.kind == EnvironmentKind::kProgram &&
+                       environment.path.find('/') == std::string::npos;
+  if (!by_name || !IsInPath(environment.path)) look("environment.path", environment.path, "");
+  look("environment.corpus", environment.corpus, "");
   if (IsOffline(config)) return missing;  // nothing is scored
   for (const RewardPartConfig& part : config.reward.parts) {
     const std::string option =

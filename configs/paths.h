@@ -27,8 +27,8 @@ void FindBesideRecipe(Config& config, const std::string& recipe);
 // is a link: its ending says what the file is.
 std::string PathInRecipe(const std::string& path, const std::string& recipe);
 
-// A sentence for each of the data, model and reward options that leads nowhere, with the full paths
-// tried.
+// A sentence for each of the data, model, environment and reward options that leads nowhere, with
+// the full paths tried.
 std::vector<std::string> MissingFiles(const Config& config, const std::string& recipe);
 
 // kNotFound with all of these sentences, if there are any.

@@ -66,8 +66,9 @@ OUTSIDE = {
     r"zmq": {"common/net"},
     r"flatbuffers/": {"common/net", "common/record"},
     r"CLI/": {"run/commands"},
-    r"httplib": {"reward/doors", "run/board", "run/serve"},
-    r"gmp": {"reward/maths"},
+    r"httplib": {"common/net", "run/board", "run/serve"},
+    r"gmp": {"reward/maths", "environment/tools"},
+    r"sqlite3": {"environment/tools"},
     r"re2/": {"common/text", "reward/rules"},
     r"pcre2": {"reward/rules", "reward/doors"},
     r"seccomp": {"common/sandbox"},
@@ -159,6 +160,13 @@ TESTED_BY["reward/models/model_part.cc"] = "tests/reward/models/perplexity_test.
 TESTED_BY["run/session/reward_samples.cc"] = "tests/run/commands/reward_test_command_test.cc"
 TESTED_BY["reward/doors/reward_server.cc"] = "tests/reward/doors/zmq_worker_test.cc"
 TESTED_BY["common/sandbox/process_watch.cc"] = "tests/reward/doors/sandbox_test.cc"
+TESTED_BY["common/sandbox/host_call.cc"] = "tests/reward/doors/plugin_test.cc"
+TESTED_BY["common/record/failure.cc"] = "tests/reward/doors/plugin_test.cc"
+TESTED_BY["common/sandbox/host_command.cc"] = "tests/environment/doors/open_environment_test.cc"
+TESTED_BY["environment/doors/environment_host_main.cc"] = "tests/environment/doors/open_environment_test.cc"
+TESTED_BY["environment/doors/http_peer.cc"] = "tests/environment/doors/open_environment_test.cc"
+TESTED_BY["environment/doors/process_peer.cc"] = "tests/environment/doors/open_environment_test.cc"
+TESTED_BY["environment/doors/tools_peer.cc"] = "tests/environment/doors/open_environment_test.cc"
 TESTED_BY["common/text/template/jinja_tests.cc"] = "tests/common/text/template/jinja_test.cc"
 TESTED_BY["reward/part/reply.cc"] = "tests/reward/doors/subprocess_test.cc"
 TESTED_BY["common/net/curve_keys.cc"] = "tests/common/net/frame_socket_test.cc"
@@ -184,7 +192,7 @@ LIMIT, LIMIT_CU = 600, 800
 COLUMNS = 100
 STEMS = 20  # x.h, x.cc, x_cpu.cc and x.cu are one
 # Folders of tests that stand for no folder of the product.
-OWN_TEST_FOLDERS = ["tests", "tests/fuzz", "tests/golden", "tests/sanitizers", "tests/testing", "tests/reward/plugins", "tests/reward/python"]
+OWN_TEST_FOLDERS = ["tests", "tests/fuzz", "tests/golden", "tests/sanitizers", "tests/testing", "tests/environment/plugins", "tests/reward/plugins", "tests/reward/python"]
 # Written by a program, or another's.
 NOT_OURS = re.compile(r"/nfc_tables\.h$|/tests/fuzz/clang14/")
 CODE = {".h", ".cc", ".cu", ".cuh"}

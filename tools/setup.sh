@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 packages=(g++ make git pkg-config python3 python3-venv libzmq3-dev cppzmq-dev librocksdb-dev libspdlog-dev
   flatbuffers-compiler libflatbuffers-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libre2-dev libutf8proc-dev
-  libgmp-dev libseccomp-dev libsimdjson-dev zlib1g-dev libxxhash-dev libssl-dev libgtest-dev libbenchmark-dev libcpp-httplib-dev ccache mold bubblewrap)
+  libgmp-dev libseccomp-dev libsqlite3-dev libsimdjson-dev zlib1g-dev libxxhash-dev libssl-dev libgtest-dev libbenchmark-dev libcpp-httplib-dev ccache mold bubblewrap)
 # For the tests of the Python workers on ZeroMQ, which are skipped without it: no reason to fail.
 [ "$(id -u)" -ne 0 ] || packages+=(python3-zmq)
 

@@ -28,6 +28,12 @@ bool TooDeep(std::string_view text, int limit);
 // null and set `not_finite`.
 nlohmann::json ParseLooseJson(std::string_view text, bool* not_finite);
 
+// A prompt as other people's code is told of it: Prompt::text, or the list of messages with all
+// that they say.
+nlohmann::ordered_json PromptJson(const Prompt& prompt);
+// The row's other columns as one line of JSON; "{}" for what is no object.
+std::string ExtraJson(const Prompt& prompt);
+
 // The first `limit` bytes without control characters, for messages.
 std::string Shown(std::string_view text, size_t limit = 120);
 

@@ -1,16 +1,15 @@
 #include "reward/doors/code_tests.h"
 
-#include <linux/filter.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "common/base/text.h"
 #include "common/record/json_text.h"
-#include "reward/doors/child_process.h"
+#include "common/sandbox/child_process.h"
+#include "common/sandbox/host_command.h"
+#include "common/sandbox/python_walls.h"
 #include "reward/doors/subprocess.h"
 #include "reward/part/file_digest.h"
 #include "reward/part/reply.h"
@@ -251,41 +250,6 @@ class CodeTestsWorker : public Worker {
   bool fresh_ = false;  // the candidate greeted and has seen no code
 };
 
-// Where an interpreter lives: itself, prefixes and standard library. Throws what starting it says.
-nlohmann::json AskInterpreter(const std::string& python, const std::string& place) {
-  ChildProcess child({.command = {python, "-I", "-c",
-                                  "import "
-                                  "json,sys,os;print(json.dumps({'exe':os.path.realpath(sys."
-                                  "executable),'version':sys.version,"
-                                  "'prefixes':[sys.prefix,sys.base_prefix,sys.exec_prefix]}))"}});
-  child.Start();
-  std::string line;
-  if (child.ReadLine(kMaxLine, &line, After(std::chrono::seconds(20))) == Failure::kNone) {
-    auto said = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (said.is_object() && said.contains("exe")) return said;
-  }
-  throw Error(
-      ErrorCode::kInvalidArgument,
-      python + " is no Python 3 that starts; name one with args = [\"python=/path/to/python3\"]",
-      place);
-}
-
-std::string FilterHex(const SandboxOptions& sandbox) {
-  if (!sandbox.seccomp) return "";
-  const auto filter = SeccompFilter(SeccompProfile::kSharedObject, /*network=*/false);
-  return Hex(std::as_bytes(std::span(filter)));
-}
-
-std::string Limits(const SandboxOptions& sandbox) {
-  if (!sandbox.limits) return "{}";
-  const int64_t mib = 1 << 20;
-  Json limits = {{"RLIMIT_CORE", 0},
-                 {"RLIMIT_FSIZE", sandbox.file_mb * mib},
-                 {"RLIMIT_NOFILE", sandbox.open_files}};
-  if (sandbox.memory_mb > 0) limits["RLIMIT_AS"] = sandbox.memory_mb * mib;
-  return limits.dump();
-}
-
 }  // namespace
 
 CodeTestsOptions ReadCodeTestsOptions(const configs::RewardPartConfig& part) {
@@ -321,33 +285,18 @@ std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& p
   options.pool.per_answer = true;
   setup->timeout = options.pool.timeout;
   setup->start_grace = options.start_grace;
-  const nlohmann::json said = AskInterpreter(FindExecutable(given.python, part), place);
-  const std::string exe = said["exe"].get<std::string>();
-  options.sandbox.system_only = true;
-  options.sandbox.network = false;
-  options.sandbox.visible = {exe};
-  for (const auto& prefix : said["prefixes"])
-    options.sandbox.visible.push_back(prefix.get<std::string>());
-  const std::string filter = FilterHex(options.sandbox);
-  if (filter.empty() && options.sandbox.seccomp && !allow_unsandboxed) {
-    throw Error(ErrorCode::kUnsupported,
-                "no system-call filter for this processor: generated code cannot be held; "
-                "reward.allow_unsandboxed = true goes on without",
-                place);
-  }
+  const Python python = AskPython(FindExecutable(given.python, place), place);
   for (const char* role : {"judge", "candidate"}) {
-    std::vector<std::string> command = NamespaceCommand(options.sandbox);
-    command.insert(command.end(), {exe, "-I", "-u", "-c", kCodeTestsRunner, role,
-                                   Limits(options.sandbox), filter});
-    (role[0] == 'j' ? setup->judge : setup->candidate) = std::move(command);
+    (role[0] == 'j' ? setup->judge : setup->candidate) =
+        WalledPython(python, options.sandbox, kCodeTestsRunner, {role}, place);
   }
   if (const std::string why = CodeTestsWorker(setup).Begin(nullptr); !why.empty()) {
     throw Error(ErrorCode::kInvalidArgument, why, place);
   }
   const std::string digest =
       "rule:code_tests/1:" +
-      TextSha256(std::string(kCodeTestsRunner) + "\n" + (setup->all ? "all" : "fraction") + "\n" +
-                 setup->column + "\n" + said["version"].get<std::string>())
+      TextSha256(std::string(kPythonWalls) + kCodeTestsRunner + "\n" +
+                 (setup->all ? "all" : "fraction") + "\n" + setup->column + "\n" + python.version)
           .substr(0, 16);
   return std::make_unique<PooledFunction>(
       part.name.empty() ? part.kind : part.name, digest, options.pool,

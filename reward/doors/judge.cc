@@ -7,8 +7,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "common/net/http_client.h"
 #include "common/record/json_text.h"
-#include "reward/doors/http_client.h"
 #include "reward/doors/worker_pool.h"
 #include "reward/part/file_digest.h"
 

@@ -1,13 +1,10 @@
 #include "reward/doors/plugin.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <set>
 
+#include "common/sandbox/host_command.h"
 #include "reward/doors/plugin_wire.h"
 #include "reward/doors/reward_abi.h"
 #include "reward/part/file_digest.h"
@@ -230,37 +227,9 @@ HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part,
 std::vector<std::string> HostCommand(const HostOptions& options, const std::string& verb,
                                      const std::string& path,
                                      const std::vector<std::string>& arguments) {
-  namespace fs = std::filesystem;
-  SandboxOptions sandbox = options.sandbox;
-  std::vector<std::string> host = options.host_command;
-  std::error_code error;
-  const std::string self = fs::read_symlink("/proc/self/exe", error).string();
-  if (host.empty()) host = {self, "reward-host"};
-  sandbox.visible.push_back(host[0]);
-  sandbox.visible.push_back(path);
-  // What our own executable has mapped it needs again in there, wherever it was installed.
-  if (host[0] == self) {
-    std::set<std::string> mapped;
-    std::ifstream maps("/proc/self/maps");
-    for (std::string line; std::getline(maps, line);) {
-      const size_t slash = line.find('/');
-      if (slash != std::string::npos && line.find(".so", slash) != std::string::npos)
-        mapped.insert(line.substr(slash));
-    }
-    sandbox.visible.insert(sandbox.visible.end(), mapped.begin(), mapped.end());
-  }
-  for (const std::string& argument : arguments) {
-    if (argument.starts_with("/") && fs::exists(argument, error))
-      sandbox.visible.push_back(argument);
-  }
-  std::vector<std::string> command = NamespaceCommand(sandbox);
-  const bool in_namespaces = !command.empty();
-  command.insert(command.end(), host.begin(), host.end());
-  const auto limits = HostArguments(sandbox, in_namespaces);
-  command.insert(command.end(), limits.begin(), limits.end());
-  command.insert(command.end(), {verb, path, "--"});
-  command.insert(command.end(), arguments.begin(), arguments.end());
-  return command;
+  return plumb::HostCommand(
+      options.sandbox, options.host_command.empty() ? OwnHost("reward-host") : options.host_command,
+      verb, path, arguments);
 }
 
 std::unique_ptr<RewardFunction> MakePlugin(const configs::RewardPartConfig& part,

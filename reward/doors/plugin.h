@@ -14,9 +14,9 @@
 #include <string_view>
 #include <vector>
 
+#include "common/sandbox/child_process.h"
 #include "common/sandbox/sandbox.h"
 #include "configs/config.h"
-#include "reward/doors/child_process.h"
 #include "reward/doors/plugin_wire.h"
 #include "reward/doors/worker_pool.h"
 #include "reward/part/reward.h"

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -15,75 +14,14 @@
 #include <string>
 #include <vector>
 
-#include <linux/filter.h>
-
 #include "common/base/problem.h"
-#include "common/sandbox/sandbox.h"
+#include "common/sandbox/host_call.h"
 #include "reward/doors/plugin_wire.h"
 #include "reward/doors/reward_abi.h"
 #include "reward/part/reward.h"
 
 namespace plumb::reward {
 namespace {
-
-struct Arguments {
-  SandboxOptions sandbox;
-  std::string object, program;
-  std::vector<char*> rest;  // arguments of the object or program
-};
-
-// What is wrong with the command line.
-Problem Parse(int argc, char** argv, Arguments* out) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string name = argv[i];
-    if (name == "--") {
-      for (++i; i < argc; ++i) out->rest.push_back(argv[i]);
-      break;
-    }
-    if (i + 1 >= argc) return name + " needs a value";
-    const std::string value = argv[++i];
-    if (name == "--so" || name == "--exec") {
-      (name == "--so" ? out->object : out->program) = value;
-      continue;
-    }
-    int64_t number = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size() || number < 0)
-      return name + ": '" + value + "' is no number";
-    SandboxOptions& s = out->sandbox;
-    if (name == "--memory-mb") s.memory_mb = number;
-    else if (name == "--cpu-seconds") s.cpu_seconds = number;
-    else if (name == "--file-mb") s.file_mb = number;
-    else if (name == "--open-files") s.open_files = number;
-    else if (name == "--processes") s.processes = number;
-    else if (name == "--limits") s.limits = number != 0;
-    else if (name == "--seccomp") s.seccomp = number != 0;
-    else if (name == "--network") s.network = number != 0;
-    else if (name == "--unsandboxed") s.allow_unsandboxed = number != 0;
-    else return "unknown option " + name;
-  }
-  if (out->object.empty() == out->program.empty()) return "give one of --so PATH and --exec PATH";
-  return std::nullopt;
-}
-
-bool WriteAll(int fd, const std::string& bytes) {
-  for (size_t at = 0; at < bytes.size();) {
-    const ssize_t n = write(fd, bytes.data() + at, bytes.size() - at);
-    if (n < 0 && errno != EINTR) return false;
-    if (n > 0) at += static_cast<size_t>(n);
-  }
-  return true;
-}
-
-bool ReadAll(int fd, size_t size, std::string* out) {
-  out->resize(size);
-  for (size_t at = 0; at < size;) {
-    const ssize_t n = read(fd, out->data() + at, size - at);
-    if (n == 0 || (n < 0 && errno != EINTR)) return false;
-    if (n > 0) at += static_cast<size_t>(n);
-  }
-  return true;
-}
 
 struct Object {
   decltype(&plumb_reward_abi_version) version = nullptr;
@@ -94,7 +32,7 @@ struct Object {
 };
 
 // Why the object cannot serve.
-Problem Load(const Arguments& arguments, Object* object) {
+Problem Load(const HostCall& arguments, Object* object) {
   void* handle = dlopen(arguments.object.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return std::string("cannot be loaded: ") + dlerror();
   object->version =
@@ -171,7 +109,7 @@ std::string ScoreFrame(const Object& object, std::string_view body) {
   return Frame(FrameType::kScores, out);
 }
 
-int Serve(const Arguments& arguments) {
+int Serve(const HostCall& arguments) {
   const int in = fcntl(0, F_DUPFD_CLOEXEC, 100), out = fcntl(1, F_DUPFD_CLOEXEC, 100);
   const int null = open("/dev/null", O_RDONLY);
   if (in < 0 || out < 0 || null < 0) return 2;
@@ -221,33 +159,15 @@ int Serve(const Arguments& arguments) {
   return 0;
 }
 
-int Execute(Arguments& arguments) {
-  std::vector<char*> argv = {arguments.program.data()};
-  argv.insert(argv.end(), arguments.rest.begin(), arguments.rest.end());
-  argv.push_back(nullptr);
-  ApplyLimits(arguments.sandbox, /*on_top=*/false);
-  if (arguments.sandbox.seccomp &&
-      !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network) &&
-      !arguments.sandbox.allow_unsandboxed) {
-    std::fprintf(stderr,
-                 "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on "
-                 "without\n");
-    return 3;
-  }
-  execvp(argv[0], argv.data());
-  std::fprintf(stderr, "cannot execute %s: %s\n", argv[0], std::strerror(errno));
-  return 127;
-}
-
 }  // namespace
 
 int RewardHostMain(int argc, char** argv) {
-  Arguments arguments;
-  if (const Problem problem = Parse(argc, argv, &arguments)) {
+  HostCall arguments;
+  if (const Problem problem = ParseHostCall(argc, argv, &arguments)) {
     std::fprintf(stderr, "reward-host: %s\n", problem->c_str());
     return 2;
   }
-  if (!arguments.program.empty()) return Execute(arguments);
+  if (!arguments.program.empty()) return ExecuteProgram(arguments);
   const int code = Serve(arguments);
   // No destructors and exit handlers: the object's own could hang a process that is done.
   std::fflush(nullptr);

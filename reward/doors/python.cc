@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/record/json_text.h"
+#include "common/sandbox/host_command.h"
 #include "reward/doors/subprocess.h"
 #include "reward/part/file_digest.h"
 
@@ -51,7 +52,7 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
   const std::filesystem::path file = std::filesystem::canonical(part.path, error);
   if (error) throw Error(ErrorCode::kNotFound, "no such Python file: '" + part.path + "'", place);
   ProgramSpec spec;
-  spec.path = FindExecutable(interpreter, part);
+  spec.path = FindExecutable(interpreter, place);
   spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function, constants};
   // Raised when what functions are given changes: a score may then be another one.
   constexpr const char* kRunnerVersion = "2";

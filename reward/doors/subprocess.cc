@@ -1,9 +1,6 @@
 #include "reward/doors/subprocess.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <unordered_map>
 
@@ -11,7 +8,8 @@
 
 #include "common/base/problem.h"
 #include "common/record/json_text.h"
-#include "reward/doors/child_process.h"
+#include "common/sandbox/child_process.h"
+#include "common/sandbox/host_command.h"
 #include "reward/part/file_digest.h"
 #include "reward/part/notice.h"
 #include "reward/part/reply.h"
@@ -26,12 +24,6 @@ constexpr size_t kMaxLine = 1 << 20;
   throw Error(ErrorCode::kCorruption, line.empty() ? what : what + ": " + Shown(line));
 }
 
-// What has to be counted here: the kernel bounds the processes of every user but root.
-int64_t MaxProcesses(const SandboxOptions& sandbox) {
-  const bool namespaces = sandbox.namespaces && !ProbeNamespaces();
-  return namespaces && sandbox.limits && geteuid() == 0 ? sandbox.processes : 0;
-}
-
 class ProgramWorker : public Worker {
  public:
   ProgramWorker(std::vector<std::string> command, const HostOptions& options,
@@ -39,7 +31,8 @@ class ProgramWorker : public Worker {
       : options_(options),
         greets_(spec.greets),
         tokens_(spec.tokens),
-        child_({.command = std::move(command), .max_processes = MaxProcesses(options.sandbox)}) {}
+        child_(
+            {.command = std::move(command), .max_processes = CountedProcesses(options.sandbox)}) {}
 
   // Starts the process; why it does not serve. Moves `deadline` by what starting is allowed to
   // take.
@@ -227,32 +220,6 @@ ProgramReply ParseProgramReply(std::string_view line) {
   return out;
 }
 
-std::string FindExecutable(const std::string& name, const configs::RewardPartConfig& part) {
-  const std::string place = "reward part '" + part.name + "'";
-  if (name.find('/') == std::string::npos) {
-    const char* path = std::getenv("PATH");
-    std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
-    while (true) {
-      const size_t colon = rest.find(':');
-      const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
-      if (access(candidate.c_str(), X_OK) == 0) return candidate;
-      if (colon == std::string_view::npos) break;
-      rest.remove_prefix(colon + 1);
-    }
-    throw Error(ErrorCode::kNotFound, "no such program in PATH: " + name, place);
-  }
-  if (access(name.c_str(), F_OK) != 0)
-    throw Error(ErrorCode::kNotFound, "no such program: " + name, place);
-  if (access(name.c_str(), X_OK) != 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                name +
-                    " is not executable: chmod +x it, or name its interpreter as path "
-                    "and the file in args",
-                place);
-  }
-  return std::filesystem::absolute(name).string();
-}
-
 std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec,
                                                 const configs::RewardPartConfig& part,
                                                 bool allow_unsandboxed, HostOptions options) {
@@ -278,7 +245,7 @@ std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& par
                 "reward part '" + part.name + "'");
   }
   ProgramSpec spec;
-  spec.path = FindExecutable(part.path, part);
+  spec.path = FindExecutable(part.path, "reward part '" + part.name + "'");
   spec.args = part.args;
   // The program and every argument that is a file: with `python3 my_reward.py` the code is in the
   // second.

@@ -40,10 +40,6 @@ struct ProgramSpec {
 std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec,
                                                 const configs::RewardPartConfig& part,
                                                 bool allow_unsandboxed, HostOptions options);
-// The executable behind a name: itself if it has a slash, else the first in PATH. Throws
-// Error(kNotFound | kInvalidArgument) naming the part.
-std::string FindExecutable(const std::string& name, const configs::RewardPartConfig& part);
-
 // The request line of one answer (without '\n'), and the reply read strictly: the id it answers and
 // its score.
 std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t id);

@@ -67,28 +67,4 @@ PartScore ScoreFromJson(const nlohmann::json& value) {
   return out;
 }
 
-nlohmann::ordered_json PromptJson(const Prompt& prompt) {
-  if (prompt.messages.empty()) return prompt.text;
-  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  for (const Message& m : prompt.messages) {
-    nlohmann::ordered_json message = {{"role", m.role}, {"content", m.content}};
-    if (!m.fields_json.empty() && !TooDeep(m.fields_json, 64)) {
-      const auto fields =
-          nlohmann::ordered_json::parse(m.fields_json, nullptr, /*allow_exceptions=*/false);
-      if (fields.is_object()) message.update(fields);
-    }
-    messages.push_back(std::move(message));
-  }
-  return messages;
-}
-
-std::string ExtraJson(const Prompt& prompt) {
-  const std::string& extra = prompt.extra_json;
-  const size_t first = extra.find_first_not_of(" \t");
-  const bool usable = first != std::string::npos && extra[first] == '{' &&
-                      extra.find('\n') == std::string::npos && !TooDeep(extra, 64) &&
-                      nlohmann::json::accept(extra);
-  return usable ? extra : "{}";
-}
-
 }  // namespace plumb::reward

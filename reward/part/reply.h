@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "common/record/trajectory.h"
+#include "common/record/json_text.h"
 #include "reward/part/reward.h"
 
 namespace plumb::reward {
@@ -20,9 +20,7 @@ PartScore ScoreFromJson(const nlohmann::json& value);
 // kReported for a name that is none.
 Failure FailureOf(std::string_view name);
 
-// Prompt::text, or the list of messages with all that they say.
-nlohmann::ordered_json PromptJson(const Prompt& prompt);
-// The row's other columns as one line of JSON; "{}" for what is no object.
-std::string ExtraJson(const Prompt& prompt);
+using plumb::ExtraJson;
+using plumb::PromptJson;
 
 }  // namespace plumb::reward

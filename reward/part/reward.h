@@ -10,37 +10,21 @@
 #pragma once
 
 #include <array>
-#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/record/failure.h"
 #include "common/record/ports.h"
 #include "common/record/trajectory.h"
 
 namespace plumb::reward {
 
-// Why there is no score. Counted by kind; the names are those of the metrics and of samples.jsonl.
-enum class Failure : uint8_t {
-  kNone = 0,
-  kTimeout,      // the wall deadline passed; the process group was killed
-  kCrash,        // the host process was ended by a signal
-  kExit,         // the host process ended itself, e.g. exit(0)
-  kMemory,       // it could not get memory within its limit
-  kNotFinite,    // NaN or infinity
-  kWrongCount,   // more or fewer scores than answers
-  kBadReply,     // bytes that are not a reply, or a reply without the fields
-  kOutputCap,    // it wrote more than the cap
-  kReported,     // the function said that it could not score this answer
-  kStart,        // the host process could not be started or did not greet in time
-  kQuarantined,  // this input crashed the function before, too often
-  kUnavailable,  // nobody answers at its endpoint, or the peer refused us
-  kProcesses,    // it started more processes than it may
-  kCount,        // number of kinds
-};
-std::string_view FailureName(Failure failure);  // "timeout", "crash", ...
+// Why there is no score.
+using plumb::Failure;
+using plumb::FailureName;
 
 // One answer's score by one function.
 struct PartScore {

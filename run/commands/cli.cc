@@ -10,10 +10,12 @@
 #include "common/base/nearest.h"
 #include "common/base/output_path.h"
 #include "common/base/program_call.h"
+#include "environment/doors/environment_host.h"
 #include "learner/algorithms/scoreless.h"
 #include "learner/ranks/rank_mesh.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "reward/doors/plugin_host.h"
+#include "run/commands/environment/env_command.h"
 #include "run/commands/plan/plan_command.h"
 
 namespace plumb::run {
@@ -123,6 +125,8 @@ int RunCli(int argc, char** argv) {
   // The host process of reward code is this program too; nothing else of it may be set up there.
   if (argc > 1 && std::strcmp(argv[1], "reward-host") == 0)
     return reward::RewardHostMain(argc - 1, argv + 1);
+  if (argc > 1 && std::strcmp(argv[1], "environment-host") == 0)
+    return environment::EnvironmentHostMain(argc - 1, argv + 1);
 
   CalledAs(argc > 0 ? argv[0] : "");
   HandleInterrupts();
@@ -161,6 +165,7 @@ int RunCli(int argc, char** argv) {
   AddScoreCommand(app, result);
   AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
   AddRewardTestCommand(app, result);
+  AddEnvCommand(app, result);
   RefuseValuesOfFlags(app);
   // Before a verb runs, and after `--version`.
   app.parse_complete_callback([&app] {

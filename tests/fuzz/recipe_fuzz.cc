@@ -4,9 +4,9 @@
 #include "common/base/error.h"
 #include "common/net/curve_keys.h"
 #include "common/net/endpoint.h"
+#include "common/net/http_client.h"
 #include "configs/config.h"
 #include "configs/recipe_text.h"
-#include "reward/doors/http_client.h"
 #include "targets.h"
 
 namespace plumb::fuzz {
@@ -80,7 +80,7 @@ void FuzzAddresses(std::string_view input) {
     for (const bool keyed : {true, false}) attempt([&] { CheckEndpoint(text, bind, keyed); });
   }
   attempt([&] {
-    const reward::Url url = reward::ParseUrl(text);
+    const Url url = ParseUrl(text);
     PLUMB_CHECK(url.origin.starts_with("http") && url.path.starts_with("/"), url.shown);
   });
   const std::string file = InputFolder() + "/keys";

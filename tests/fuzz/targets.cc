@@ -38,6 +38,8 @@ constexpr std::array kTargets = {
     Target{"json", FuzzJson, JsonSeeds},
     Target{"dialogue", FuzzDialogue, DialogueSeeds},
     Target{"recipe", FuzzRecipe, RecipeSeeds},
+    Target{"tool_calls", FuzzToolCalls, ToolCallSeeds},
+    Target{"environment_reply", FuzzEnvironmentReply, EnvironmentReplySeeds},
     Target{"override", FuzzOverride, OverrideSeeds},
     Target{"addresses", FuzzAddresses, AddressSeeds},
     Target{"plugin_reply", FuzzPluginReply, PluginReplySeeds},

@@ -50,6 +50,11 @@ void WriteInput(const std::string& path, std::string_view input);
 // A file of the source tree, e.g. "tests/golden/tokenizer.json".
 std::string SourceFile(const std::string& path);
 
+// environment_fuzz.cc
+void FuzzToolCalls(std::string_view input);
+Seeds ToolCallSeeds();
+void FuzzEnvironmentReply(std::string_view input);
+Seeds EnvironmentReplySeeds();
 // wire_fuzz.cc
 void FuzzRecords(std::string_view input);
 Seeds RecordSeeds();

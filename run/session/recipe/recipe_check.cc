@@ -5,6 +5,7 @@
 #include "common/base/error.h"
 #include "configs/paths.h"
 #include "configs/recipe_problems.h"
+#include "environment/doors/open_environment.h"
 #include "reward/doors/code_tests.h"
 #include "reward/doors/plugin.h"
 #include "reward/doors/python.h"
@@ -93,6 +94,14 @@ configs::Loaded CheckedRecipe(const std::string& path, const std::vector<std::st
     for (const std::string& problem :
          PartProblems(config.reward, surroundings, /*kinds=*/problems.empty()))
       problems.push_back(path + ": " + problem);
+  }
+  if (const auto kind = config.environment.kind;
+      kind != configs::EnvironmentKind::kNone && kind != configs::EnvironmentKind::kCalculator) {
+    try {
+      environment::CheckEnvironment(config.environment);
+    } catch (const Error& error) {
+      problems.push_back(path + ": " + error.what());
+    }
   }
   const configs::Config read = read_of ? read_of(loaded) : config;
   if (problems.empty()) {

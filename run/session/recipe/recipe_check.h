@@ -1,7 +1,8 @@
 // A recipe as a verb is about to use it: all that is wrong in one error, before data, models and
 // programs are touched.
 //
-// Purpose: unknown keys and contradictions (configs/config.h), kinds and options of reward parts,
+// Purpose: unknown keys and contradictions (configs/config.h), kinds and options of reward parts
+// and of the environment,
 // and files that are not there (configs/paths.h), together. What only a file's content shows comes
 // later.
 // Thread safety: pure functions of the recipe, the file system and the environment. Errors:

@@ -1,12 +1,12 @@
 // Reward servers over HTTP, honest, away, slow and lying (reward/doors/http_reward.h,
-// reward/doors/http_client.h).
+// common/net/http_client.h).
 #include "reward/doors/http_reward.h"
 
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-#include "reward/doors/http_client.h"
+#include "common/net/http_client.h"
 #include "tests/reward/testing.h"
 #include "tests/testing/http_server.h"
 

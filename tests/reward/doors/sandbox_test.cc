@@ -18,7 +18,7 @@
 #include <fstream>
 #include <thread>
 
-#include "reward/doors/child_process.h"
+#include "common/sandbox/child_process.h"
 #include "tests/reward/testing.h"
 
 namespace plumb::reward {

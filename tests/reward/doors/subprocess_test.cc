@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "reward/doors/child_process.h"
+#include "common/sandbox/child_process.h"
 #include "tests/reward/testing.h"
 
 namespace plumb::reward {

@@ -1,4 +1,4 @@
-#include "reward/doors/http_client.h"
+#include "common/net/http_client.h"
 
 #include <poll.h>
 
@@ -13,9 +13,10 @@
 #include "common/record/json_text.h"
 #endif
 
+#include "common/base/error.h"
 #include "common/base/mutex.h"
 
-namespace plumb::reward {
+namespace plumb {
 
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
@@ -180,9 +181,9 @@ class HttpClient::Impl {
       switch (result.error()) {
         case httplib::Error::Connection:
         case httplib::Error::ConnectionTimeout:
-        case httplib::Error::Read:
-        case httplib::Error::Write:
         case httplib::Error::SSLConnection: *again = true; break;
+        case httplib::Error::Read:
+        case httplib::Error::Write: *again = !options_.once; break;
         default: break;
       }
       return {Failure::kUnavailable, url_.shown + ": " + What(result.error()), ""};
@@ -200,8 +201,9 @@ class HttpClient::Impl {
     }
     const std::string said = url_.shown + " answered status " + std::to_string(status) +
                              (got.empty() ? "" : ": " + Shown(got, 300));
-    *again = status == 429 || status == 502 || status == 503 || status == 504;
-    if (*again) return {Failure::kUnavailable, said, ""};
+    const bool gateway = status == 502 || status == 504;
+    *again = status == 429 || status == 503 || (gateway && !options_.once);
+    if (*again || gateway) return {Failure::kUnavailable, said, ""};
     if (status >= 300 && status < 400)
       return {Failure::kBadReply, said + " (redirects are not followed: give the final address)",
               ""};
@@ -276,4 +278,4 @@ HttpReply HttpClient::Post(const std::string& body, Deadline deadline) {
 
 #endif
 
-}  // namespace plumb::reward
+}  // namespace plumb

@@ -17,9 +17,10 @@
 #include <string>
 #include <vector>
 
-#include "reward/part/reward.h"
+#include "common/record/failure.h"
+#include "common/record/ports.h"
 
-namespace plumb::reward {
+namespace plumb {
 
 struct ChildOptions {
   std::vector<std::string> command;    // [0] is looked up in PATH
@@ -78,4 +79,4 @@ class ChildProcess {
   uint64_t stderr_bytes_ = 0;
 };
 
-}  // namespace plumb::reward
+}  // namespace plumb

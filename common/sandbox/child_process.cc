@@ -1,4 +1,4 @@
-#include "reward/doors/child_process.h"
+#include "common/sandbox/child_process.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -14,11 +14,12 @@
 #include <string_view>
 #include <thread>
 
+#include "common/base/error.h"
 #include "common/sandbox/process_watch.h"
 
 extern char** environ;
 
-namespace plumb::reward {
+namespace plumb {
 namespace {
 
 std::string FindProgram(const std::string& name) {
@@ -90,7 +91,7 @@ void ChildProcess::Start() {
       const int error = errno;
       for (int j = 0; j < i; ++j) close(fds[j][0]), close(fds[j][1]);
       errno = error;
-      ThrowErrno("no pipe for a reward process");
+      ThrowErrno("no pipe for a child process");
     }
   }
   const pid_t parent = getpid();
@@ -134,7 +135,7 @@ void ChildProcess::Start() {
     close(fds[3][0]);
     Close();
     errno = fork_error;
-    ThrowErrno("a reward process could not be forked");
+    ThrowErrno("a child process could not be forked");
   }
   pid_ = pid;
   crowded_ = false;
@@ -316,4 +317,4 @@ std::string ChildProcess::TakeStderr() {
   return out;
 }
 
-}  // namespace plumb::reward
+}  // namespace plumb

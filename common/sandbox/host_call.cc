@@ -1,0 +1,83 @@
+#include "common/sandbox/host_call.h"
+
+#include <linux/filter.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+
+namespace plumb {
+
+Problem ParseHostCall(int argc, char** argv, HostCall* out) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    if (name == "--") {
+      for (++i; i < argc; ++i) out->rest.push_back(argv[i]);
+      break;
+    }
+    if (i + 1 >= argc) return name + " needs a value";
+    const std::string value = argv[++i];
+    if (name == "--so" || name == "--exec") {
+      (name == "--so" ? out->object : out->program) = value;
+      continue;
+    }
+    int64_t number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || end != value.data() + value.size() || number < 0)
+      return name + ": '" + value + "' is no number";
+    SandboxOptions& s = out->sandbox;
+    if (name == "--memory-mb") s.memory_mb = number;
+    else if (name == "--cpu-seconds") s.cpu_seconds = number;
+    else if (name == "--file-mb") s.file_mb = number;
+    else if (name == "--open-files") s.open_files = number;
+    else if (name == "--processes") s.processes = number;
+    else if (name == "--limits") s.limits = number != 0;
+    else if (name == "--seccomp") s.seccomp = number != 0;
+    else if (name == "--network") s.network = number != 0;
+    else if (name == "--unsandboxed") s.allow_unsandboxed = number != 0;
+    else return "unknown option " + name;
+  }
+  if (out->object.empty() == out->program.empty()) return "give one of --so PATH and --exec PATH";
+  return std::nullopt;
+}
+
+bool WriteAll(int fd, const std::string& bytes) {
+  for (size_t at = 0; at < bytes.size();) {
+    const ssize_t n = write(fd, bytes.data() + at, bytes.size() - at);
+    if (n < 0 && errno != EINTR) return false;
+    if (n > 0) at += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+bool ReadAll(int fd, size_t size, std::string* out) {
+  out->resize(size);
+  for (size_t at = 0; at < size;) {
+    const ssize_t n = read(fd, out->data() + at, size - at);
+    if (n == 0 || (n < 0 && errno != EINTR)) return false;
+    if (n > 0) at += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+int ExecuteProgram(HostCall& arguments) {
+  std::vector<char*> argv = {arguments.program.data()};
+  argv.insert(argv.end(), arguments.rest.begin(), arguments.rest.end());
+  argv.push_back(nullptr);
+  ApplyLimits(arguments.sandbox, /*on_top=*/false);
+  if (arguments.sandbox.seccomp &&
+      !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network) &&
+      !arguments.sandbox.allow_unsandboxed) {
+    std::fprintf(stderr,
+                 "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on "
+                 "without\n");
+    return 3;
+  }
+  execvp(argv[0], argv.data());
+  std::fprintf(stderr, "cannot execute %s: %s\n", argv[0], std::strerror(errno));
+  return 127;
+}
+
+}  // namespace plumb

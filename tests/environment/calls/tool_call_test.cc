@@ -1,0 +1,201 @@
+// The forms in which models call tools: what is read, what is malformed, and that no bytes break
+// it.
+#include "environment/calls/tool_call.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+
+namespace plumb::environment {
+namespace {
+
+using configs::ToolForm;
+
+constexpr const char* kV3 =
+    "Let me look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>search\n```json\n"
+    "{\"query\": "
+    "\"tides\"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n"
+    "```json\n{\"a\": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+constexpr const char* kV31 =
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>"
+    "<｜tool▁calls▁end｜>";
+
+TEST(ToolCallForms, Hermes) {
+  const ParsedTurn turn = ParseTurn(
+      ToolForm::kHermes,
+      "I compute.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1, \"b\": [2]}}\n"
+      "</tool_call>\n<tool_call>{\"name\": \"now\", \"arguments\": \"{}\"}</tool_call>");
+  EXPECT_EQ(turn.content, "I compute.");
+  EXPECT_EQ(turn.malformed, "");
+  ASSERT_EQ(turn.calls.size(), 2u);
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":1,"b":[2]})"}));
+  EXPECT_EQ(turn.calls[1], (ToolCall{"", "now", "{}"}));
+  EXPECT_TRUE(ParseTurn(ToolForm::kHermes, "no call {\"name\": 1}").calls.empty());
+  for (const char* bad : {"<tool_call>{\"name\": \"add\"", "<tool_call></tool_call>",
+                          "<tool_call>[]</tool_call>", "<tool_call>{\"arguments\": {}}</tool_call>",
+                          "<tool_call>{\"name\": \"a\", \"arguments\": [1]}</tool_call>",
+                          "<tool_call>{\"name\": \"a\", \"arguments\": \"x\"}</tool_call>",
+                          "<tool_call>{\"name\": \"\", \"arguments\": {}}</tool_call>",
+                          "<tool_call>{'name': 'a'}</tool_call>"}) {
+    const ParsedTurn wrong = ParseTurn(ToolForm::kHermes, bad);
+    EXPECT_NE(wrong.malformed, "") << bad;
+    EXPECT_TRUE(wrong.calls.empty()) << bad;
+  }
+}
+
+TEST(ToolCallForms, Llama3) {
+  const ToolForm form = ToolForm::kLlama3;
+  ParsedTurn turn = ParseTurn(form, R"({"name": "add", "parameters": {"a": "}"}})");
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0].arguments, R"({"a":"}"})");
+  turn = ParseTurn(form,
+                   "<|python_tag|>{\"name\": \"a\", \"parameters\": {}}; {\"name\": \"b\", "
+                   "\"parameters\": {}}");
+  EXPECT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  turn = ParseTurn(form, "<|python_tag|>brave.call(query=\"a, b\", n=[1,2])");
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "brave", R"({"query":"a, b","n":[1,2]})"}));
+  // An answer that is JSON is no call.
+  turn = ParseTurn(form, R"({"result": 3})");
+  EXPECT_EQ(turn.content, R"({"result": 3})");
+  EXPECT_EQ(turn.malformed, "");
+  for (const char* bad :
+       {R"({"name": "add", "parameters": {"a": 1})", "<|python_tag|>", "<|python_tag|>print(1)",
+        "<|python_tag|>f.call(1)", R"({"name": "a", "parameters": {}} and more)"}) {
+    EXPECT_NE(ParseTurn(form, bad).malformed, "") << bad;
+  }
+}
+
+TEST(ToolCallForms, Mistral) {
+  const ToolForm form = ToolForm::kMistral;
+  ParsedTurn turn = ParseTurn(
+      form, R"(Yes.[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}, "id": "abcdefghi"}])");
+  EXPECT_EQ(turn.content, "Yes.");
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"abcdefghi", "add", R"({"a":1})"}));
+  turn = ParseTurn(form, "[TOOL_CALLS]add[CALL_ID]x12345678[ARGS]{\"a\": 1}[TOOL_CALLS]b[ARGS]{}");
+  ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"x12345678", "add", R"({"a":1})"}));
+  for (const char* bad : {"[TOOL_CALLS]", "[TOOL_CALLS][]", "[TOOL_CALLS][{]", "[TOOL_CALLS]add",
+                          "[TOOL_CALLS]add[ARGS]{"}) {
+    EXPECT_NE(ParseTurn(form, bad).malformed, "") << bad;
+  }
+}
+
+TEST(ToolCallForms, Deepseek) {
+  ParsedTurn turn = ParseTurn(ToolForm::kDeepseek, kV3);
+  EXPECT_EQ(turn.content, "Let me look.");
+  ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "search", R"({"query":"tides"})"}));
+  turn = ParseTurn(ToolForm::kDeepseek, kV31);
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0].name, "add");
+  const std::string whole = kV3;
+  EXPECT_NE(ParseTurn(ToolForm::kDeepseek, whole.substr(0, 120)).malformed, "");
+  EXPECT_NE(ParseTurn(ToolForm::kDeepseek, "<｜tool▁calls▁begin｜>").malformed, "");
+}
+
+TEST(ToolCallForms, Harmony) {
+  const ToolForm form = ToolForm::kHarmony;
+  ParsedTurn turn = ParseTurn(
+      form,
+      "<|channel|>analysis<|message|>I need a sum.<|end|><|start|>assistant<|channel|>commentary "
+      "to=functions.add <|constrain|>json<|message|>{\"a\": 1}");
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":1})"}));
+  EXPECT_EQ(turn.content, "");
+  turn = ParseTurn(form,
+                   "<|start|>assistant to=functions.add<|channel|>commentary json<|message|>"
+                   "{\"a\":1}<|call|>");
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  turn = ParseTurn(form,
+                   "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final"
+                   "<|message|>It is 3.");
+  EXPECT_TRUE(turn.calls.empty());
+  EXPECT_EQ(turn.content, "It is 3.");
+  for (const char* bad : {"<|channel|>commentary to=functions.add <|constrain|>json",
+                          "<|channel|>commentary to=functions.add<|message|>{\"a\":",
+                          "<|channel|>commentary to=functions.<|message|>{}"}) {
+    EXPECT_NE(ParseTurn(form, bad).malformed, "") << bad;
+  }
+}
+
+TEST(ToolCallForms, AreSeenInTemplates) {
+  EXPECT_EQ(FormOfTemplate("{{ '<tool_call>' }}"), ToolForm::kHermes);
+  EXPECT_EQ(FormOfTemplate("<|python_tag|>"), ToolForm::kLlama3);
+  EXPECT_EQ(FormOfTemplate("'[TOOL_CALLS]'"), ToolForm::kMistral);
+  EXPECT_EQ(FormOfTemplate("<｜tool▁calls▁begin｜>"), ToolForm::kDeepseek);
+  EXPECT_EQ(FormOfTemplate("<|channel|>commentary to=functions."), ToolForm::kHarmony);
+  EXPECT_EQ(FormOfTemplate("{{ messages }}"), ToolForm::kHermes);
+}
+
+TEST(ToolCallForms, BecomeTheTemplatesMessage) {
+  const Message message = AssistantMessage({"hm", {{"call00000", "add", R"({"a":1})"}}, ""});
+  EXPECT_EQ(message.content, "hm");
+  EXPECT_EQ(
+      message.fields_json,
+      R"({"tool_calls":[{"id":"call00000","type":"function","function":{"name":"add","arguments":{"a":1}}}]})");
+  EXPECT_EQ(AssistantMessage({"hm", {}, ""}).fields_json, "");
+}
+
+// Bytes of any kind, and the forms' own pieces in any order: no crash, and every call that comes
+// out has a name and an object.
+TEST(ToolCallForms, TakeAnyBytes) {
+  const std::vector<std::string> pieces = {"<tool_call>",
+                                           "</tool_call>",
+                                           "{\"name\": \"f\", \"arguments\": {}}",
+                                           "{",
+                                           "}",
+                                           "[",
+                                           "]",
+                                           "\"",
+                                           "\\",
+                                           "<|python_tag|>",
+                                           ".call(",
+                                           "a=1",
+                                           ")",
+                                           ";",
+                                           ",",
+                                           "[TOOL_CALLS]",
+                                           "[ARGS]",
+                                           "[CALL_ID]",
+                                           "<|channel|>",
+                                           "<|message|>",
+                                           "<|call|>",
+                                           "to=functions.f",
+                                           "<|start|>",
+                                           "<｜tool▁calls▁begin｜>",
+                                           "<｜tool▁call▁begin｜>",
+                                           "<｜tool▁call▁end｜>",
+                                           "<｜tool▁sep｜>",
+                                           "```json",
+                                           "```",
+                                           "function",
+                                           "\xff",
+                                           "\n",
+                                           " "};
+  std::mt19937 random(7);
+  for (int round = 0; round < 20000; ++round) {
+    std::string text;
+    for (size_t n = random() % 12; n > 0; --n) {
+      if (random() % 4 == 0) text += static_cast<char>(random());
+      else text += pieces[random() % pieces.size()];
+    }
+    for (int form = 1; form <= static_cast<int>(ToolForm::kHarmony); ++form) {
+      const ParsedTurn turn = ParseTurn(static_cast<ToolForm>(form), text);
+      EXPECT_TRUE(turn.malformed.empty() || turn.calls.empty());
+      for (const ToolCall& call : turn.calls) {
+        EXPECT_FALSE(call.name.empty());
+        EXPECT_TRUE(nlohmann::json::parse(call.arguments).is_object()) << call.arguments;
+      }
+    }
+  }
+  for (int form = 1; form <= static_cast<int>(ToolForm::kHarmony); ++form) {
+    const std::string deep = "<tool_call>" + std::string(100000, '[') + "</tool_call>";
+    ParseTurn(static_cast<ToolForm>(form), deep);
+  }
+}
+
+}  // namespace
+}  // namespace plumb::environment

@@ -1,0 +1,88 @@
+// plumb env test: conversations by a script, rewards, wrong input.
+#include "run/commands/environment/env_command.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "common/base/file.h"
+#include "tests/run/cli_runner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::Has;
+using testing::RunPlumb;
+
+constexpr char kExamples[] = PLUMB_SOURCE_DIR "/examples/environments/";
+
+std::string Recipe(const TempFolder& folder, const std::string& environment) {
+  const std::string path = folder / "recipe.toml";
+  RealFileSystem().WriteFileAtomic(
+      path, "[data]\ntrain = \"" + std::string(kExamples) +
+                "guess.jsonl\"\n[[reward.parts]]\nname = \"a\"\nkind = \"answer\"\n"
+                "[environment]\n" +
+                environment);
+  return path;
+}
+
+TEST(EnvTestCommand, LeadsConversationsWithBuiltInTools) {
+  TempFolder folder;
+  const std::string recipe = Recipe(folder, "kind = \"tools\"\ntools = [\"guess_number\"]\n");
+  const std::string guess = R"(<tool_call>{"name":"guess_number","arguments":{"number":7}})"
+                            "</tool_call>";
+  const auto output =
+      RunPlumb({"env", "test", recipe, "--rows", "2", "--reply", guess, "--reply", "7", "--json"});
+  ASSERT_EQ(output.code, 0) << output.err;
+  const auto json = nlohmann::json::parse(output.out);
+  EXPECT_EQ(json["tools"][0], "guess_number");
+  ASSERT_EQ(json["rows"].size(), 2u);
+  EXPECT_EQ(json["rows"][0]["reward"], 1.0);
+  EXPECT_EQ(json["rows"][0]["turns"][1]["messages"][0]["content"], "right");
+  EXPECT_EQ(json["rows"][1]["turns"][1]["messages"][0]["content"], "higher");
+  EXPECT_EQ(json["rows"][1]["reward"], nullptr);
+  EXPECT_EQ(json["counters"]["environment/calls"], 2);
+  const auto text = RunPlumb({"env", "test", recipe, "--rows", "1"});
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_TRUE(Has(text.out, "Find the first number."));
+  EXPECT_TRUE(Has(text.out, "the end"));
+}
+
+TEST(EnvTestCommand, SaysWhatIsWrong) {
+  TempFolder folder;
+  EXPECT_TRUE(Has(RunPlumb({"env", "test", Recipe(folder, "kind = \"none\"\n")}).err,
+                  "has no [environment]"));
+  EXPECT_TRUE(Has(RunPlumb({"env", "test", Recipe(folder, "kind = \"tools\"\n")}).err,
+                  "needs at least one of calculator"));
+  EXPECT_TRUE(
+      Has(RunPlumb({"env", "test", Recipe(folder, "kind = \"tool\"\n")}).err, "environment.kind"));
+  const auto none =
+      RunPlumb({"env", "test", Recipe(folder, "kind = \"tools\"\ntools = [\"countdown\"]\n")});
+  EXPECT_EQ(none.code, kExitRewardFailed) << none.err;
+  EXPECT_TRUE(Has(none.err, "no conversation came through"));
+  EXPECT_TRUE(Has(none.err, "no list of integers"));
+  EXPECT_EQ(RunPlumb({"env", "test", "nowhere.toml"}).code, 3);
+}
+
+// Processes are started from the program itself.
+TEST(EnvTestCommand, RunsPythonThroughTheProgram) {
+  TempFolder folder;
+  const std::string recipe = Recipe(
+      folder, "kind = \"python\"\npath = \"" + std::string(kExamples) + "trl_environment.py\"\n");
+  const std::string out = folder / "out";
+  const std::string guess = R"('<tool_call>{"name":"guess","arguments":{"number":7}}</tool_call>')";
+  const int status =
+      std::system(("timeout 100 " PLUMB_BINARY_DIR "/plumb env test " + recipe + " --rows 1 " +
+                   "--reply " + guess + " --reply 7 > " + out + " 2>&1")
+                      .c_str());
+  const std::string text = RealFileSystem().ReadFile(out, 1 << 20);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << text;
+  EXPECT_TRUE(Has(text, "> tool      right")) << text;
+  EXPECT_TRUE(Has(text, "reward 1.000000")) << text;
+}
+
+}  // namespace
+}  // namespace plumb::run
