@@ -45,7 +45,7 @@ Json ColumnsJson(const std::string& columns_json) {
   return columns.is_discarded() ? Json(columns_json) : columns;
 }
 
-Json PromptJson(const Prompt& prompt) {
+Json StoredPromptJson(const Prompt& prompt) {
   Json j = {{"dataset", prompt.dataset}, {"row", prompt.row}};
   if (!prompt.text.empty()) j["text"] = prompt.text;
   if (!prompt.messages.empty()) j["messages"] = MessagesJson(prompt.messages);
@@ -63,10 +63,13 @@ Json KeptCounts(const Trajectory& t) {
 
 Json RecordJson(const StoredGroup& stored) {
   const TrajectoryGroup& g = stored.group;
-  Json j = {{"lease", g.lease.lease_id},           {"purpose", Name(g.lease.purpose)},
-            {"attempt", g.lease.attempt},          {"actor", g.actor},
-            {"policy_version", g.policy.version},  {"policy_digest", g.policy.digest},
-            {"prompt", PromptJson(g.lease.prompt)}};
+  Json j = {{"lease", g.lease.lease_id},
+            {"purpose", Name(g.lease.purpose)},
+            {"attempt", g.lease.attempt},
+            {"actor", g.actor},
+            {"policy_version", g.policy.version},
+            {"policy_digest", g.policy.digest},
+            {"prompt", StoredPromptJson(g.lease.prompt)}};
   if (stored.kind == GroupKind::kDropped) j["dropped"] = stored.drop_reason;
   j["answers"] = Json::array();
   for (const Trajectory& t : g.trajectories) {
@@ -167,7 +170,7 @@ Json Describe(const Store& store, const DumpOptions& options) {
       if (!preferences.empty())
         j["record"] = RecordJson(store.ReadPreferences(preferences.begin()->first, 0, 1).at(0));
       else if (!prompts.empty() && prompts.begin()->second > 0)
-        j["record"] = PromptJson(store.ReadPrompt(prompts.begin()->first, 0));
+        j["record"] = StoredPromptJson(store.ReadPrompt(prompts.begin()->first, 0));
       return j;
     }
     lease = ids.front();
