@@ -3,11 +3,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <concepts>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <string_view>
+#include <utility>
 
 #include "common/base/error.h"
 #include "configs/fields.h"
@@ -53,6 +57,26 @@ bool IsInPath(const std::string& name) {
   return false;
 }
 
+// "; a comment says how it is made: RECIPE:3" where one of the recipe has a line with `path`; else
+// "".
+std::string CommentOn(const std::string& path, const std::string& recipe) {
+  if (path.empty()) return "";
+  std::ifstream in(recipe);
+  int64_t number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    const size_t begin = line.find_first_not_of(" \t");
+    if (begin == std::string::npos || line[begin] != '#') continue;
+    const size_t at = line.find(path);
+    if (at == std::string::npos) continue;
+    const size_t end = at + path.size();  // not "runs/pairs2"
+    if (end < line.size() && std::isalnum(static_cast<unsigned char>(line[end])) != 0) continue;
+    return "; a comment of the recipe says how it is made: " + recipe + ":" +
+           std::to_string(number);
+  }
+  return "";
+}
+
 // Visits every option.
 struct Finder {
   fs::path folder;
@@ -93,7 +117,8 @@ std::string PathInRecipe(const std::string& path, const std::string& recipe) {
 
 std::vector<std::string> MissingFiles(const Config& config, const std::string& recipe) {
   std::vector<std::string> missing;
-  const auto look = [&](const std::string& option, const std::string& value, const char* advice) {
+  const auto look = [&](const std::string& option, const std::string& value,
+                        const std::string& advice) {
     if (value.empty() || value == "arithmetic" || Exists(value)) return;
     const std::string here = Full(value), beside = Full(fs::path(recipe).parent_path() / value);
     missing.push_back(option + " = \"" + value + "\" is not there: looked for " + here +
@@ -103,9 +128,10 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
       "; a model is a folder with config.json (for a .gguf file: plumb convert; names on a hub are "
       "not fetched)";
   look("model.path", config.model.path, model);
-  look("data.train", config.data.train, "");
-  look("data.eval", config.data.eval, "");
-  look("sft.data", config.sft.data, "");
+  for (const auto& [option, value] :
+       {std::pair("data.train", &config.data.train), std::pair("data.eval", &config.data.eval),
+        std::pair("sft.data", &config.sft.data)})
+    look(option, *value, CommentOn(*value, recipe));
   look("critic.path", config.critic.path, model);
   const EnvironmentConfig& environment = config.environment;
   const bool by_name = environment.kind == EnvironmentKind::kProgram &&

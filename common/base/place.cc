@@ -58,6 +58,7 @@ Place PlaceOf(const std::string& path) {
   if (ends({".jsonl", ".json", ".csv", ".tsv", ".parquet"})) return Place::kRows;
   if (ends({".safetensors"})) return Place::kWeights;
   if (ends({".gguf"})) return Place::kGguf;
+  if (ends({".py"})) return Place::kPython;
   return Place::kUnknown;
 }
 
@@ -96,6 +97,9 @@ std::string NotWhatIsWanted(const std::string& path, const std::string& wanted) 
     case Place::kGguf:
       return "is a GGUF file" + no +
              shows("convert " + path + " DIR", "makes a model folder of it");
+    case Place::kPython:
+      return "is a Python program" + no +
+             ": a recipe names one as the path of a reward part with kind = \"python\"";
     case Place::kEmptyFolder:
       return "is an empty folder: no run here, no model and no store; look at the path";
     case Place::kFolder: return "is a folder, and not " + wanted;

@@ -23,6 +23,7 @@ enum class Place {
   kRows,         // JSON, CSV, Parquet
   kWeights,      // .safetensors
   kGguf,
+  kPython,  // .py
   kEmptyFolder,
   kFolder,
   kUnknown  // another file

@@ -149,7 +149,7 @@ Row ReadRow(const ModelFolder& model, const ScoreArguments& arguments, bool all_
       }
     }
   } catch (const replay::RowProblem& problem) {
-    row.error = problem.reason == "unknown_form"
+    row.error = problem.reason == "missing_column"
                     ? "needs \"text\", \"tokens\", \"prompt\" and \"completion\", or \"messages\""
                     : problem.detail;
   } catch (const Error& e) {

@@ -310,7 +310,9 @@ void AddRollouts(ChartList& charts, const RunData& data) {
   charts.Sign("reward/zero_std_groups",
               "prompts" + (prompts > 0 ? ", of " + Grouped(prompts) + " a step," : std::string()) +
                   " whose answers all got the same reward" +
-                  (critic ? "" : ": they show no direction"));
+                  (critic || TextOf(data.recipe, "algorithm.advantage") == "batch"
+                       ? ""
+                       : ": they show no direction"));
 
   charts.Section("Policy");
   charts.One("objective/kl", TextOf(data.recipe, "algorithm.kl_placement") == "reward"

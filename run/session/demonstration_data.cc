@@ -219,8 +219,23 @@ DemonstrationData LoadSftData(const Session& session) {
                   config.sft.max_tokens <= session.shape().max_positions ? "sft.max_tokens"
                                                                          : "model.max_positions");
   std::vector<uint64_t> rows;  // of each demonstration
+  const replay::ImportOptions dress = replay::ImportOptionsOf(config.data, "sft");
   for (const auto& text : texts) {
-    if (auto d = encoder.Fitting(text, "row " + std::to_string(text.row + 1))) {
+    const std::string row = "row " + std::to_string(text.row + 1);
+    std::optional<Demonstration> d;
+    try {
+      d = encoder.Fitting(text, row);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kInvalidArgument || source == kArithmetic || !e.where().empty())
+        throw;
+      ThrowUntokenizable(
+          e, config, row, replay::RowKind::kDemonstrations, [&](replay::ParsedRow& parsed) {
+            parsed.record.row = text.row;
+            const auto turns = replay::DemonstrationsOf(std::move(parsed.record), dress);
+            return std::find(turns.begin(), turns.end(), text) != turns.end();
+          });
+    }
+    if (d) {
       data.train.push_back(std::move(*d));
       rows.push_back(text.row);
     }

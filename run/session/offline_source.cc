@@ -31,6 +31,43 @@ StoredRows OpenStoredRows(const configs::DataConfig& data) {
   return out;
 }
 
+void ForEachFileRow(const configs::DataConfig& data, const std::string& file,
+                    std::optional<replay::RowKind> as,
+                    const std::function<bool(replay::ParsedRow&, const std::string&)>& use) {
+  const auto source = replay::RowSource::Open(file);
+  replay::RowParser parser(
+      {.map = data.map, .form = {}, .convert_numbers = source->all_text(), .as = as});
+  replay::SourceRow row;
+  while (source->Next(row)) {
+    if (row.blank || row.too_long || !row.problem.empty()) continue;
+    replay::ParsedRow parsed;
+    try {
+      parser.Parse(row.text, parsed);
+    } catch (const replay::RowProblem&) {
+      continue;
+    }
+    if (!use(parsed, file + ":" + std::to_string(row.number))) return;
+  }
+}
+
+void ThrowUntokenizable(const Error& refused, const configs::Config& config, const std::string& row,
+                        std::optional<replay::RowKind> as,
+                        const std::function<bool(replay::ParsedRow&)>& is) {
+  std::string where;
+  if (!IsStoreFolder(config.data.train)) {
+    ForEachFileRow(config.data, config.data.train, as,
+                   [&](replay::ParsedRow& parsed, const std::string& place) {
+                     if (is(parsed)) where = place;
+                     return where.empty();
+                   });
+  }
+  if (where.empty()) where = config.data.train + ", " + row;
+  throw Error(refused.code(),
+              refused.message() +
+                  (config.model.path.empty() ? std::string(kNewModelReads) + " in model.path" : ""),
+              where);
+}
+
 size_t HeldOutRows(int64_t wanted, size_t usable) {
   constexpr size_t kHeldOut = 100;
   return wanted >= 0 ? static_cast<size_t>(wanted) : std::min(kHeldOut, usable / 10);

@@ -6,12 +6,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "common/base/error.h"
 #include "configs/config.h"
+#include "replay/datasets/rows/row_parser.h"
 #include "replay/store/store.h"
 
 namespace plumb::run {
@@ -26,6 +30,23 @@ struct StoredRows {
   uint64_t rows = 0;
 };
 StoredRows OpenStoredRows(const configs::DataConfig& data);
+
+// Behind what a new model's vocabulary lacks; who says it says where a model is named.
+inline constexpr char kNewModelReads[] =
+    "; a new model reads digits and signs of sums only: name the folder of one that knows these "
+    "rows";
+
+// Calls use(row, where) for each row of a file that has a form, `where` being "FILE:LINE", until it
+// says false. The columns are those of data.map.
+void ForEachFileRow(const configs::DataConfig& data, const std::string& file,
+                    std::optional<replay::RowKind> as,
+                    const std::function<bool(replay::ParsedRow&, const std::string&)>& use);
+
+// `refused` is why a row of a run's data has no tokens. Throws it with the line of the first row of
+// the file that `is` knows again (a store: data.train and `row`), and with what to do.
+[[noreturn]] void ThrowUntokenizable(const Error& refused, const configs::Config& config,
+                                     const std::string& row, std::optional<replay::RowKind> as,
+                                     const std::function<bool(replay::ParsedRow&)>& is);
 
 // How many of the last usable rows are held out: `wanted`, or for -1 100, of fewer than 1,000 a
 // tenth.

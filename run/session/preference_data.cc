@@ -30,11 +30,14 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
   return std::to_string(from.rows) + " rows of dataset '" + from.dataset + "' of " + data.train;
 }
 
-// The answer as the chat template writes it behind the prompt (which a text is where
-// data.chat_template does not say otherwise), end token included; learned from its first token on.
-// Empty: the template does not write what the answer asks of tools.
-std::optional<Demonstration> Sequence(const Session& session, const PreferenceRecord& record,
-                                      const std::vector<Message>& answer) {
+bool Learns(const Demonstration& d) {
+  return std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) != d.loss_mask.end();
+}
+
+}  // namespace
+
+std::optional<Demonstration> AnswerSequence(const Session& session, const PreferenceRecord& record,
+                                            const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
   if (!record.prompt_tokens.empty())  // of a rollout nothing is tokenized again
     return SampledTokens(session.encoder(), record, &answer != &record.rejected);
@@ -56,8 +59,11 @@ std::optional<Demonstration> Sequence(const Session& session, const PreferenceRe
                       "row " + std::to_string(record.row));
 }
 
-bool Learns(const Demonstration& d) {
-  return std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) != d.loss_mask.end();
+namespace {
+
+// "1 row is ", "4 rows are ".
+std::string RowsAre(int64_t rows) {
+  return std::to_string(rows) + (rows == 1 ? " row is " : " rows are ");
 }
 
 // What a loss wants of the rows, and where the rows begin in the lists.
@@ -84,9 +90,17 @@ class Rows {
       if (!chosen && !pair) continue;
       std::optional<Demonstration> sequence;
       try {
-        sequence = Sequence(session_, record, chosen ? record.chosen : record.rejected);
+        sequence = AnswerSequence(session_, record, chosen ? record.chosen : record.rejected);
       } catch (const Error& e) {
-        if (!skip_untokenizable_ || e.code() != ErrorCode::kInvalidArgument) throw;
+        if (!skip_untokenizable_ || e.code() != ErrorCode::kInvalidArgument) {
+          ThrowUntokenizable(e, session_.config(), "row " + std::to_string(record.row), {},
+                             [&](replay::ParsedRow& row) {
+                               return row.record.prompt_text == record.prompt_text &&
+                                      row.record.prompt == record.prompt &&
+                                      row.record.chosen == record.chosen &&
+                                      row.record.rejected == record.rejected;
+                             });
+        }
         ++untokenizable_;
         if (first_untokenizable.empty())
           first_untokenizable = "row " + std::to_string(record.row) + ": " + e.message();
@@ -120,6 +134,12 @@ class Rows {
                              .desirable = false});
   }
 
+  // Rows of the file that came as prompts, which no store of pairs has.
+  void AddPrompts(int64_t rows) {
+    others_ += rows;
+    prompts_ += rows;
+  }
+
   void CountInto(RowCounts& counts) const {
     counts.Used(static_cast<int64_t>(rows()));
     counts.Dropped("overlong", overlong_.dropped());
@@ -140,7 +160,7 @@ class Rows {
   std::string LeftOut() const {
     return overlong_.Describe() + ", " + std::to_string(others_) +
            (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" +
-           KtoWouldTake() +
+           KtoWouldTake() + WhatAPairIs() +
            (unwritten_ == 0
                 ? ""
                 : ", " + std::to_string(unwritten_) +
@@ -162,6 +182,18 @@ class Rows {
            "trains on them)";
   }
 
+  std::string WhatAPairIs() const {
+    const int64_t shown = others_ - judged_ - prompts_;
+    if (prompts_ == 0 && shown == 0) return "";
+    return " (" +
+           (prompts_ == 0 ? "" : RowsAre(prompts_) + (prompts_ == 1 ? "a prompt" : "prompts")) +
+           (prompts_ > 0 && shown > 0 ? ", " : "") +
+           (shown == 0 ? ""
+                       : RowsAre(shown) + (shown == 1 ? "a demonstration" : "demonstrations")) +
+           "; a pair has prompt, chosen and rejected: where they have other names, --map "
+           "chosen=COLUMN, in a recipe data.map = { chosen = \"COLUMN\" })";
+  }
+
   std::vector<PreferencePair> pairs;
   std::vector<LabelledCompletion> completions;
   std::string first_untokenizable;
@@ -172,7 +204,7 @@ class Rows {
   Overlong overlong_;
   std::vector<size_t> starts_;  // of each row, in `completions`
   int64_t others_ = 0, unwritten_ = 0, unlearned_ = 0, untokenizable_ = 0;
-  int64_t judged_ = 0;  // of the others: those that KTO could use
+  int64_t judged_ = 0, prompts_ = 0;  // of the others; KTO could use the judged
 };
 
 }  // namespace
@@ -182,6 +214,7 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store,
   const configs::Config& config = session.config();
   PreferenceData out{.notes = session.TextNotes()};
   RowCounts counts("pairs");
+  int64_t prompts = 0;
   if (IsStoreFolder(config.data.train)) {
     out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
   } else {
@@ -195,6 +228,7 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store,
         counts.Read(n);
         counts.Dropped(why, n);
       }
+      if (report.kind == replay::RowKind::kPrompts) prompts += ledger.used;
       out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
       for (size_t i = 0; i < ledger.samples.size(); ++i)
         out.notes.push_back("  row " + std::to_string(i + 1) + ": " + ledger.samples[i]);
@@ -220,7 +254,8 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store,
          store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first)))
       rows.Add(record);
   }
-  counts.Read(static_cast<int64_t>(wanted));
+  rows.AddPrompts(prompts);
+  counts.Read(static_cast<int64_t>(wanted) + prompts);
   rows.CountInto(counts);
   out.rows = counts.counters();
   if (out.first_left_out.empty() && !rows.first_untokenizable.empty())

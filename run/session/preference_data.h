@@ -7,6 +7,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,13 @@ struct PreferenceData {
   std::map<std::string, int64_t> rows;  // the same as run/session/row_counts.h counts it
   std::string first_left_out;  // where and why, of rows that were rejected or not tokenized
 };
+
+// The answer as the chat template writes it behind the prompt (which a text is where
+// data.chat_template does not say otherwise), end token included; learned from its first token on.
+// `answer` is the record's chosen or rejected. Empty: the template does not write what the answer
+// asks of tools.
+std::optional<Demonstration> AnswerSequence(const Session& session, const PreferenceRecord& record,
+                                            const std::vector<Message>& answer);
 
 // `skip_untokenizable`: what the vocabulary or the chat template refuses costs its row; else it is
 // thrown.

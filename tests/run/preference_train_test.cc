@@ -338,6 +338,41 @@ TEST(PreferenceTrainTest, OverlongPairsFollowThePolicy) {
   EXPECT_TRUE(Has(error.err, "raise preference.max_tokens or set data.overlong")) << error.err;
 }
 
+// Rows that are no pairs are counted as what they are.
+TEST(PreferenceTrainTest, AFileOfPromptsIsToldWhatAPairIs) {
+  const TempFolder temp;
+  const auto line = Line(temp, "dpo", temp / "run", 1);
+  const auto said = [&](const std::string& rows) {
+    RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", rows);
+    const auto refused = RunPlumb(line);
+    EXPECT_EQ(refused.code, 2) << refused.out;
+    return refused.err;
+  };
+  const std::string prompts = said(R"({"prompt": "1+1=", "answer": "2"})"
+                                   "\n"
+                                   R"({"prompt": "1+2=", "answer": "3"})");
+  EXPECT_TRUE(Has(prompts, "0 usable pairs") && Has(prompts, "2 that are no pairs left out") &&
+              Has(prompts, "(2 rows are prompts; a pair has prompt, chosen and rejected") &&
+              Has(prompts, "--map chosen=COLUMN"))
+      << prompts;
+  const std::string shown = said(R"({"prompt": "1+1=", "completion": "2"})");
+  EXPECT_TRUE(Has(shown, "(1 row is a demonstration; a pair has")) << shown;
+}
+
+TEST(PreferenceTrainTest, ARowOfUnknownCharactersIsNamedByItsLine) {
+  const TempFolder temp;
+  const auto line = Line(temp, "dpo", temp / "run", 1);
+  const std::string good = R"({"prompt": "1+1=", "chosen": "2", "rejected": "3"})";
+  RealFileSystem().WriteFileAtomic(
+      temp / "pairs.jsonl",
+      good + "\n\n" + good + "\n" + R"({"prompt": "how", "chosen": "2", "rejected": "3"})");
+  const auto refused = RunPlumb(line);
+  EXPECT_EQ(refused.code, 2) << refused.out;
+  EXPECT_TRUE(Has(refused.err, "pairs.jsonl:4: the character 'h' is not in the vocabulary") &&
+              Has(refused.err, "knows these rows in model.path"))
+      << refused.err;
+}
+
 // Rows of another kind than the loss wants: who could use them is said, not only that none is
 // usable.
 TEST(PreferenceTrainTest, JudgedCompletionsWithoutKtoPointToIt) {

@@ -169,7 +169,10 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
   if (ledger.read == 0)
     throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
   std::string message = "no row of the dataset can be used: " + ledger.Describe();
-  if (ledger.rejected.contains("missing_column"))
+  // Most rows say it of themselves.
+  const bool said =
+      !ledger.examples.empty() && ledger.examples.front().find("--map ") != std::string::npos;
+  if (ledger.rejected.contains("missing_column") && !said)
     message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
   for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
     message += "\n  " + ledger.examples[i];

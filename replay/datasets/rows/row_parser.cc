@@ -28,6 +28,33 @@ constexpr std::array kParts = {
     "text",   "instruction", "input",        "output",     "system", "history",
     "winner", "response_a",  "response_b",   "task"};
 
+// Why a row has no form that can be read as `as`, and what would give it one.
+std::string NoForm(const Columns& row, const std::map<std::string, std::string>& map,
+                   std::optional<RowKind> as) {
+  const std::string has = "; the row has: " + row.Names();
+  for (const auto& [part, column] : map) {
+    if (!row.Find(part.c_str(), {})) return "no column '" + column + "'" + has;
+  }
+  if (as == RowKind::kDemonstrations) {
+    if (row.Has("chosen") && row.Has("rejected")) {
+      return "this is a preference pair, which algorithm.name = \"dpo\" and \"reward_model\" train "
+             "on, and no demonstration" +
+             has +
+             " (to imitate the better answers: --map completion=chosen, in a recipe data.map "
+             "= { completion = \"chosen\" })";
+    }
+    if (const auto prompt = FindPrompt(row)) {
+      const auto answer = row.Find("", {"answer", "response", "output", "solution", "target"});
+      const std::string column = answer ? std::string(answer->name) : "COLUMN";
+      return prompt->Named() + " is the prompt, and no column is the completion" + has +
+             " (name it: --map completion=" + column +
+             ", in a recipe data.map = { completion = \"" + column + "\" })";
+    }
+  }
+  return "no known columns" + has +
+         " (name them: --map prompt=COLUMN, in a recipe data.map = { prompt = \"COLUMN\" })";
+}
+
 std::string ReadTruth(Columns& row, RowForm form) {
   auto column = row.Find("answer", {"answer", "ground_truth", "label"});
   if (!column) column = row.Find("ground_truth", {"ground_truth"});
@@ -280,12 +307,7 @@ void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
   const auto as = options.as;
   const auto detected = DetectForm(row, as, options.form);
   const auto& fixed = options.form;
-  if (!fixed && !detected) {
-    throw RowProblem{"unknown_form",
-                     "no known columns; the row has: " + row.Names() +
-                         " (name them: --map prompt=COLUMN, in a recipe data.map = { prompt = "
-                         "\"COLUMN\" })"};
-  }
+  if (!fixed && !detected) throw RowProblem{"missing_column", NoForm(row, options.map, as)};
   out.form = fixed ? *fixed : *detected;
   if (fixed && detected && KindOf(*detected) != KindOf(*fixed)) {
     throw RowProblem{"mixed_format", std::string("the file holds ") + FormName(*fixed) +

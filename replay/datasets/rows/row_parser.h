@@ -49,7 +49,7 @@
 
 namespace plumb::replay {
 
-// Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, unknown_form, mixed_format,
+// Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, mixed_format,
 // missing_column, wrong_type, number_as_text, tied, no_winner, empty_prompt, empty_completion,
 // one_sided, equal_pair, no_shared_prompt, bad_messages.
 struct RowProblem {

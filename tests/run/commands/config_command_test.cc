@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>
+#include <tuple>
 
 #include "run/session/recipe_proposal.h"
 #include "tests/run/toy_run.h"
@@ -50,6 +51,39 @@ TEST(ConfigShowTest, FitsTheWidthAndShowsAPart) {
   EXPECT_EQ(misspelt.code, 2);
   EXPECT_TRUE(Has(misspelt.err, "did you mean 'optimizer'?")) << misspelt.err;
   EXPECT_EQ(RunPlumb({"config", "show", recipe, "run", "--toml"}).code, 2);
+}
+
+// What is no recipe is told what it is, not that it is no TOML.
+TEST(ConfigShowTest, OtherFilesAreCalledWhatTheyAre) {
+  const TempFolder temp;
+  RealFileSystem().WriteFileAtomic(temp / "rows.jsonl", "{\"prompt\": \"1+1=\"}\n");
+  RealFileSystem().WriteFileAtomic(temp / "rw.py", "def reward(completions): return [0]\n");
+  for (const std::vector<std::string> verb :
+       {std::vector<std::string>{"train"}, {"reward", "test"}}) {
+    const auto said = [&](const std::string& path) {
+      std::vector<std::string> line = verb;
+      line.push_back(path);
+      const auto ran = RunPlumb(line);
+      EXPECT_EQ(ran.code, 2) << ran.out;
+      EXPECT_FALSE(Has(ran.err, "TOML")) << ran.err;
+      return ran.err;
+    };
+    EXPECT_TRUE(Has(said(temp / "rows.jsonl"), "rows.jsonl: is a file of rows, not a recipe"));
+    EXPECT_TRUE(Has(said(temp / "rw.py"), "rw.py: is a Python program, not a recipe"));
+  }
+}
+
+TEST(ConfigShowTest, AMissingFileOfARecipeIsLookedForInItsComments) {
+  const TempFolder temp;
+  const std::string recipe = temp / "dpo.toml";
+  std::string text = Read(SourcePath("configs/toy_dpo.toml"));
+  for (size_t at; (at = text.find("runs/pairs")) != std::string::npos;)
+    text.replace(at, 10, "none/pairs");
+  RealFileSystem().WriteFileAtomic(recipe, text);
+  const auto ran = RunPlumb({"train", recipe, "--out", temp / "run"});
+  EXPECT_EQ(ran.code, 3) << ran.err;
+  EXPECT_TRUE(Has(ran.err, "a comment of the recipe says how it is made: " + recipe + ":3"))
+      << ran.err;
 }
 
 class ConfigNew : public ::testing::Test {
@@ -215,6 +249,28 @@ TEST_F(ConfigNew, SaysWhatDoesNotFit) {
   EXPECT_TRUE(Has(refused({"grpo", "--data", temp_ / "none.jsonl"}, 3), "is not there"));
   EXPECT_TRUE(Has(refused({"grpo", "--data", SourcePath("examples/data/gsm8k_train.jsonl")}),
                   "name the folder of one that knows these rows with --model"));
+  // Of words, and of dialogues, each algorithm is told the line and what to do.
+  const auto file = [&](const char* name, const std::string& rows) {
+    RealFileSystem().WriteFileAtomic(temp_ / name, rows);
+    return temp_ / name;
+  };
+  const std::string pair = R"({"prompt": "1+1=", "chosen": "2", "rejected": "3"})";
+  const std::string pairs =
+      file("words.jsonl", pair + "\n" + R"({"prompt": "how", "chosen": "a", "rejected": "b"})");
+  const std::string shown = file("shown_words.jsonl", R"({"prompt": "how", "completion": "so"})");
+  const std::string asked = file("asked_words.jsonl", R"({"question": "how", "answer": "so"})");
+  const std::string talk = file(
+      "sharegpt.json",
+      R"([{"conversations": [{"from": "human", "value": "how"}, {"from": "gpt", "value": "so"}]}])");
+  for (const auto& [algorithm, data, line] :
+       {std::tuple("dpo", pairs, ":2"), std::tuple("reward_model", pairs, ":2"),
+        std::tuple("sft", shown, ":1"), std::tuple("sft", asked, ":1"),
+        std::tuple("sft", talk, ":1")}) {
+    const std::string said = refused({algorithm, "--data", data});
+    EXPECT_TRUE(Has(said, data + line + ": ")) << algorithm << said;
+    EXPECT_TRUE(Has(said, "name the folder of one that knows these rows with --model")) << said;
+    EXPECT_FALSE(Has(said, "model.path")) << said;
+  }
 }
 
 }  // namespace

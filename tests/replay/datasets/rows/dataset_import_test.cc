@@ -233,7 +233,7 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
       {"bad_utf8", "{\"prompt\": \"\xC3\x28\"}"},
       {"bad_utf8", "{\"prompt\": \"\xED\xA0\x80\"}"},
       {"not_an_object", "[1, 2]"},
-      {"unknown_form", R"({"other": "column"})"},
+      {"missing_column", R"({"other": "column"})"},
       {"empty_prompt", R"({"prompt": "  \n"})"},
       {"wrong_type", R"({"prompt": 5})"},
       {"bad_messages", R"({"prompt": []})"},
@@ -277,7 +277,7 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
 TEST(ImportTest, EmptyAndHopelessFilesAreErrors) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import(""));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import("\n \n"));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown_form: no known columns; the row has: b, a",
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "missing_column: no known columns; the row has: b, a",
                 Import(R"({"b": 1, "a": 2})"));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "in a recipe data.map = { prompt = \"COLUMN\" }",
                 Import(R"({"b": 1, "a": 2})"));
@@ -326,7 +326,31 @@ TEST(ImportTest, Demonstrations) {
                 "", {{"user", "u1"}, {"assistant", "a1"}, {"user", "u2"}}, "a2", "", "", 1}))
       << "both turns are of the second row";
   EXPECT_EQ(got.demonstrations[3], (TextDemonstration{"", {{"user", "u"}}, "a", "", "", 2}));
-  EXPECT_EQ(got.ledger.Describe(), "read 5 = used 3 + 1 empty_completion + 1 unknown_form");
+  EXPECT_EQ(got.ledger.Describe(), "read 5 = used 3 + 1 empty_completion + 1 missing_column");
+}
+
+TEST(ImportTest, ADemonstrationWithoutACompletionIsToldWhatIsMissing) {
+  TempFolder folder;
+  const auto read = [&](const char* row, std::map<std::string, std::string> map = {}) {
+    ImportOptions options;
+    options.map = std::move(map);
+    return ImportDemonstrations(WriteFile(folder / "sft.jsonl", row), options);
+  };
+  constexpr char kAnswered[] = R"({"prompt": "p", "answer": "a"})";
+  EXPECT_THROWS(ErrorCode::kInvalidArgument,
+                ":1: missing_column: 'prompt' is the prompt, and no column is the completion; the "
+                "row has: prompt, answer (name it: --map completion=answer, in a recipe data.map = "
+                "{ completion = \"answer\" })",
+                read(kAnswered));
+  EXPECT_EQ(read(kAnswered, {{"completion", "answer"}}).demonstrations.size(), 1u)
+      << "what the advice says works";
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "data.map = { completion = \"COLUMN\" }",
+                read(R"({"question": "p", "topic": "a"})"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no column 'anser'; the row has: prompt, answer",
+                read(kAnswered, {{"completion", "anser"}}));
+  constexpr char kPair[] = R"({"prompt": "p", "chosen": "a", "rejected": "b"})";
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "this is a preference pair", read(kPair));
+  EXPECT_EQ(read(kPair, {{"completion", "chosen"}}).demonstrations.size(), 1u);
 }
 
 TEST(ImportTest, ARowOfAStoreIsDressedAsOneOfAFile) {
