@@ -25,6 +25,7 @@
 #include "common/base/file.h"
 #include "common/base/nearest.h"
 #include "common/base/place.h"
+#include "common/base/text.h"
 #include "configs/config.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
@@ -489,7 +490,10 @@ Loaded Parse(const std::string& text, const std::string& name,
     ReadRoot(toml::parse(text, name), parser, problems, loaded.config);
   } catch (const toml::parse_error& e) {
     throw Error(ErrorCode::kInvalidArgument,
-                std::string("not valid TOML: ") + std::string(e.description()),
+                "not valid TOML: " + std::string(e.description()) +
+                    (Trim(text).starts_with("{") ? "; this is JSON, as rows of data are, and no "
+                                                   "recipe: `plumb config new` writes one for them"
+                                                 : ""),
                 name + ":" + std::to_string(e.source().begin.line));
   }
   for (const std::string& item : overrides) {

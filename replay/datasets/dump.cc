@@ -135,8 +135,11 @@ Json Describe(const Store& store, const DumpOptions& options) {
     uint64_t open = 0;
     for (const LeaseMark& mark : store.Leases(purpose)) open += mark.record.complete ? 0 : 1;
     Json& groups = j["groups"][Name(purpose)];
+    // A lease of an evaluation begins with the version that it is of.
+    const bool eval = purpose == Purpose::kEval;
     groups = {{"stored", ids.size()},
-              {"trimmed_before", store.TrimmedBefore(purpose)},
+              {eval ? "trimmed_before_version" : "trimmed_before",
+               store.TrimmedBefore(purpose) >> (eval ? 32 : 0)},
               {"leased_unanswered", open}};
     if (!ids.empty()) groups["first_lease"] = ids.front();
     if (!ids.empty()) groups["last_lease"] = ids.back();

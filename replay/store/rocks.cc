@@ -40,11 +40,12 @@ class WarningLogger : public rocksdb::Logger {
     std::string text(line);
     text.resize(std::min(text.find('\n'), text.size()));  // a whole edit of the MANIFEST may follow
     while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-    // Nothing to do about either: table files that are taken in (TableFile) have no ID until they
-    // are part of the store, and a snapshot keeps files from being deleted twice over.
-    if (text.find("without unique ID") != std::string::npos ||
-        text.find("File Deletions") != std::string::npos)
-      return;
+    // Nothing to do about the first two: table files that are taken in (TableFile) have no ID until
+    // they are part of the store, and a snapshot keeps files from being deleted twice over. A store
+    // that does not open is an error of ours, which says more.
+    for (const char* known : {"without unique ID", "File Deletions", "DB::Open() failed"}) {
+      if (text.find(known) != std::string::npos) return;
+    }
     if (!text.empty()) LogWarning("rocksdb: " + text);
   }
 };
@@ -241,10 +242,9 @@ void RocksFolder::OpenDb() {
   if (!status.ok()) {
     if (IsOpenElsewhere(status)) {
       throw Error(ErrorCode::kConflict,
-                  "the store is open elsewhere (" + status.ToString() +
-                      "): a run is still going in this folder; wait for it, stop it, or choose "
-                      "another run.out. "
-                      "`plumb store inspect` may look while it runs",
+                  "the store is open elsewhere, by a run that goes on or by another command: wait "
+                  "for it, stop it, or name another folder; `plumb store inspect`, `data export` "
+                  "and `data mine` read it meanwhile",
                   path);
     }
     ThrowStatus(status, path, "open the store");

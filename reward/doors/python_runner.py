@@ -267,6 +267,14 @@ def why(error):
     return f"{type(error).__name__}: {error}"[:400] + place[:80]
 
 
+def of_messages(error, style, group):
+    """What a function written for texts is not told by Python."""
+    lists = style == "trl" and isinstance(group[0].get("prompt"), list)
+    if not lists or not isinstance(error, (AttributeError, TypeError)) or "list" not in str(error):
+        return ""
+    return '; the prompts are messages, so each completion is a list of one message: its text is completion[0]["content"]'
+
+
 def kind_of(error):
     return "memory" if isinstance(error, MemoryError) else "exit" if isinstance(error, SystemExit) else "reported"
 
@@ -289,7 +297,7 @@ def main():
         try:
             replies = run(function, group)
         except (Exception, SystemExit) as error:
-            replies = [{"error": why(error), "kind": kind_of(error)}] * len(group)
+            replies = [{"error": why(error) + of_messages(error, style, group), "kind": kind_of(error)}] * len(group)
         for request, reply in zip(group, replies):
             say({"id": request["id"], **reply})
         group = []

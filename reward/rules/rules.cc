@@ -393,6 +393,15 @@ bool IsRuleKind(std::string_view kind) {
                      [&](const Entry& e) { return kind == e.kind; });
 }
 
+bool ComparesWithTruth(const configs::RewardPartConfig& part) {
+  constexpr std::string_view kTruth[] = {"math",   "multiple_choice", "answer", "exact",
+                                         "rouge1", "rouge2",          "rougeL", "bleu",
+                                         "f1",     "exact_words"};
+  return std::find(std::begin(kTruth), std::end(kTruth), part.kind) != std::end(kTruth) &&
+         std::none_of(part.args.begin(), part.args.end(),
+                      [](const std::string& arg) { return arg.starts_with("reference="); });
+}
+
 std::unique_ptr<RewardFunction> MakeRule(const configs::RewardPartConfig& part) {
   for (const Entry& entry : kRules) {
     if (part.kind != entry.kind) continue;

@@ -62,6 +62,9 @@ namespace plumb::reward {
 // Kinds that MakeRule() knows, in the order of the table above.
 std::vector<std::string> RuleKinds();
 bool IsRuleKind(std::string_view kind);
+// The part's kind compares with a row's ground truth, and its options name no other column: of a
+// row without one it says nothing.
+bool ComparesWithTruth(const configs::RewardPartConfig& part);
 std::unique_ptr<RewardFunction> MakeRule(const configs::RewardPartConfig& part);
 
 // The formulas themselves, for tests and other rules. `text` is without end tokens.

@@ -62,6 +62,53 @@ bool IsMisspeltVerb(const CLI::App& root) {
          !GivenVerb(root).first->get_subcommands([](const CLI::App*) { return true; }).empty();
 }
 
+// What stands for a value in an example: of an option or a place by its name.
+std::string ExampleValue(const std::string& verb, const std::string& name) {
+  if (verb == "import" && name == "store") return "mystore";  // a new one
+  if (verb == "convert")
+    return name == "from" ? "model.gguf" : name == "folder" ? "models/mine" : "";
+  constexpr std::pair<std::string_view, std::string_view> kValues[] = {
+      {"bind", "tcp://127.0.0.1:5555"},
+      {"data", "prompts.jsonl"},
+      {"dataset", "prompts.jsonl"},
+      {"file", "rows.jsonl"},
+      {"files", "prompts.jsonl"},
+      {"folder", "runs/demo"},
+      {"into", "runs/pairs"},
+      {"model", "runs/demo"},
+      {"out", "rows.jsonl"},
+      {"path", "keys/learner"},
+      {"recipe", "configs/arithmetic_grpo.toml"},
+      {"run", "runs/demo"},
+      {"SHELL", "bash"},
+      {"store", "runs/demo/store"},
+      {"to", "copy"}};
+  for (const auto& [known, value] : kValues) {
+    if (name == known) return std::string(value);
+  }
+  return "";
+}
+
+// What a verb lacks: which part, what it is, and a call that has all. "" where `error` is another.
+std::string WhatIsMissing(const CLI::App& verb, const std::string& call, const std::string& error) {
+  std::string missing, words, options;
+  for (const CLI::Option* option : verb.get_options()) {
+    const std::string name = option->get_single_name();
+    const bool place = option->get_positional();
+    const std::string value = ExampleValue(verb.get_name(), name);
+    if (option->get_required() && error == option->get_name() + " is required") {
+      const std::string& what = option->get_description();
+      missing = (place ? name : "--" + name) + " is missing (" +
+                what.substr(0, std::min(what.find_first_of(";:"), what.find(", e.g."))) + ")";
+    }
+    if (place && !value.empty()) words += " " + value;
+    else if (option->get_required()) options += " --" + name + " " + value;
+  }
+  if (verb.get_name() == "generate" && verb.get_option_no_throw("--prompt") != nullptr)
+    options += " --prompt \"12+34=\"";
+  return missing.empty() ? "" : missing + ", e.g. `" + call + words + options + "`";
+}
+
 // What CLI11 could not read, said with the verb it was given to, and what was probably meant.
 void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   const auto [at, verb] = GivenVerb(root);
@@ -96,6 +143,7 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   if (what.ends_with(kValueOfFlag))
     what = "--" + what.substr(0, what.size() - kValueOfFlag.size()) + " takes no value";
   const std::string call = ProgramCall() + verb.substr(std::strlen("plumb"));
+  if (const std::string missing = WhatIsMissing(*at, call, what); !missing.empty()) what = missing;
   std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(),
                call.c_str());
 }

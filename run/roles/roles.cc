@@ -145,6 +145,7 @@ std::map<std::string, int64_t> ImportPrompts(const Session& session, replay::Sto
                                              const std::function<void(const std::string&)>& note,
                                              std::atomic<int64_t>* rows) {
   PromptData prompts = LoadPrompts(session, rows);
+  CheckTruths(session.config(), prompts);
   for (const std::string& line : prompts.notes) note(line);
   store.PutPrompts(replay::kTrainDataset, prompts.train);
   if (!prompts.eval.empty()) store.PutPrompts(replay::kEvalDataset, prompts.eval);

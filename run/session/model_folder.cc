@@ -154,6 +154,16 @@ void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
     shape.eos_tokens = {eos};
 }
 
+std::string NoTemplate(const std::string& model) {
+  return std::string("the model has no chat template") +
+         (model.empty() ? ""
+                        : ", which says how it reads a dialogue: put the chat_template.jinja of a "
+                          "chat model of its family into " +
+                              model +
+                              ", or give rows whose prompt is a text (without data.system_prompt, "
+                              "which makes messages of it)");
+}
+
 std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
   std::vector<int32_t> tokens = tokenizer.Encode(text);
   if (add_bos && (tokens.empty() || tokens.front() != shape.bos_token))
@@ -169,7 +179,7 @@ std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const
   if (prompt.messages.empty() && (raw || !chat_template)) return behind(Text(prompt.text));
   if (!chat_template) {
     throw Error(ErrorCode::kInvalidArgument,
-                "the prompt is a list of messages but the model has no chat template", model);
+                "the prompt is a list of messages but " + NoTemplate(model), model);
   }
   if (!prompt.messages.empty())
     return behind(

@@ -21,6 +21,10 @@
 
 namespace plumb::run {
 
+// What messages meet in a model without a chat template, and what to do; `model`: its folder, "" of
+// a new model, which never gets one.
+std::string NoTemplate(const std::string& model);
+
 struct ModelOptions {
   // auto (float32 where config.json says so, else bfloat16) | float32 | bfloat16
   std::string dtype = "auto";

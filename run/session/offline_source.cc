@@ -7,6 +7,27 @@
 #include "replay/datasets/rows/row_source.h"
 
 namespace plumb::run {
+namespace {
+
+// "pairs (40 pairs), train (3 prompts)".
+std::string DatasetsOf(const replay::Store& store) {
+  std::string out;
+  const auto add = [&](const std::string& name, uint64_t rows, const char* of) {
+    out += (out.empty() ? "" : ", ") + name + " (" + std::to_string(rows) + " " + of + ")";
+  };
+  for (const auto& [name, rows] : store.PreferenceDatasets()) {
+    const auto first = store.ReadPreferences(name, 0, 1);
+    const PreferenceKind kind = first.empty() ? PreferenceKind::kPair : first.front().kind;
+    add(name, rows,
+        kind == PreferenceKind::kPair       ? "pairs"
+        : kind == PreferenceKind::kLabelled ? "judged completions"
+                                            : "demonstrations");
+  }
+  for (const auto& [name, rows] : store.Datasets()) add(name, rows, "prompts");
+  return out;
+}
+
+}  // namespace
 
 bool IsStoreFolder(const std::string& path) {
   return std::filesystem::is_directory(path) && !replay::IsSavedToDisk(path);
@@ -17,15 +38,22 @@ StoredRows OpenStoredRows(const configs::DataConfig& data) {
   how.read_only = true;
   StoredRows out{.store = replay::Store::Open(data.train, how), .dataset = data.dataset};
   const auto datasets = out.store->PreferenceDatasets();
-  std::string known;
-  for (const auto& [name, rows] : datasets) known += (known.empty() ? "" : ", ") + name;
   if (out.dataset.empty() && datasets.size() == 1) out.dataset = datasets.begin()->first;
   if (!datasets.contains(out.dataset)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                known.empty()
-                    ? "the store has no preference dataset: `plumb data mine` or `import` makes one"
-                    : "data.dataset is '" + data.dataset + "'; the store has: " + known,
-                data.train);
+    const std::string has = DatasetsOf(*out.store);
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        (datasets.empty() ? std::string("the store has no dataset of pairs or demonstrations")
+         : data.dataset.empty()
+             ? std::string("the store has several datasets: name one in data.dataset")
+             : "the store has no dataset of pairs or demonstrations '" + data.dataset +
+                   "' (data.dataset)") +
+            "; it has: " + (has.empty() ? "none" : has) +
+            (datasets.empty() ? "; `plumb data import FILE --store DIR` writes one, "
+                                "`plumb data mine --store " +
+                                    data.train + " --into DIR` pairs of stored rollouts"
+                              : ""),
+        data.train);
   }
   out.rows = datasets.at(out.dataset);
   return out;

@@ -46,7 +46,7 @@ std::optional<Demonstration> AnswerSequence(const Session& session, const Prefer
     if (!text || answer.size() != 1) {
       throw Error(ErrorCode::kInvalidArgument,
                   text ? "the answer has several messages, which a chat template has to write"
-                       : "the pairs are dialogues and the model has no chat template",
+                       : "the pairs are dialogues and " + NoTemplate(session.config().model.path),
                   "row " + std::to_string(record.row));
     }
     // The pair of a text is continued as it stands, begun as everywhere else.

@@ -370,7 +370,8 @@ class Proposal {
       throw Error(ErrorCode::kInvalidArgument,
                   std::string("there are no preference pairs here") +
                       (counts.judged > 0 ? ", but judged completions: dpo trains on them" : "") +
-                      (counts.other.empty() ? "" : " (a row: " + counts.other + ")"),
+                      (counts.other.empty() ? "" : " (a row: " + counts.other + ")") +
+                      "; a pair has prompt, chosen and rejected (docs/preferences.md)",
                   request_.data);
     }
     facts_ = std::to_string(rows) + (rows >= kLooked ? " rows or more of " : " rows of ") +

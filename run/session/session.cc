@@ -11,6 +11,7 @@
 #include "policy_model/memory/device_check.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
+#include "reward/rules/rules.h"
 #include "run/session/generated_sums.h"
 #include "run/session/prompt_room.h"
 #include "run/session/row_counts.h"
@@ -291,7 +292,11 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
     throw Error(ErrorCode::kInvalidArgument,
                 "rollout.prompts_per_step is " + std::to_string(config.rollout.prompts_per_step) +
                     " but " + config.data.train + " has only " + std::to_string(data.train.size()) +
-                    " usable rows" + why("train"),
+                    " usable rows" + why("train") + ": " +
+                    (data.train.empty()
+                         ? ""
+                         : "set it to " + std::to_string(data.train.size()) + " or less, or ") +
+                    "add rows",
                 "data.train");
   }
   if (!config.data.eval.empty() && data.eval.empty()) {
@@ -301,6 +306,36 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
                 "data.eval");
   }
   return data;
+}
+
+void CheckTruths(const configs::Config& config, PromptData& data) {
+  const auto& parts = config.reward.parts;
+  const auto part = std::find_if(parts.begin(), parts.end(), reward::ComparesWithTruth);
+  if (part == parts.end()) return;
+  const auto without = std::count_if(data.train.begin(), data.train.end(), [](const Prompt& p) {
+    return p.ground_truth.find_first_not_of(" \t\r\n") == std::string::npos;
+  });
+  if (without == 0) return;
+  const std::string asks = "reward part '" + (part->name.empty() ? part->kind : part->name) +
+                           "' (kind = \"" + part->kind + "\") compares with it";
+  if (without < std::ssize(data.train)) {
+    data.notes.push_back(std::to_string(without) + " of " + std::to_string(data.train.size()) +
+                         " prompts have no ground truth, and " + asks +
+                         ": their answers get no score");
+    return;
+  }
+  const Json columns = Json::parse(data.train.front().extra_json, nullptr, false);
+  std::string names;
+  if (columns.is_object()) {
+    for (const auto& [name, value] : columns.items()) names += (names.empty() ? "" : ", ") + name;
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "no row has a ground truth, and " + asks +
+                  ", so that no answer would get a score: name its column, data.map = { answer = "
+                  "\"COLUMN\" }" +
+                  (names.empty() ? "" : " (the first row also has: " + names + ")") +
+                  ", or take another reward part",
+              config.data.train);
 }
 
 }  // namespace plumb::run

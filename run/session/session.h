@@ -94,4 +94,8 @@ struct PromptData {
 // `rows`, where given, counts along.
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = nullptr);
 
+// Before anything is generated: kInvalidArgument where a reward part compares with a ground truth
+// that no prompt to train on has, so that no answer would get a score; a note where some lack it.
+void CheckTruths(const configs::Config& config, PromptData& data);
+
 }  // namespace plumb::run

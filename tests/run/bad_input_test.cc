@@ -104,6 +104,42 @@ TEST(BadInputTest, OptionsThatContradictEachOther) {
   ExpectRefused(temp, {"algorithm.name=ppo", "algorithm.refill_rounds=3"}, "leave it at 0");
   ExpectRefused(temp, {"algorithm.minibatches=17"}, "larger than the number of answers in a batch");
   ExpectRefused(temp, {"rollout.prompts_per_step=100000"}, "has only");
+  ExpectRefused(temp, {"rollout.prompts_per_step=9999"}, " usable rows: set it to 9");
+}
+
+// What no reward part could score is refused before anything is generated.
+TEST(BadInputTest, RowsWithoutTheGroundTruthThatAPartComparesWith) {
+  const TempFolder temp;
+  const std::string data = temp / "rows.jsonl";
+  const std::vector<std::string> set = {"data.train=" + data, "data.eval=", "sft.steps=0",
+                                        "rollout.prompts_per_step=2"};
+  RealFileSystem().WriteFileAtomic(data,
+                                   "{\"prompt\": \"1+1=\", \"sum\": 2}\n"
+                                   "{\"prompt\": \"1+2=\", \"sum\": 3}\n");
+  ExpectRefused(
+      temp, set,
+      "no row has a ground truth, and reward part 'correct' (kind = \"answer\") compares");
+  ExpectRefused(temp, set, "data.map = { answer = \"COLUMN\" } (the first row also has: sum)");
+  RealFileSystem().WriteFileAtomic(data,
+                                   "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n"
+                                   "{\"prompt\": \"1+2=\"}\n");
+  std::vector<std::string> more;
+  for (const std::string& s : set) more.insert(more.end(), {"--set", s});
+  const CliOutput some = Train(temp / "some", 1, more);
+  EXPECT_TRUE(Has(some.out, "1 of 2 prompts have no ground truth, and reward part 'correct'"))
+      << some.out << some.err;
+}
+
+// A folder that is no file of rows is told what it is.
+TEST(BadInputTest, AStoreAsPromptsIsToldHowToExportThem) {
+  const TempFolder temp;
+  const std::string rows = temp / "rows.jsonl", store = temp / "store";
+  RealFileSystem().WriteFileAtomic(rows, "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", rows, "--store", store}).code, 0);
+  ExpectRefused(temp, {"data.train=" + store}, "is a store, not a file of rows");
+  ExpectRefused(temp, {"data.train=" + store}, "data export rows.jsonl --store " + store);
+  ExpectRefused(temp, {"data.train=" + store, "algorithm.name=sft", "data.eval=", "sft.batch=1"},
+                "no dataset of pairs or demonstrations; it has: train (1 prompts)");
 }
 
 TEST(BadInputTest, AStoppedRunSaysHowFarItCameAndGoesOnFromThere) {

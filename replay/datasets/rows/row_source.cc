@@ -163,8 +163,10 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
     if (magic == "PARE")
       throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
     if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
-    if (PlaceOf(path) == Place::kWeights)
-      throw Error(ErrorCode::kUnsupported, NotWhatIsWanted(path, "a file of rows"), path);
+    const Place place = PlaceOf(path);
+    if (place == Place::kWeights || place == Place::kRecipe || place == Place::kPython)
+      throw Error(place == Place::kWeights ? ErrorCode::kUnsupported : ErrorCode::kInvalidArgument,
+                  NotWhatIsWanted(path, "a file of rows"), path);
     static constexpr char kArrow[] =
         "an Arrow file: write it as Parquet, python3 -c \"import datasets; "
         "datasets.load_from_disk('FOLDER').to_parquet('F.parquet')\"";
@@ -194,7 +196,15 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
                   "dictionary of splits: [...]['train'])",
                   path);
     }
-    throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file: name the files in it", path);
+    const Place place = PlaceOf(path);
+    throw Error(ErrorCode::kInvalidArgument,
+                place == Place::kFolder || place == Place::kEmptyFolder
+                    ? "is a folder, not a file: name the files in it"
+                    : NotWhatIsWanted(path, "a file of rows") +
+                          (place == Place::kStore ? "; `plumb data export rows.jsonl --store " +
+                                                        path + "` writes a file of its rows"
+                                                  : ""),
+                path);
   }
   char first = 0;
   {

@@ -34,11 +34,12 @@ TEST(PlaceTest, IsKnownByTheFilesInIt) {
   Make(temp / "empty", {});
   EXPECT_EQ(PlaceOf(temp / "empty"), Place::kEmptyFolder);
   EXPECT_EQ(PlaceOf(temp.path()), Place::kFolder);
-  Make(temp / "files", {"a.jsonl", "b.csv.gz", "c.gguf", "d"});
+  Make(temp / "files", {"a.jsonl", "b.csv.gz", "c.gguf", "d", "e.py"});
   EXPECT_EQ(PlaceOf(temp / "files/a.jsonl"), Place::kRows);
   EXPECT_EQ(PlaceOf(temp / "files/b.csv.gz"), Place::kRows);
   EXPECT_EQ(PlaceOf(temp / "files/c.gguf"), Place::kGguf);
   EXPECT_EQ(PlaceOf(temp / "files/d"), Place::kUnknown);
+  EXPECT_EQ(PlaceOf(temp / "files/e.py"), Place::kPython);
 }
 
 TEST(PlaceTest, SaysWhatTakesIt) {

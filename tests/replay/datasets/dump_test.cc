@@ -19,6 +19,7 @@ TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
   store->Insert(odd);
   store->InsertDropped(PlainGroup(9), "crashed");
   store->PutEvaluation(0, 1, 5);
+  store->Trim(Purpose::kEval, uint64_t{3} << 32);
 
   const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true, .verify = true}));
   EXPECT_EQ(j["run_id"], "run");
@@ -28,6 +29,7 @@ TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
   EXPECT_EQ(j["groups"]["train"]["first_lease"], 3);
   EXPECT_EQ(j["groups"]["train"]["last_lease"], 9);
   EXPECT_EQ(j["groups"]["eval"]["stored"], 0);
+  EXPECT_EQ(j["groups"]["eval"]["trimmed_before_version"], 3);
   EXPECT_EQ(j["evaluations"][0]["prompts"], 5);
   EXPECT_EQ(j["verified"]["groups"], 7);
   EXPECT_TRUE(j["verified"]["problems"].empty());

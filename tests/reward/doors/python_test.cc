@@ -46,6 +46,12 @@ TEST_F(PythonReward, Trl) {
   group.lease.prompt.messages = {{"user", "What is it?"}};
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
   EXPECT_EQ(group.trajectories[0].reward, 1);
+  // One that was written for texts is told so.
+  GroupScorer texts(Config("tests/reward/python/hostile.py", {"function=of_texts"}), TestHost());
+  EXPECT_EQ(texts.ScoreGroup(group), Outcome::kUnscored);
+  EXPECT_NE(group.trajectories[0].unscored_reason.find("its text is completion[0][\"content\"]"),
+            std::string::npos)
+      << group.trajectories[0].unscored_reason;
   // None: not applicable.
   TrajectoryGroup none = TestGroup({"x"}, "");
   EXPECT_EQ(scorer.ScoreGroup(none), Outcome::kUnscored);

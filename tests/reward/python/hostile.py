@@ -52,3 +52,7 @@ async def later(completions, **kwargs):
 
 def lacks(prompts, completions, nocolumn):
     return [0.0] * len(completions)
+
+
+def of_texts(completions, **kwargs):
+    return [len(c.split()) for c in completions]

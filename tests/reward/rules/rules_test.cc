@@ -56,6 +56,27 @@ TEST(AnswerRule, RightWrongAndMissing) {
   EXPECT_EQ(none[0].failure, Failure::kReported) << "a row without a truth must not become a 0";
 }
 
+// Each kind that says so fails a row without a truth, and no other does.
+TEST(ComparesWithTruth, IsWhatTheRulesDo) {
+  for (const std::string& kind : RuleKinds()) {
+    configs::RewardPartConfig part = Part(kind);
+    if (kind == "regex") part.args = {"pattern=x"};
+    if (kind == "contains" || kind == "absent" || kind == "safety") part.args = {"words=x"};
+    if (kind == "json_schema") part.args = {"schema={}"};
+    std::vector<PartScore> scores;
+    try {
+      scores = MakeRule(part)->Score(Group("4", ""), After(std::chrono::seconds(1)));
+    } catch (const Error&) {
+      EXPECT_FALSE(ComparesWithTruth(part)) << kind << " wants options that are not given here";
+      continue;
+    }
+    const bool lacks =
+        !scores.at(0).scored() && scores[0].reason.find("no ground truth") != std::string::npos;
+    EXPECT_EQ(lacks, ComparesWithTruth(part)) << kind << ": " << scores[0].reason;
+  }
+  EXPECT_FALSE(ComparesWithTruth(Part("bleu", {"reference=summary"})));
+}
+
 TEST(MathRule, RightWrongAndMissing) {
   EXPECT_EQ(Value(Part("math"), Group("so \\boxed{\\frac{2}{4}}<eos>", "0.5")), 1);
   EXPECT_EQ(Value(Part("math"), Group("so \\boxed{\\frac{2}{3}}", "0.5")), 0);

@@ -62,6 +62,13 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
        "plumb generate: error: unknown option --max-tokens, did you mean --max-new-tokens?"},
       {{"train", kRecipe, "--step=3"}, "unknown option --step, did you mean --steps?"},
       {{"train", kRecipe, "other.toml"}, "plumb train: error: one argument too many: 'other.toml'"},
+      {{"data", "export"},
+       "plumb data export: error: out is missing (file, there as a whole or not at all), e.g. `" +
+           ProgramCall() + " data export rows.jsonl --store runs/demo/store`"},
+      {{"data", "import", "x.jsonl"},
+       "--store is missing (folder of the store), e.g. `" + ProgramCall() +
+           " data import prompts.jsonl --store mystore`"},
+      {{"generate"}, " generate runs/demo --prompt \"12+34=\"`"},
       {{"train"}, "plumb: error: a recipe is missing"}};
   for (const auto& [line, piece] : cases) {
     const CliOutput output = RunPlumb(line);

@@ -57,6 +57,7 @@ TEST(ConfigShowTest, FitsTheWidthAndShowsAPart) {
 TEST(ConfigShowTest, OtherFilesAreCalledWhatTheyAre) {
   const TempFolder temp;
   RealFileSystem().WriteFileAtomic(temp / "rows.jsonl", "{\"prompt\": \"1+1=\"}\n");
+  RealFileSystem().WriteFileAtomic(temp / "rows", "{\"prompt\": \"1+1=\"}\n");
   RealFileSystem().WriteFileAtomic(temp / "rw.py", "def reward(completions): return [0]\n");
   for (const std::vector<std::string> verb :
        {std::vector<std::string>{"train"}, {"reward", "test"}}) {
@@ -70,6 +71,8 @@ TEST(ConfigShowTest, OtherFilesAreCalledWhatTheyAre) {
     };
     EXPECT_TRUE(Has(said(temp / "rows.jsonl"), "rows.jsonl: is a file of rows, not a recipe"));
     EXPECT_TRUE(Has(said(temp / "rw.py"), "rw.py: is a Python program, not a recipe"));
+    EXPECT_TRUE(Has(RunPlumb({"config", "show", temp / "rows"}).err,
+                    "this is JSON, as rows of data are, and no recipe"));
   }
 }
 

@@ -144,7 +144,7 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
   const auto wrong =
       RunPlumb(DpoLine(temp / "wrong", pairs, model, {"--set", "data.dataset=other"}));
   EXPECT_EQ(wrong.code, 2);
-  EXPECT_TRUE(Has(wrong.err, "the store has: mined")) << wrong.err;
+  EXPECT_TRUE(Has(wrong.err, "'other' (data.dataset); it has: mined (")) << wrong.err;
 }
 
 TEST(ReplayCommandsTest, ARunThatKeepsNoRolloutsIsSaidToAndNothingIsMade) {

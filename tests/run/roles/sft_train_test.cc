@@ -130,7 +130,7 @@ TEST(SftTrainTest, DemonstrationsOfAStoreAreThoseOfTheFile) {
   const auto unknown =
       RunPlumb(Line(temp / "c", 2, {"data.train=" + store, "data.dataset=other", "sft.batch=8"}));
   EXPECT_EQ(unknown.code, 2);
-  EXPECT_TRUE(Has(unknown.err, "the store has: shown")) << unknown.err;
+  EXPECT_TRUE(Has(unknown.err, "it has: shown (40 demonstrations)")) << unknown.err;
 }
 
 TEST(SftTrainTest, AnAdapterIsTrainedOnABaseThatStays) {

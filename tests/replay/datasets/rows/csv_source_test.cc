@@ -141,6 +141,15 @@ TEST(CsvTest, OtherFilesSayHowToConvertThem) {
   std::filesystem::create_directory(folder / "plain");
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "is a folder, not a file",
                 RowSource::Open(folder / "plain"));
+  std::filesystem::create_directory(folder / "store");
+  WriteFile(folder / "store/CURRENT", "MANIFEST-000001");
+  WriteFile(folder / "store/IDENTITY", "x");
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "data export rows.jsonl --store",
+                RowSource::Open(folder / "store"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "is a recipe, not a file of rows",
+                open("grpo.toml", "[run]\nseed = 1\n"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "is a Python program, not a file of rows",
+                open("reward.py", "def reward(completions): return []\n"));
 }
 
 }  // namespace
