@@ -86,6 +86,37 @@ void ValidateRun(const RunConfig& run, Problems& p) {
             "run.device = \"" + run.device + "\" is not known: use one of cpu, cuda, cuda:N.");
 }
 
+// What the layers of a new model see.
+void ValidateScales(const ModelConfig& model, Problems& p) {
+  const auto some = [&](const char* name) {
+    return std::find(model.scales.begin(), model.scales.end(), name) != model.scales.end();
+  };
+  p.Require(std::all_of(model.scales.begin(), model.scales.end(),
+                        [](const std::string& name) {
+                          return name == "local" || name == "global" || name == "memory";
+                        }),
+            "model.scales holds \"local\", \"global\" and \"memory\" and nothing else.");
+  p.Require(model.window > 0 || !some("local"),
+            "model.scales has local layers, which see a window: set model.window.");
+  p.Require(some("memory") == !model.memory_table.empty(),
+            some("memory") ? "model.scales has memory layers: name their table in "
+                             "model.memory_table, a safetensors file with keys and values."
+                           : "model.memory_table is for memory layers: name them in model.scales, "
+                             "or take it out.");
+  p.Require(model.gate_top_k == 0 ||
+                (model.window > 0 && (model.scales.empty() || some("local") || some("memory"))),
+            "model.gate_top_k is about tokens outside a window: set model.window, and in "
+            "model.scales layers that have it, or take it out.");
+  p.Require(model.gate_top_k == 0 || model.global_every == 0,
+            "model.gate_top_k and model.global_every are two ways to see beyond a window: take one "
+            "of them out.");
+  p.Require(
+      model.attention != AttentionKind::kLatent ||
+          (model.gate_top_k == 0 && model.memory_table.empty()),
+      "model.gate_top_k and memory layers are of model.attention = \"full\": latent attention "
+      "has none.");
+}
+
 void ValidateModel(const ModelConfig& model, Problems& p) {
   if (!model.path.empty()) {
     const ModelConfig none;
@@ -97,6 +128,10 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
                   model.query_rank == none.query_rank && model.rope_dim == none.rope_dim,
               "model.attention, model.kv_rank, model.query_rank and model.rope_dim are of a new "
               "model: the one of model.path says itself what it has.");
+    p.Require(
+        model.gate_top_k == 0 && model.scales.empty() && model.memory_table.empty(),
+        "model.gate_top_k, model.scales and model.memory_table are of a new model: the one of "
+        "model.path says itself what it has.");
     return;
   }
   p.Require(model.heads >= 1 && model.hidden > 0 && model.hidden % model.heads == 0,
@@ -120,6 +155,7 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
   p.Require(model.global_every == 0 || model.window > 0,
             "model.global_every is about positions outside a window: set model.window, or take it "
             "out.");
+  ValidateScales(model, p);
 }
 
 std::string NumberText(double number) {

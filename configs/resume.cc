@@ -41,7 +41,7 @@ constexpr Row kTable[] = {
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
     {"model",
      "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every "
-     "attention kv_rank query_rank rope_dim sinks",
+     "attention kv_rank query_rank rope_dim sinks gate_top_k scales memory_table",
      kShape},
     {"experts",
      "count per_token shared shared_gate widths first_dense router renormalize temperature groups "

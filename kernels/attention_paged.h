@@ -27,7 +27,14 @@ struct AttentionPaged {
   // T[Nq] logits that take a share and give nothing (sinks/attention_sinks.h); nullptr: none; CPU
   // only
   const void* sinks = nullptr;
-  void* out = nullptr;  // T[rows, Nq * D]
+  // Positions before the window that each row sees besides, -1 behind the last, and what is added
+  // to their scores (sparse/token_gate.h), [rows, chosen_count] both; global_every is 0 then. CPU
+  // only
+  const int32_t* chosen = nullptr;
+  const float* chosen_weight = nullptr;
+  int32_t chosen_count = 0;
+  void* out = nullptr;   // T[rows, Nq * D]
+  float* lse = nullptr;  // [Nq, rows] log-sum-exp of the scores; nullptr: not asked; CPU only
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

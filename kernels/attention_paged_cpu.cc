@@ -84,11 +84,13 @@ PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t 
 // One row and one KV head: the group's query heads read each key and value once. Sixteen positions
 // at a time are scored and folded into the running maximum, sum and output (online softmax),
 // whatever the page size. Positions before `hidden` are not seen, but for those that `every`
-// divides, which come first; 0: none. sinks: of the group's heads, or nullptr.
+// divides, or the `chosen_count` chosen ones, which come first; 0: none. sinks: of the group's
+// heads, or nullptr. lse: of the group's heads, lse_stride apart, or nullptr.
 template <int Chunks, class T, class Page>
 void RowHead(const T* q, const T* sinks, int32_t group, int32_t d, float scale, int32_t hidden,
-             int32_t every, int32_t length, const int32_t* table, const Page* layer,
-             int32_t kv_head, const PagedKv& kv, T* out, float* work) {
+             int32_t every, const int32_t* chosen, const float* chosen_weight, int32_t chosen_count,
+             int32_t length, const int32_t* table, const Page* layer, int32_t kv_head,
+             const PagedKv& kv, T* out, float* lse, int64_t lse_stride, float* work) {
   const int32_t width = Chunks > 0 ? Chunks * kLanes : PadToLanes(d);
   float* query = work;                    // [group, width]
   float* acc = query + group * width;     // [group, width]
@@ -102,22 +104,24 @@ void RowHead(const T* q, const T* sinks, int32_t group, int32_t d, float scale, 
     top[g] = sinks ? ToFloat(sinks[g]) : -INFINITY;
     sum[g] = sinks ? 1.0f : 0.0f;
   }
-  const int32_t globals = every > 0 ? (hidden + every - 1) / every : 0, ahead = PadToLanes(globals),
-                begin = hidden / kLanes * kLanes;
+  const int32_t globals = every > 0 ? (hidden + every - 1) / every : chosen_count,
+                ahead = PadToLanes(globals), begin = hidden / kLanes * kLanes;
   for (int32_t at = 0; at < ahead + length - begin; at += kLanes) {
     const bool global = at < ahead;
     const int32_t start = global ? at : begin + at - ahead,
                   n = std::min(kLanes, (global ? globals : length) - start);
     const Page* k_at[kLanes] = {};
     const Page* v_at[kLanes] = {};
-    int32_t position = global ? start * every : start;
+    const bool listed = global && every == 0;
+    int32_t position = listed ? chosen[start] : global ? start * every : start;
     int32_t page = position / kv.page_tokens, in_page = position % kv.page_tokens;
     for (int32_t t = 0; t < n; ++t) {
       k_at[t] = layer + table[page] * kv.page_stride() + kv_head * kv.head_stride() +
                 in_page * kv.row_stride();
       v_at[t] = k_at[t] + kv.kv_stride();
       if (global) {
-        position += every;
+        if (!listed) position += every;
+        else if (t + 1 < n) position = chosen[start + t + 1];
         page = position / kv.page_tokens, in_page = position % kv.page_tokens;
       } else if (++in_page == kv.page_tokens) {
         in_page = 0;
@@ -135,7 +139,10 @@ void RowHead(const T* q, const T* sinks, int32_t group, int32_t d, float scale, 
     if (kv.keys_only) std::copy_n(k_row, kLanes, v_row);
     else Rows(kv.format, v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
-      FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
+      FloatLanes score = Scores<Chunks>(query + g * width, k_row, width);
+      if (listed)
+        score += n < kLanes ? LoadPart(chosen_weight + start, n) : Load(chosen_weight + start);
+      score = KeepFirst(score, n, -INFINITY);
       if (unseen > 0) score = DropFirst(score, unseen, -INFINITY);
       const float highest = std::max(top[g], Max(score));
       const FloatLanes weights = Exp(score - highest);
@@ -154,6 +161,7 @@ void RowHead(const T* q, const T* sinks, int32_t group, int32_t d, float scale, 
   }
   for (int32_t g = 0; g < group; ++g) {
     const float inverse = 1.0f / sum[g];
+    if (lse) lse[g * lse_stride] = top[g] + std::log(sum[g]);
 #pragma omp simd
     for (int32_t i = 0; i < d; ++i) out[g * d + i] = FromFloat<T>(acc[g * width + i] * inverse);
   }
@@ -181,13 +189,19 @@ void Attention(const AttentionPaged& k) {
                  h = static_cast<int32_t>(task % kv.kv_heads);
       const int32_t length = rows.position[r] + 1,
                     hidden = window > 0 ? std::max(0, length - window) : 0;
+      const int32_t* chosen = k.chosen ? k.chosen + int64_t{r} * k.chosen_count : nullptr;
+      const auto chosen_count =
+          k.chosen ? static_cast<int32_t>(std::find(chosen, chosen + k.chosen_count, -1) - chosen)
+                   : 0;
       const auto call = [&]<int Chunks>(std::integral_constant<int, Chunks>) {
-        RowHead<Chunks>(q + r * k.q_stride + int64_t{h} * group * d,
-                        k.sinks ? static_cast<const T*>(k.sinks) + int64_t{h} * group : nullptr,
-                        group, d, scale, hidden, every, length,
-                        rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h,
-                        kv, static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d,
-                        memory);
+        RowHead<Chunks>(
+            q + r * k.q_stride + int64_t{h} * group * d,
+            k.sinks ? static_cast<const T*>(k.sinks) + int64_t{h} * group : nullptr, group, d,
+            scale, hidden, every, chosen,
+            k.chosen ? k.chosen_weight + int64_t{r} * k.chosen_count : nullptr, chosen_count,
+            length, rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
+            static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d,
+            k.lse ? k.lse + int64_t{h} * group * rows.rows + r : nullptr, rows.rows, memory);
       };
       if (d == 32) call(std::integral_constant<int, 2>{});
       else if (d == 64) call(std::integral_constant<int, 4>{});

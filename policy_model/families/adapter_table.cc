@@ -123,11 +123,16 @@ class Targets {
         if (module != target && !module.ends_with("." + target) &&
             module.find("." + target + ".") == std::string::npos)
           continue;
-        throw Error(ErrorCode::kUnsupported,
-                    "'" + target + "' names " + module + ", which has no adapter in a model with " +
-                        (module.ends_with(".kv_b_proj") ? "latent attention" : "experts") +
-                        ": there are " + Joined(there_) + ", or " + kAllLinear + " for all of them",
-                    kOption);
+        const bool latent = module.ends_with(".kv_b_proj");
+        throw Error(
+            ErrorCode::kUnsupported,
+            "'" + target + "' names " + module + ", which has no adapter in a model with " +
+                (latent ? "latent attention" : "experts") + ": there are " + Joined(there_) +
+                ", or " + kAllLinear + " for all of them" +
+                (latent ? ""
+                        : "; and experts.gate_up_proj, experts.down_proj for the experts of "
+                          "a layer together"),
+            kOption);
       }
       throw Error(ErrorCode::kInvalidArgument,
                   "'" + target + "' is no linear part of this model's layers: there are " +
@@ -144,9 +149,20 @@ class Targets {
   std::set<std::string> there_, used_;
 };
 
+bool IsOfExperts(const std::string& target) {
+  for (const std::string_view end : {"experts.gate_up_proj", "experts.down_proj"}) {
+    if (target == end || target.ends_with("." + std::string(end))) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
-void SetTargets(const std::vector<std::string>& targets, AdapterSpec& spec) {
+void SetTargets(const std::vector<std::string>& all, AdapterSpec& spec) {
+  std::vector<std::string> targets;
+  spec.parameters.clear();
+  for (const std::string& target : all)
+    (IsOfExperts(target) ? spec.parameters : targets).push_back(target);
   const auto pattern = std::find_if_not(targets.begin(), targets.end(),
                                         [](const auto& t) { return IsPlainName(t); });
   spec.targets.clear();
@@ -254,6 +270,7 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
     }
     if (parts.empty()) parts_.erase(e.offset);
   }
+  if (!spec.parameters.empty()) AddExperts(base);
   if (!spec.tasks.empty()) AddTasks(base.shape().hidden);
   EndBucket();
   targets.CheckUsed(refused);
@@ -262,6 +279,62 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
   // PEFT's all-linear would reach experts and kv_b_proj, too.
   if (targets.all() && !refused.empty())
     spec_.targets.assign(targets.there().begin(), targets.there().end());
+}
+
+// PEFT wraps a module of experts once for each of its parameters, the first innermost: its keys do
+// not say which parameter is which.
+void AdapterTable::AddExperts(const TensorTable& base) {
+  const auto unsupported = [](const std::string& what) {
+    throw Error(ErrorCode::kUnsupported, "adapters of experts' parameters " + what,
+                "policy.targets");
+  };
+  if (spec_.dropout > 0) unsupported("drop nothing, as in PEFT: set policy.dropout = 0");
+  if (!spec_.tasks.empty()) unsupported("are not weighed by tasks: take policy.tasks out");
+  if (!spec_.rank_pattern.empty() || !spec_.alpha_pattern.empty())
+    unsupported("have one rank and one alpha: take policy.rank_pattern and alpha_pattern out");
+  std::set<std::string> used;
+  const auto wanted = [&](const std::string& path) {
+    bool any = false;
+    for (const std::string& name : spec_.parameters) {
+      if (path != name && !path.ends_with("." + name)) continue;
+      used.insert(name);
+      any = true;
+    }
+    return any;
+  };
+  const double by = static_cast<double>(spec_.rank);
+  for (const TensorEntry& e : base.entries()) {
+    if (e.experts == 0 || !wanted(e.parameter)) continue;
+    const std::string module = e.parameter.substr(0, e.parameter.rfind('.')),
+                      ours = e.name.substr(0, e.name.rfind('.') + 1) + "experts.";
+    const bool inner = e.parameter.ends_with(".gate_up_proj") && wanted(module + ".down_proj");
+    const int64_t rows = e.shape[0] / e.experts, all = spec_.rank * e.experts;
+    const auto add = [&](const char* which, std::vector<int64_t> shape, TensorInit init) {
+      const int64_t n = shape[0];
+      return Add(ours + LastName(e.parameter) + which, std::move(shape), true, init,
+                 {{std::string(kPeftPrefix) + module + (inner ? ".base_layer" : "") + which +
+                       std::string(kWeight),
+                   n, SplitAxis::kNone}});
+    };
+    const int64_t a = add(".lora_A", {all, e.columns()}, TensorInit::kUniform);
+    const int64_t b = add(".lora_B", {rows, all}, TensorInit::kZeros);
+    parts_[e.offset].push_back(
+        {.a = a,
+         .b = b,
+         .rows = e.shape[0],
+         .rank = spec_.rank,
+         .experts = e.experts,
+         .scale = static_cast<float>(spec_.alpha / (spec_.rslora ? std::sqrt(by) : by))});
+  }
+  for (const std::string& name : spec_.parameters) {
+    if (used.contains(name)) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                "'" + name +
+                    "' is no parameter of experts in this model: they are gate_up_proj and "
+                    "down_proj of layers with experts of one width, under paths like "
+                    "model.layers.0.mlp.experts.down_proj",
+                "policy.targets");
+  }
 }
 
 // Behind the low-rank parts: whatever of them stays is where it is without a gate. No weight decay,
@@ -280,6 +353,8 @@ void AdapterTable::AddTasks(int64_t hidden) {
 
 void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
                         const std::string& directory) {
+  Json parameters;  // null: none
+  if (!spec.parameters.empty()) parameters = spec.parameters;
   Json targets = spec.targets, ranks = Json::object(), alphas = Json::object();
   if (!spec.target_pattern.empty()) targets = spec.target_pattern;
   else if (spec.targets == std::vector<std::string>{kAllLinear}) targets = kAllLinear;
@@ -297,6 +372,7 @@ void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
                  {"rank_pattern", ranks},
                  {"alpha_pattern", alphas},
                  {"target_modules", targets},
+                 {"target_parameters", parameters},
                  {"bias", "none"},
                  {"fan_in_fan_out", false},
                  {"init_lora_weights", true},
@@ -347,11 +423,10 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
     throw Error(ErrorCode::kUnsupported, "peft_type is not LORA", path);
   }
   // What changes the function that A and B stand for.
-  for (const char* key :
-       {"use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "layers_to_transform",
-        "layer_replication", "trainable_token_indices", "exclude_modules", "target_parameters",
-        "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
-        "monteclora_config", "velora_config"}) {
+  for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save",
+                          "layers_to_transform", "layer_replication", "trainable_token_indices",
+                          "exclude_modules", "alora_invocation_tokens", "use_qalora", "use_bdlora",
+                          "arrow_config", "kasa_config", "monteclora_config", "velora_config"}) {
     if (!j.contains(key)) continue;
     const Json& v = j[key];
     const bool off = v.is_null() || v == false || ((v.is_object() || v.is_array()) && v.empty());
@@ -398,14 +473,23 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
     if (!alpha.is_number()) corrupt("'alpha_pattern' gives '" + pattern + "' no number");
     out.spec.alpha_pattern.emplace_back(pattern, alpha.get<double>());
   }
-  const Json targets = j.value("target_modules", Json());
+  const Json targets = j.value("target_modules", Json()),
+             parameters = j.value("target_parameters", Json());
   out.spec.targets.clear();
+  if (!parameters.is_null() && !parameters.is_array())
+    corrupt("'target_parameters' is no list of names");
+  for (const Json& name : parameters) {
+    if (!name.is_string()) corrupt("'target_parameters' holds something else than names");
+    out.spec.parameters.push_back(name.get<std::string>());
+  }
   if (targets == kAllLinear) {
     out.spec.targets = {kAllLinear};
   } else if (targets.is_string() && !targets.get<std::string>().empty()) {
     out.spec.target_pattern = targets.get<std::string>();
   } else {
-    if (!targets.is_array() || targets.empty()) corrupt("'target_modules' names no module");
+    const bool none = targets.is_null() || (targets.is_array() && targets.empty());
+    if ((none && out.spec.parameters.empty()) || (!none && !targets.is_array()))
+      corrupt("'target_modules' names no module");
     for (const Json& name : targets) {
       if (!name.is_string()) corrupt("'target_modules' holds something else than names");
       out.spec.targets.push_back(name.get<std::string>());

@@ -25,8 +25,8 @@
 
 namespace plumb::policy_model {
 
-// In PEFT's terms: r, lora_alpha, target_modules, use_rslora, lora_dropout, rank_pattern,
-// alpha_pattern.
+// In PEFT's terms: r, lora_alpha, target_modules, target_parameters, use_rslora, lora_dropout,
+// rank_pattern, alpha_pattern.
 struct AdapterSpec {
   int64_t rank = 8;
   double alpha = 16;
@@ -34,6 +34,9 @@ struct AdapterSpec {
       "all-linear"};  // or ends of modules' paths: "q_proj", "layers.3.mlp.down_proj"
   // Not empty: in the place of the targets, a pattern of whole paths of modules.
   std::string target_pattern = {};
+  // Ends of the paths of experts' parameters, which hold those of a layer together
+  // (TensorEntry::parameter): "experts.gate_up_proj". Each expert has a pair of its own.
+  std::vector<std::string> parameters = {};
   bool rslora = false;
   double dropout = 0;  // of what goes into A, in training
   // Ends of modules' paths as regular expressions; the first that matches counts.
@@ -59,7 +62,8 @@ struct AdapterSpec {
   std::string Text() const;
 };
 
-// `targets` of a recipe: one that is no name is a pattern, which then stands alone.
+// `targets` of a recipe: experts.gate_up_proj and experts.down_proj are parameters of experts; one
+// that is no name is a pattern, which then stands alone.
 // kInvalidArgument.
 void SetTargets(const std::vector<std::string>& targets, AdapterSpec& spec);
 
@@ -70,6 +74,9 @@ struct LowRank {
   int64_t row_begin = 0, rows = 0;
   int64_t rank = 0;    // of all adapters together
   int32_t groups = 1;  // adapters, in equal runs of the rank
+  // Of experts: `rows` are those of all, `rank` is of one. A has the experts one behind the other,
+  // in B they take turns: [rows / experts, rank, experts], as in PEFT's files.
+  int64_t experts = 1;
   float scale = 0;
 };
 
@@ -96,6 +103,7 @@ class AdapterTable : public TensorList {
 
  private:
   void AddTasks(int64_t hidden);
+  void AddExperts(const TensorTable& base);
 
   AdapterSpec spec_;
   std::map<int64_t, std::vector<LowRank>> parts_;

@@ -77,6 +77,11 @@ inline ModelPlan PlanOf(const ModelShape& shape) { return FamilyOf(shape).plan(s
 // "llama, mistral, qwen2, ..." for errors.
 std::string KnownFamilies();
 
+// What the layers see, in order, repeated from the first: "local" (shape.window), "global" (all) or
+// "memory" (shape.table besides; the window, where there is one). Throws kInvalidArgument, naming
+// `where`, for another name and for local without a window. plumb's own (plumb.cc).
+void SetScales(std::span<const std::string> names, const std::string& where, ModelShape& shape);
+
 // What most families share: every field that the shape's switches say, one rotary table, a second
 // one for sliding layers where local_rope_theta is set. Families change the rest.
 ModelPlan CommonPlan(const ModelShape& shape);

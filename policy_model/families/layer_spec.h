@@ -67,8 +67,11 @@ struct LayerSpec {
   double attention_scale = 0;  // of the scores
   int64_t window = 0;          // tokens that a token sees, itself included; 0: all before it
   int64_t global_every = 0;    // under a window: positions divided by it are seen by all; 0: none
+  // Under a window: so many tokens before it, which a learned gate chooses, are seen besides.
+  int64_t gate_top_k = 0;
+  bool table = false;  // the rows of ModelShape::table are seen besides
   // Keys and values outside the window are never read again.
-  bool GivesPagesBack() const { return window > 0 && global_every == 0; }
+  bool GivesPagesBack() const { return window > 0 && global_every == 0 && gate_top_k == 0; }
   int rotary = 0;  // index into ModelPlan::rotary; -1: no positions
   bool qkv_bias = false, o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
@@ -78,7 +81,8 @@ struct LayerSpec {
   DeltaSpec delta;
   ConvSpec conv;
   bool KeepsPages() const { return !delta.there() && !conv.there(); }
-  int64_t state() const {  // floats
+  int64_t state() const {                                // floats
+    if (gate_top_k > 0) return window + 2 * gate_top_k;  // kernels/sparse/token_gate.h
     return delta.there() ? delta.state() : conv.there() ? conv.state() : 0;
   }
   // Feed-forward: down(act(gate x) * up x).

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -17,6 +18,7 @@ namespace {
 
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr int64_t kMaxDimension = int64_t{1} << 24;
+constexpr int64_t kMostChosen = 1024;  // tokens that a gate chooses
 
 ConfigJson ReadJson(const std::string& path) {
   ConfigJson j = ReadStrictJson(path, kMaxConfigBytes);
@@ -308,6 +310,16 @@ void ValidateHybrid(const ModelShape& s, const std::string& where) {
          std::to_string(h.v_dim) + ": 1 to " + std::to_string(kMostDim) + " are computed");
 }
 
+// A folder has what its model needs. A file of other bytes is refused where it is read
+// (memory/key_table.h).
+void CopyTable(const KeyTableShape& table, const std::string& directory) {
+  const std::string to = directory + "/" + kTableFile;
+  FileSystem& files = RealFileSystem();
+  std::error_code other;  // one of them is not there
+  if (files.Exists(to) && std::filesystem::equivalent(table.path, to, other)) return;
+  files.WriteFileAtomic(to, MappedFile::Open(table.path)->text());
+}
+
 }  // namespace
 
 int32_t ModelShape::ScoredPosition(std::span<const int32_t> tokens) const {
@@ -371,11 +383,22 @@ void Validate(const ModelShape& s, const std::string& where) {
   if (s.global_every < 0 || s.global_every > kMaxDimension || (s.global_every > 0 && s.window == 0))
     fail("global_every = " + std::to_string(s.global_every) +
          " is out of range or without a window");
+  if (s.gate_top_k < 0 || s.gate_top_k > kMostChosen || (s.gate_top_k > 0 && s.window == 0))
+    fail("gate_top_k = " + std::to_string(s.gate_top_k) + " is out of range (0 to " +
+         std::to_string(kMostChosen) + ") or without a window");
+  if (s.gate_top_k > 0 && s.global_every > 0)
+    fail("gate_top_k and global_every are two ways to see beyond a window: take one of them out");
+  if ((s.gate_top_k > 0 || s.table.there()) && s.latent.there())
+    fail("latent attention sees neither tokens that a gate chooses nor a memory table");
+  const bool asks = std::count(s.sees_table.begin(), s.sees_table.end(), 1) > 0;
+  if (asks != s.table.there())
+    fail(asks ? "layers ask a memory table, but there is none"
+              : "there is a memory table, but no layer asks it");
   if (s.experts.count != 0) ValidateExperts(s, where);
   if (s.latent != LatentShape{}) ValidateLatent(s, where);
   if (s.hybrid.count() != 0) ValidateHybrid(s, where);
-  for (const auto* list :
-       {&s.sliding, &s.rotated, &s.layer_norms, &s.experts.dense, &s.hybrid.layers}) {
+  for (const auto* list : {&s.sliding, &s.rotated, &s.layer_norms, &s.experts.dense,
+                           &s.hybrid.layers, &s.sees_table}) {
     if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers)
       fail("a list of layers has another length than the model");
   }
@@ -518,6 +541,7 @@ void WriteModelConfig(const ModelShape& s, const std::string& directory,
                   {"tie_word_embeddings", s.tied},
                   {"torch_dtype", torch_dtype}};
   WriteRope(s, j);
+  if (s.table.there()) CopyTable(s.table, directory);
   if (family.write) family.write(s, j);
   if (j.contains("hidden_activation")) j.erase("hidden_act");
   if (s.scalar_head) {  // the number of labels is the length of this map; the default would be two

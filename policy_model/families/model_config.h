@@ -24,7 +24,8 @@ namespace plumb::policy_model {
 // grows. Here a model is one or the other: up to the original length (short_factor, max_positions
 // says so), or, where `longest` is beyond it, for all lengths (long_factor).
 ModelShape ReadModelConfig(const std::string& directory, int64_t longest = 0);
-// Writes config.json (and generation_config.json) that transformers reads; atomic.
+// Writes config.json (and generation_config.json) that transformers reads, and beside it the memory
+// table of a model that has one; atomic.
 void WriteModelConfig(const ModelShape& shape, const std::string& directory,
                       const std::string& torch_dtype);
 

@@ -95,6 +95,20 @@ struct LatentShape {
   int64_t cached() const { return kv_rank + rope; }  // numbers that are kept of a token
 };
 
+// A table of keys and values that layers attend to besides (memory/key_table.h). Where it lies is
+// not what it is: the digest says that.
+inline constexpr char kTableFile[] = "memory_table.safetensors";  // in a model's folder
+struct KeyTableShape {
+  std::string path;
+  int64_t rows = 0;    // 0: there is none
+  std::string digest;  // SHA-256 of the file
+  bool operator==(const KeyTableShape& other) const {
+    return rows == other.rows && digest == other.digest;
+  }
+
+  bool there() const { return rows > 0; }
+};
+
 // Dimensions: L layers, H hidden, Nq/Nkv query and KV heads, D head_dim, F ffn, V vocabulary.
 struct ModelShape {
   std::string family = "llama";  // the config's model_type; the table in family.cc
@@ -127,6 +141,10 @@ struct ModelShape {
   // [L] 1: the layer sees `window` tokens; empty: all do when window > 0
   std::vector<uint8_t> sliding;
   int64_t global_every = 0;  // plumb: of sliding layers, as LayerSpec::global_every
+  int64_t gate_top_k = 0;    // plumb: of sliding layers, as LayerSpec::gate_top_k
+  KeyTableShape table;       // plumb
+  // plumb: [L] 1: the layer sees the table; empty: none does
+  std::vector<uint8_t> sees_table;
   // plumb: [L] 1: the layer's norms are LayerNorms; empty: none is
   std::vector<uint8_t> layer_norms;
   bool final_layer_norm = false;  // plumb: so is the one in front of the head

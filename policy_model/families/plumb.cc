@@ -4,12 +4,16 @@
 // experts with and without a gate; latent attention. Every other number is Llama's.
 //
 // transformers does not know this model_type and says so; plumb generate, eval and score read it.
+// A gate that chooses tokens before the window, and layers that see their window, all tokens, or a
+// table of keys and values besides.
 // Keys of its own: "norms", a name a layer and one for the norm in front of the head;
 // "attention_sinks", a learned logit a head in every softmax; "window", tokens that a token sees,
-// itself included, 0: all; "global_every"; those of experts in WriteExperts; of latent attention
-// those of DeepSeek V3 (experts/deepseek_keys.h).
+// itself included, 0: all; "global_every"; "gate_top_k"; "scales", a name a layer, local, global or
+// memory, with "memory_table" (a file of the folder), "memory_rows" and "memory_digest"; those of
+// experts in WriteExperts; of latent attention those of DeepSeek V3 (experts/deepseek_keys.h).
 #include <algorithm>
 
+#include "common/base/error.h"
 #include "policy_model/families/experts/deepseek_keys.h"
 
 namespace plumb::policy_model {
@@ -72,6 +76,46 @@ void WriteExperts(const ModelShape& s, ConfigJson& json) {
   json["shared_expert_gate"] = e.shared_gate;
 }
 
+void ReadScales(const ConfigKeys& keys, ModelShape& s) {
+  s.gate_top_k = keys.Int("gate_top_k", 0);
+  if (keys.Has("memory_table")) {
+    const std::string file = keys.Text("memory_table", "");
+    if (file != kTableFile)
+      keys.Fail("'memory_table' names '" + file + "'; the table lies beside it as " + kTableFile);
+    s.table.path = keys.path().substr(0, keys.path().rfind('/') + 1) + file;
+    s.table.rows = keys.Int("memory_rows");
+    s.table.digest = keys.Text("memory_digest", "");
+    if (s.table.rows < 1 || s.table.digest.size() != 64)
+      keys.Fail(
+          "'memory_rows' and 'memory_digest' do not describe a table: a number of rows, 64 "
+          "digits of SHA-256");
+  }
+  if (!keys.Has("scales")) return;
+  const ConfigJson& list = keys.At("scales");
+  std::vector<std::string> names;
+  for (const ConfigJson& item : list)
+    names.push_back(item.is_string() ? item.get<std::string>() : "?");
+  if (!list.is_array() || static_cast<int64_t>(names.size()) != s.layers)
+    keys.Fail("'scales' is not a list of " + std::to_string(s.layers) + " names");
+  SetScales(names, keys.path(), s);
+}
+
+void WriteScales(const ModelShape& s, ConfigJson& json) {
+  if (s.gate_top_k > 0) json["gate_top_k"] = s.gate_top_k;
+  if (s.table.there()) {
+    json["memory_table"] = kTableFile;
+    json["memory_rows"] = s.table.rows;
+    json["memory_digest"] = s.table.digest;
+  }
+  if (s.sliding.empty() && s.sees_table.empty()) return;
+  ConfigJson names = ConfigJson::array();
+  for (size_t l = 0; l < static_cast<size_t>(s.layers); ++l) {
+    const bool table = !s.sees_table.empty() && s.sees_table[l] != 0;
+    names.push_back(table ? "memory" : s.slides(static_cast<int64_t>(l)) ? "local" : "global");
+  }
+  json["scales"] = std::move(names);
+}
+
 const char* NameOf(bool layer_norm) { return layer_norm ? "layernorm" : "rmsnorm"; }
 
 void Read(const ConfigKeys& keys, ModelShape& s) {
@@ -80,6 +124,7 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
   s.window = keys.Int("window", 0);
   s.global_every = keys.Int("global_every", 0);
   s.sinks = keys.Bool("attention_sinks", false);
+  ReadScales(keys, s);
   if (!keys.Has("norms")) return;
   const ConfigJson& names = keys.At("norms");
   if (!names.is_array() || static_cast<int64_t>(names.size()) != s.layers + 1)
@@ -107,19 +152,45 @@ void Write(const ModelShape& s, ConfigJson& json) {
   json["window"] = s.window;
   json["global_every"] = s.global_every;
   if (s.sinks) json["attention_sinks"] = true;
+  WriteScales(s, json);
 }
 
 ModelPlan Plan(const ModelShape& s) {
   ModelPlan plan = PlanLatentExperts(s);
   for (size_t l = 0; l < plan.layers.size(); ++l) {
     if (!s.layer_norms.empty() && s.layer_norms[l] != 0) plan.layers[l].norm = NormKind::kLayer;
-    if (plan.layers[l].window > 0) plan.layers[l].global_every = s.global_every;
+    if (plan.layers[l].window > 0) {
+      plan.layers[l].global_every = s.global_every;
+      plan.layers[l].gate_top_k = s.gate_top_k;
+    }
+    plan.layers[l].table = !s.sees_table.empty() && s.sees_table[l] != 0;
   }
   if (s.final_layer_norm) plan.final_norm = NormKind::kLayer;
   return plan;
 }
 
 }  // namespace
+
+void SetScales(std::span<const std::string> names, const std::string& where, ModelShape& s) {
+  s.sliding.clear();
+  s.sees_table.clear();
+  if (names.empty()) return;
+  for (size_t l = 0; l < static_cast<size_t>(s.layers); ++l) {
+    const std::string& name = names[l % names.size()];
+    if (name != "local" && name != "global" && name != "memory") {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "scales: '" + name + "' is not known; there are local, global and memory", where);
+    }
+    if (name == "local" && s.window == 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "scales: local layers see a window, but none is given", where);
+    }
+    s.sliding.push_back(name != "global" && s.window > 0 ? 1 : 0);
+    s.sees_table.push_back(name == "memory" ? 1 : 0);
+  }
+  if (std::find(s.sees_table.begin(), s.sees_table.end(), 1) == s.sees_table.end())
+    s.sees_table.clear();
+}
 
 extern const Family kPlumb = {.type = "plumb",
                               .architecture = "Plumb",

@@ -50,6 +50,11 @@ void TensorList::MarkExpert(int64_t stack, bool by_columns, bool in_turns) {
   }
 }
 
+void TensorList::AddParameterName(std::string name, int64_t experts) {
+  entries_.back().parameter = std::move(name);
+  entries_.back().experts = experts;
+}
+
 void TensorList::MarkExact() {
   TensorEntry& e = entries_.back();
   e.exact = true;
@@ -166,6 +171,11 @@ void TensorTable::AddAttention(int64_t l) {
     s.sinks = Add(ours + "sinks", {shape_.heads}, false, TensorInit::kZeros,
                   {{file + "self_attn.sinks", shape_.heads, SplitAxis::kRows}});
   }
+  if (spec.gate_top_k > 0) {
+    s.token_gate = Add(ours + "token_gate", {1, h}, true, TensorInit::kNormal,
+                       {{file + "self_attn.token_gate.weight", 1, SplitAxis::kNone}});
+    MarkExpert(0);
+  }
 }
 
 void TensorTable::AddLatent(int64_t l) {
@@ -280,11 +290,13 @@ void TensorTable::AddExperts(int64_t l) {
     const int64_t first = Add(ours + "experts_down", {count * h, width}, true,
                               TensorInit::kResidual, downs, fused ? experts + ".down_proj" : "");
     MarkExpert(fused ? count : 0, by_input);
+    MarkParameter(l, ".down_proj");
     for (int64_t e = 0; e < count; ++e) s.experts_down.push_back(first + e * h * width);
   }
   s.experts_gate_up = Add(ours + "experts_gate_up", {rows, h}, true, TensorInit::kNormal,
                           gates_and_ups, fused ? experts + ".gate_up_proj" : "");
   MarkExpert(fused ? count : 0, by_input, by_input);
+  if (spec.equal()) MarkParameter(l, ".gate_up_proj");
   if (spec.biased) AddExpertBiases(l);
   idle_ += 3 * h * (rows / 2) * (count - spec.per_token) / count;
   if (spec.bias) {
@@ -296,6 +308,14 @@ void TensorTable::AddExperts(int64_t l) {
   s.router = Add(ours + "router", {count, h}, true, TensorInit::kNormal,
                  {{file + names_.router + ".weight", count, SplitAxis::kNone}});
   MarkExpert(0);
+}
+
+// transformers holds the experts of a layer under one name, however a family's files do. Matrices
+// by input have gate and up in turns there, which an adapter here does not follow.
+void TensorTable::MarkParameter(int64_t l, const char* name) {
+  if (names_.experts_by_input) return;
+  AddParameterName("model.layers." + std::to_string(l) + ".mlp.experts" + name,
+                   plan_.layers[static_cast<size_t>(l)].experts.count());
 }
 
 // Of families whose files hold the experts of a layer in one tensor.

@@ -47,6 +47,10 @@ struct TensorEntry {
   // A vector of float32 in the files whatever the model's type, here in three parts
   // (experts/exact_floats.h); has one TensorPart.
   bool exact = false;
+  // Matrices of experts, one behind the other, that other systems hold as one parameter: its path
+  // there, on which an adapter of all experts may stand, and how many they are; 0: it is none.
+  std::string parameter;
+  int64_t experts = 0;
   TensorInit init = TensorInit::kNormal;
   int64_t offset = 0;  // elements from the start of the flat buffer
   int64_t elements = 0;
@@ -58,7 +62,7 @@ struct TensorEntry {
 // Offsets of one layer's tensors in elements; -1 where the layer has none.
 struct LayerSlices {
   int64_t attention_norm = -1, attention_norm_bias = -1, qkv = -1, qkv_bias = -1, q_norm = -1,
-          k_norm = -1, o = -1, o_bias = -1, attention_behind = -1, sinks = -1;
+          k_norm = -1, o = -1, o_bias = -1, attention_behind = -1, sinks = -1, token_gate = -1;
   // Of latent attention: queries in one product or two, latent and shared key, what the latent
   // becomes.
   int64_t q = -1, q_down = -1, q_down_norm = -1, kv_down = -1, kv_down_norm = -1, kv_up = -1;
@@ -91,6 +95,7 @@ class TensorList {
   int64_t Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init,
               const std::vector<Part>& parts, const std::string& fused = "");
   // What Add gave last: no adapter goes with it; the file counts its `stack` matrices.
+  void AddParameterName(std::string name, int64_t experts);  // of the last entry
   void MarkExpert(int64_t stack, bool by_columns = false, bool in_turns = false);
   // It is exact: of three elements one is a parameter.
   void MarkExact();
@@ -125,6 +130,7 @@ class TensorTable : public TensorList {
   void AddAttention(int64_t layer);
   void AddDelta(int64_t layer);  // hybrid/state_tensors.cc
   void AddConv(int64_t layer);
+  void MarkParameter(int64_t layer, const char* name);
   void AddExpertBiases(int64_t layer);
 
   ModelShape shape_;

@@ -36,7 +36,7 @@ std::vector<ColumnRun> ToGate(const ModelShape& shape, const LayerSpec& spec) {
 
 AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
                                const LayerSlices& slices, float weight_offset, int32_t layer,
-                               int32_t layer_of_kind)
+                               int32_t layer_of_kind, int64_t state)
     : spec_(spec),
       at_(slices),
       heads_(shape.heads),
@@ -49,7 +49,8 @@ AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
       to_qkv_(ToQkv(shape, spec)),
       to_gate_(ToGate(shape, spec)),
       qkv_product_(slices.qkv, product_width(), shape.hidden),
-      o_product_(slices.o, shape.hidden, mixed_width()) {}
+      o_product_(slices.o, shape.hidden, mixed_width()),
+      far_(shape, spec, slices, state) {}
 
 void AttentionStage::Move(const Pass& pass, int64_t n, const void* from, int64_t from_width,
                           const std::vector<ColumnRun>& runs, int64_t to_width, void* to) const {
@@ -128,6 +129,7 @@ void AttentionStage::PlanForward(const PackedPass& pass) {
     product_ = pass.scratch.Reserve(pass.Bytes(n * product_width()));
     gated_ = pass.scratch.Reserve(pass.Bytes(n * mixed_width()));
   }
+  far_.PlanForward(pass);
   qkv_product_.Plan(pass, n, pass.scratch);
   o_product_.Plan(pass, n, pass.scratch);
 }
@@ -155,9 +157,11 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
                                         .y = qkv,
                                         .rstd = pass.saved.Floats(rstd_)});
   }
+  far_.TakeQueries(pass, qkv);
   Turn(pass, qkv, false);
   void* mixed = pass.saved.At(mixed_);
   AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
+  far_.Forward(pass, Shape(pass), in, qkv, mixed, pass.saved.Floats(lse_));
   if (spec_.sinks) {
     Call(pass.launch, kernels::AttentionSinks{.sinks = pass.W(at_.sinks),
                                               .tokens = n,
@@ -196,6 +200,7 @@ void AttentionStage::PlanBackward(const PackedPass& pass) {
   const bool cpu = pass.launch.device().is_cpu();
   attention_scratch_ =
       pass.scratch.Reserve(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
+  far_.PlanBackward(pass);
   qkv_product_.Plan(pass, n, pass.scratch);
   o_product_.Plan(pass, n, pass.scratch);
 }
@@ -239,7 +244,10 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
   }
   AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed,
                     pass.saved.Floats(lse_), dqkv, pass.scratch.Floats(attention_scratch_));
+  far_.Backward(pass, Shape(pass), dmixed, in, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_),
+                dqkv);
   Turn(pass, dqkv, true);
+  far_.AddQueries(pass, dqkv);
   if (normed()) {
     Call(pass.launch, kernels::HeadNormBackward{.shape = NormShape(n),
                                                 .d = dqkv,
@@ -264,6 +272,7 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
              .dx = dproduct, .rows = n, .width = product_width(), .dbias = pass.G(at_.qkv_bias)});
   }
   qkv_product_.Backward(pass, dproduct, in, accumulate, din);
+  far_.AddInput(pass, din);
 }
 
 void AttentionStage::PlanStep(const PagedPass& pass) {
@@ -273,6 +282,7 @@ void AttentionStage::PlanStep(const PagedPass& pass) {
     step_product_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * product_width()));
     step_gate_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
   }
+  far_.PlanStep(pass);
   qkv_product_.Plan(pass, pass.rows.rows, pass.scratch);
   o_product_.Plan(pass, pass.rows.rows, pass.scratch);
 }
@@ -306,6 +316,18 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
   const int32_t layer = pass.sliding ? layer_of_kind_ : layer_;
   const RotaryTable* table = Rotary(pass);
   const auto heads = static_cast<int32_t>(heads_);
+  kernels::AttentionPaged attention{.q = qkv,
+                                    .q_stride = width(),
+                                    .rows = rows,
+                                    .heads = heads,
+                                    .layer = layer,
+                                    .kv = kv,
+                                    .scale = static_cast<float>(spec_.attention_scale),
+                                    .window = static_cast<int32_t>(spec_.window),
+                                    .global_every = static_cast<int32_t>(spec_.global_every),
+                                    .sinks = spec_.sinks ? pass.W(at_.sinks) : nullptr,
+                                    .out = mixed};
+  far_.BeginStep(pass, in, qkv, attention);
   Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv,
                                             .rows = rows,
                                             .cos_sin = table ? table->cos_sin.f32() : nullptr,
@@ -315,18 +337,8 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
                                             .layer = layer,
                                             .kv = kv});
   ScaleQueries(pass, pass.rows.position, n, qkv);
-  Call(pass.launch,
-       kernels::AttentionPaged{.q = qkv,
-                               .q_stride = width(),
-                               .rows = rows,
-                               .heads = heads,
-                               .layer = layer,
-                               .kv = kv,
-                               .scale = static_cast<float>(spec_.attention_scale),
-                               .window = static_cast<int32_t>(spec_.window),
-                               .global_every = static_cast<int32_t>(spec_.global_every),
-                               .sinks = spec_.sinks ? pass.W(at_.sinks) : nullptr,
-                               .out = mixed});
+  Call(pass.launch, attention);
+  far_.EndStep(pass, attention);
   if (spec_.attention_gate) {
     Call(pass.launch,
          kernels::SigmoidGate{

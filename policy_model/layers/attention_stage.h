@@ -10,14 +10,16 @@
 
 #include "kernels/delta/move_columns.h"
 #include "kernels/head_norm.h"
+#include "policy_model/layers/far_keys.h"
 #include "policy_model/layers/linear.h"
 
 namespace plumb::policy_model {
 
 class AttentionStage : public Stage {
  public:
+  // `state`: where what its gate has chosen lies in a slot's state (far_keys.h).
   AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices,
-                 float weight_offset, int32_t layer, int32_t layer_of_kind);
+                 float weight_offset, int32_t layer, int32_t layer_of_kind, int64_t state);
 
   void PlanForward(const PackedPass& pass) override;
   void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
@@ -42,6 +44,7 @@ class AttentionStage : public Stage {
   const int32_t layer_, layer_of_kind_;
   const std::vector<kernels::ColumnRun> to_qkv_, to_gate_;  // of the product; empty: no gate
   LinearLayer qkv_product_, o_product_;
+  FarKeys far_;
   int64_t width() const { return (heads_ + 2 * kv_heads_) * head_dim_; }
   int64_t mixed_width() const { return heads_ * head_dim_; }
   bool normed() const { return spec_.qk_norm != QkNorm::kNone; }

@@ -146,6 +146,12 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
                   "attention sinks are computed on the CPU only: run.device = \"cpu\", or a model "
                   "without");
     }
+    if ((spec.gate_top_k > 0 || spec.table) && device.is_cuda()) {
+      throw Error(ErrorCode::kUnsupported,
+                  std::string(spec.table ? "layers with a memory table (scales)"
+                                         : "tokens that a gate chooses (gate_top_k)") +
+                      " are computed on the CPU only: run.device = \"cpu\", or a model without");
+    }
     const auto scale = static_cast<float>(spec.residual_scale);
     std::unique_ptr<Stage> mixer;
     if (spec.delta.there()) {
@@ -156,7 +162,9 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
       const int32_t layer = with_pages++, layer_of_kind = of_kind[spec.GivesPagesBack() ? 1 : 0]++;
       if (spec.latent)
         mixer = std::make_unique<LatentStage>(shape, spec, at, offset, layer, layer_of_kind);
-      else mixer = std::make_unique<AttentionStage>(shape, spec, at, offset, layer, layer_of_kind);
+      else
+        mixer =
+            std::make_unique<AttentionStage>(shape, spec, at, offset, layer, layer_of_kind, state);
     }
     state += spec.state();
     branches.emplace_back(norm(at.attention_norm, at.attention_norm_bias), std::move(mixer),

@@ -24,8 +24,12 @@ double LayerOperations(const ModelShape& s, double context) {
   const double products =
       static_cast<double>(policy_model::ParametersInProducts(s)) - HeadParameters(s);
   double seen = 0;
-  for (int64_t l = 0; l < s.layers; ++l)
-    seen += s.slides(l) ? std::min(context, static_cast<double>(s.window)) : context;
+  for (int64_t l = 0; l < s.layers; ++l) {
+    const auto near = static_cast<double>(s.window + s.gate_top_k);
+    seen += s.slides(l) ? std::min(context, near) : context;
+    if (!s.sees_table.empty() && s.sees_table[static_cast<size_t>(l)] != 0)
+      seen += static_cast<double>(s.table.rows);
+  }
   return 2 * products + 4 * static_cast<double>(s.heads * s.head_dim) * seen;
 }
 

@@ -8,7 +8,9 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/record/task_tokens.h"
+#include "policy_model/families/family.h"
 #include "policy_model/memory/device_check.h"
+#include "policy_model/memory/key_table.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "reward/rules/rules.h"
@@ -66,6 +68,11 @@ policy_model::ModelShape NewModelShape(const configs::ModelConfig& model, int32_
                     .norm_eps = shape.norm_eps};
     shape.head_dim = shape.latent.head();
   }
+  shape.gate_top_k = model.gate_top_k;
+  if (!model.memory_table.empty())
+    shape.table = policy_model::DescribeKeyTable(model.memory_table, shape.head_dim);
+  policy_model::SetScales(model.scales, "model.scales", shape);
+  if (model.gate_top_k > 0 || !model.scales.empty()) shape.family = "plumb";
   return shape;
 }
 

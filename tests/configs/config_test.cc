@@ -166,6 +166,15 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   has("[run]\ndevice = \"cuda\"\n[rollout]\nkv_type = \"int8\"\n",
       "rollout.kv_type: keys and values");
   has("[model]\npath = \"m\"\nsinks = true\n", "model.sinks are of a new model");
+  has("[model]\npath = \"m\"\ngate_top_k = 4\n", "model.memory_table are of a new model");
+  has("[model]\ngate_top_k = 4\n", "model.gate_top_k is about tokens outside a window");
+  has("[model]\ngate_top_k = 4\nwindow = 9\nscales = [\"global\"]\n", "layers that have it");
+  has("[model]\ngate_top_k = 4\nwindow = 9\nglobal_every = 3\n", "take one of them out");
+  has("[model]\nscales = [\"far\"]\n", "model.scales holds \"local\", \"global\" and \"memory\"");
+  has("[model]\nscales = [\"local\"]\n", "which see a window: set model.window");
+  has("[model]\nscales = [\"memory\"]\n", "name their table in model.memory_table");
+  has("[model]\nmemory_table = \"t\"\n", "model.memory_table is for memory layers");
+  has("[model]\nattention = \"latent\"\nwindow = 9\ngate_top_k = 4\n", "are of model.attention");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
 }
 

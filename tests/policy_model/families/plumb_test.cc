@@ -32,7 +32,12 @@ TEST(PlumbFamily, ConfigIsReadBackAndWrittenAgainByteForByte) {
   plain.window = plain.global_every = 0;
   plain.layer_norms = {};
   plain.final_layer_norm = plain.sinks = false;
-  for (const ModelShape& shape : {Mixed(), plain}) {
+  ModelShape scaled = plain;
+  scaled.window = 8;
+  scaled.gate_top_k = 4;
+  SetScales(std::vector<std::string>{"local", "global"}, "test", scaled);
+  EXPECT_EQ(scaled.sliding, (std::vector<uint8_t>{1, 0, 1})) << "repeated from the first";
+  for (const ModelShape& shape : {Mixed(), plain, scaled}) {
     const testing::TempFolder first, second;
     const std::string text = Write(first, shape);
     EXPECT_NE(text.find("\"model_type\": \"plumb\""), std::string::npos) << text;
@@ -84,6 +89,43 @@ TEST(PlumbFamily, WhatItDoesNotComputeIsRefusedByName) {
   refuses("\"rmsnorm\",", "", "'norms' is not a list of 4 names");
   refuses("\"window\": 8", "\"window\": 0", "global_every = 5");
   refuses("\"global_every\": 5", "\"global_every\": -1", "global_every = -1");
+  const std::string every = "\"global_every\": 5";
+  refuses(every, every + ", \"gate_top_k\": 3", "two ways to see beyond a window");
+  refuses(every, "\"gate_top_k\": 5000", "gate_top_k = 5000 is out of range (0 to 1024)");
+  refuses(every, every + ", \"scales\": [\"local\"]", "'scales' is not a list of 3 names");
+  refuses(every, every + ", \"scales\": [\"local\", 1, \"global\"]", "scales: '?' is not known");
+  refuses(every, every + ", \"scales\": [\"local\", \"memory\", \"global\"]",
+          "layers ask a memory table, but there is none");
+  const std::string digest = ", \"memory_digest\": \"" + std::string(64, 'a') + "\"";
+  refuses(every, every + ", \"memory_table\": \"/etc/passwd\"", "names '/etc/passwd'");
+  refuses(every,
+          every + ", \"memory_table\": \"memory_table.safetensors\", \"memory_rows\": 0" + digest,
+          "do not describe a table");
+  refuses(every,
+          every + ", \"memory_table\": \"memory_table.safetensors\", \"memory_rows\": 3" + digest,
+          "no layer asks it");
+}
+
+TEST(PlumbFamily, LayersOfSeveralScalesHaveWhatTheyAreNamedFor) {
+  ModelShape shape = Mixed();
+  shape.global_every = 0;
+  shape.gate_top_k = 3;
+  shape.table = {"somewhere", 10, std::string(64, 'a')};
+  SetScales(std::vector<std::string>{"local", "global", "memory"}, "test", shape);
+  const TensorTable table(shape);
+  for (const int64_t l : {0, 1, 2}) {
+    const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
+    EXPECT_EQ(spec.window, l == 1 ? 0 : 8);
+    EXPECT_EQ(spec.gate_top_k, l == 1 ? 0 : 3);
+    EXPECT_EQ(spec.table, l == 2);
+    EXPECT_EQ(spec.state(), l == 1 ? 0 : 8 + 2 * 3);
+    EXPECT_TRUE(spec.KeepsPages());
+    EXPECT_FALSE(spec.GivesPagesBack()) << "any token may be chosen";
+    EXPECT_EQ(table.layer(l).token_gate >= 0, l != 1);
+  }
+  ModelShape windowless = Mixed();
+  windowless.window = windowless.global_every = 0;
+  EXPECT_THROW(SetScales(std::vector<std::string>{"local"}, "test", windowless), Error);
 }
 
 }  // namespace

@@ -74,6 +74,12 @@ TEST(SessionTest, ANewModelIsOfTheFamilyThatItsOptionsNeed) {
   const auto sinks = shape({"model.sinks=true"});
   EXPECT_EQ(sinks.family, "plumb");
   EXPECT_TRUE(sinks.sinks);
+  const auto scaled =
+      shape({"model.window=9", "model.gate_top_k=5", "model.scales=[\"local\", \"global\"]"});
+  EXPECT_EQ(scaled.family, "plumb");
+  EXPECT_EQ(scaled.gate_top_k, 5);
+  EXPECT_TRUE(scaled.slides(0));
+  EXPECT_FALSE(scaled.slides(1));
   const auto mixed = shape({"model.norms=[\"layernorm\", \"rmsnorm\"]", "model.layers=3"});
   EXPECT_EQ(mixed.family, "plumb");
   EXPECT_EQ(mixed.layer_norms, (std::vector<uint8_t>{1, 0, 1}));

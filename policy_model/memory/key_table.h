@@ -1,0 +1,28 @@
+// A table of keys and values that layers attend to besides their tokens (`model.memory_table`): a
+// safetensors file with `keys` and `values`, [N, D] each, D the model's head size, N at most a
+// million; float32, bfloat16 or float16. It is not trained; its digest stands in config.json.
+//
+// Thread safety: const; the cache of KeyTableOf has a lock. Ownership: all models of a process that
+// name the same file share one table, which goes with the last of them. Errors: kNotFound where the
+// file is not there, kCorruption for tensors that are missing, of another shape or not finite,
+// kConflict for a file that is another than the model was trained with.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "policy_model/families/model_shape.h"
+
+namespace plumb::policy_model {
+
+struct KeyTable {
+  std::vector<float> keys, values;  // [N, D]
+};
+
+// What a new model's shape says of the file at `path`, all of which is read and checked.
+KeyTableShape DescribeKeyTable(const std::string& path, int64_t head_dim);
+// REQUIRES: shape.table.there().
+std::shared_ptr<const KeyTable> KeyTableOf(const ModelShape& shape);
+
+}  // namespace plumb::policy_model
