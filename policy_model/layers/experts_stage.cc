@@ -5,6 +5,7 @@
 #include <span>
 
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/base/rng.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
@@ -43,7 +44,9 @@ ExpertsStage::ExpertsStage(int64_t hidden, const LayerSpec& spec, const LayerSli
                                                           : kernels::Activation::kGeluTanh),
       at_(slices),
       layer_(layer),
-      place_(place) {
+      place_(place),
+      gate_up_adapters_(slices.experts_gate_up, 2 * spec_.widest(), hidden),
+      down_adapters_(slices.experts_down[0], hidden, spec_.widest()) {
   int64_t rows = 0;
   for (const int64_t width : spec_.widths) {
     gate_up_rows_.push_back(rows);
@@ -88,12 +91,14 @@ ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& ar
   return k;
 }
 
-ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Arena& arena) const {
+ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Arena& arena) {
   Passing p;
   p.rows = arena.Reserve(pass.Bytes(slots(n) * hidden_));
   p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
   p.bias = arena.Reserve(4 * (1 + kExactParts) * spec_.count());
   p.logit_bias = spec_.biased ? arena.Reserve(4 * spec_.count()) : 0;
+  gate_up_adapters_.Plan(pass, n, arena);
+  down_adapters_.Plan(pass, n, arena);
   return p;
 }
 
@@ -165,6 +170,21 @@ const void* ExpertsStage::GateUp(const Pass& pass, int32_t expert) const {
   return pass.W(at_.experts_gate_up + gate_up_rows_[static_cast<size_t>(expert)] * hidden_);
 }
 
+// What comes of it is not finite either: an update is skipped and counted, an answer ends. The
+// first such layer says where it began.
+void ExpertsStage::CheckFinite(const float* logits, int64_t n) const {
+  // NaN and infinity times 0 are NaN; the sum is 0 otherwise.
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n * spec_.count(); ++i) sum += logits[i] * 0.0f;
+  if (sum == 0) return;
+  LogWarningOnce("layer " + std::to_string(layer_) +
+                 ": the router's scores of the experts are not finite: the weights hold NaN or "
+                 "infinity, or the hidden state has outgrown its type; the updates of such tokens "
+                 "are skipped (optim/skipped), their answers end; look for a learning rate "
+                 "that is too high, or load the weights anew");
+}
+
 void ExpertsStage::Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
                          const RouterBiases& biases, const int64_t* capacity,
                          LayerLoad* load) const {
@@ -176,6 +196,7 @@ void ExpertsStage::Route(const Pass& pass, const void* in, int64_t n, Arena& kep
     Call(floats,
          kernels::AddBias{.x = logits, .bias = biases.logits, .rows = n, .width = spec_.count()});
   }
+  CheckFinite(logits, n);
   Routing* routing = pass.routing;
   const int64_t k_of = spec_.per_token,
                 stride = routing ? k_of * static_cast<int64_t>(routing->load.size()) : 0;
@@ -231,11 +252,13 @@ void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& ke
       if (bias < 0) return;
       Call(pass.launch, kernels::AddBias{.x = to, .bias = pass.W(bias), .rows = m, .width = row});
     };
+    gate_up_adapters_.Add(product, pass, passing, e, m, x, both);
     add_bias(GateUpBias(e), 2 * width, both);
     Activate(pass, both, m, width, act);
     // What went in is not needed any more: what comes out lies there.
     product(pass.launch, act, pass.W(at_.experts_down[static_cast<size_t>(e)]), m, hidden_, width,
             false, x);
+    down_adapters_.Add(product, pass, passing, e, m, act, x);
     add_bias(DownBias(e), hidden_, x);
   }
   Call(pass.launch, kernels::CombineExperts{.y = rows,
@@ -402,6 +425,7 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
     void* dact = pass.scratch.At(dact_);
     Activate(pass, both, m, width, act);
     ops::LinearBackwardInput(pass.launch, dy, pass.W(down), m, hidden_, width, false, dact);
+    down_adapters_.BackwardInput(pass, e, m, dy, dact);
     Call(pass.launch, kernels::WeighSlots{.weight = pass.saved.Floats(kept_.slot_weight) + first,
                                           .slots = m,
                                           .width = width,
@@ -420,6 +444,7 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
     }
     if (float* g = pass.G(down))
       ops::LinearBackwardWeight(pass.launch, dy, act, m, hidden_, width, g);
+    down_adapters_.BackwardWeights(pass, e, m, dy, act);
     ActivateBackward(pass, dact, m, width, both);
     if (const int64_t bias = GateUpBias(e); bias >= 0 && pass.G(bias)) {
       Call(pass.launch,
@@ -427,7 +452,9 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
     }
     if (float* g = pass.G(up))
       ops::LinearBackwardWeight(pass.launch, both, from, m, 2 * width, hidden_, g);
+    gate_up_adapters_.BackwardWeights(pass, e, m, both, from);
     ops::LinearBackwardInput(pass.launch, both, pass.W(up), m, 2 * width, hidden_, false, dy);
+    gate_up_adapters_.BackwardInput(pass, e, m, both, dy);
   }
   Call(pass.launch, kernels::CombineExperts{.y = d,
                                             .slot = slot,

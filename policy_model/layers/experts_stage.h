@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "kernels/experts.h"
+#include "policy_model/layers/expert_adapters.h"
 #include "policy_model/layers/ffn_stage.h"
 #include "policy_model/layers/routing.h"
 
@@ -48,7 +49,7 @@ class ExpertsStage : public Stage {
 
   kernels::RouterShape RouterOf(int64_t n) const;
   Kept PlanKept(const Pass& pass, int64_t n, Arena& arena) const;
-  Passing PlanPassing(const Pass& pass, int64_t n, Arena& arena) const;
+  Passing PlanPassing(const Pass& pass, int64_t n, Arena& arena);
   RouterBiases Biases(const Pass& pass, Arena& arena, const Passing& p) const;
   // The gated unit of an expert, and its backward over what went in.
   void Activate(const Pass& pass, const void* gate_up, int64_t rows, int64_t width,
@@ -57,6 +58,7 @@ class ExpertsStage : public Stage {
                         void* gate_up) const;
   int64_t GateUpBias(int32_t expert) const;
   int64_t DownBias(int32_t expert) const;
+  void CheckFinite(const float* logits, int64_t n) const;
   // Logits, choice and layout of the tokens. `capacity`: [E] or nullptr. `load`: counts what was
   // given, or nullptr.
   void Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
@@ -77,6 +79,7 @@ class ExpertsStage : public Stage {
   const int64_t layer_, place_;
   std::vector<int64_t> gate_up_rows_;  // [E] where an expert's rows begin
   std::unique_ptr<FfnStage> shared_;
+  ExpertAdapters gate_up_adapters_, down_adapters_;
 
   // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's
   // scratch.

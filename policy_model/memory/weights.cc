@@ -447,14 +447,15 @@ void Weights::Merge() {
       if (!parts) continue;
       const int64_t columns = e.columns();
       for (const LowRank& part : *parts) {
-        const std::vector<float> a = read(set->flat, part.a, part.rank * columns),
+        const int64_t all = part.experts, rows = part.rows / all;  // of one expert
+        const std::vector<float> a = read(set->flat, part.a, all * part.rank * columns),
                                  b = read(set->flat, part.b, part.rows * part.rank);
         std::vector<float> sum(static_cast<size_t>(columns));
         for (int64_t r = 0; r < part.rows; ++r) {
           std::fill(sum.begin(), sum.end(), 0.0f);
           for (int64_t k = 0; k < part.rank; ++k) {
-            const float by = b[static_cast<size_t>(r * part.rank + k)];
-            const float* row = a.data() + k * columns;
+            const float by = b[static_cast<size_t>((r % rows * part.rank + k) * all + r / rows)];
+            const float* row = a.data() + (r / rows * part.rank + k) * columns;
             for (size_t c = 0; c < sum.size(); ++c) sum[c] += by * row[c];
           }
           const int64_t first = e.offset + (part.row_begin + r) * columns;

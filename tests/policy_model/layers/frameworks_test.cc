@@ -312,6 +312,73 @@ TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
   }
 }
 
+// Whose experts transformers holds as parameters [experts, out, in].
+std::vector<std::string> ExpertCases() {
+  std::vector<std::string> cases;
+  for (const std::string& family : FamilyCases()) {
+    if (HasExperts(family) && !family.starts_with("gpt_oss")) cases.push_back(family);
+  }
+  return cases;
+}
+
+TEST_F(Frameworks, InstalledPeftComputesTheSameWithAdaptersOfExpertsThatWeWrote) {
+  Json jobs = Json::array();
+  std::vector<std::vector<float>> ours;
+  std::vector<std::string> names;
+  for (const std::string& family : ExpertCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    for (const std::vector<std::string>& targets :
+         {std::vector<std::string>{"experts.gate_up_proj", "mlp.experts.down_proj"},
+          {"o_proj", "experts.gate_up_proj"},
+          {"experts.down_proj"}}) {
+      Weights weights = LoadFolder(family, temp_ / family);
+      AdapterSpec spec{.rank = 3, .alpha = 5};
+      SetTargets(targets, spec);
+      weights.AddAdapter(spec, 5);
+      DrawB(weights);
+      const std::string folder = (temp_ / family) + "_experts" + std::to_string(names.size());
+      SaveModelDirectory(weights, folder, "", temp_ / family);
+      ours.push_back(Logits(weights));
+      names.push_back(family + " " + Json(targets).dump());
+      jobs.push_back({{"base", temp_ / family}, {"adapter", folder}, {"tokens", Tokens()}});
+    }
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], names[i]);
+}
+
+TEST_F(Frameworks, AdaptersOfExpertsThatInstalledPeftWroteComputeTheSameHere) {
+  Json jobs = Json::array();
+  std::vector<std::pair<std::string, std::string>> cases;
+  for (const std::string& family : ExpertCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    for (const Json& options :
+         {Json{{"target_parameters", {"mlp.experts.down_proj", "mlp.experts.gate_up_proj"}}},
+          Json{{"target_parameters", {"experts.gate_up_proj"}}, {"use_rslora", true}}}) {
+      const std::string folder = (temp_ / family) + "_peft" + std::to_string(cases.size());
+      cases.emplace_back(family, folder);
+      jobs.push_back(
+          {{"base", temp_ / family},
+           {"make", folder},
+           {"targets", options.contains("use_rslora") ? Json::array({"o_proj"}) : Json::array()},
+           {"options", options},
+           {"tokens", Tokens()}});
+    }
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), cases.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const auto& [family, folder] = cases[i];
+    Weights weights = LoadFolder(family, temp_ / family);
+    weights.AddAdapter(ReadAdapterConfig(folder).spec, 0);
+    weights.LoadTrained(folder);
+    ExpectSame(Logits(weights), theirs[i], family + " " + jobs[i]["options"].dump());
+  }
+}
+
 TEST_F(Frameworks, TextPartsOfWrappersThatInstalledTransformersWroteComputeTheSameHere) {
   Json jobs = Json::array();
   std::vector<std::pair<std::string, std::string>> cases;
