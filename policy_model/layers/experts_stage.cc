@@ -178,11 +178,12 @@ void ExpertsStage::CheckFinite(const float* logits, int64_t n) const {
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n * spec_.count(); ++i) sum += logits[i] * 0.0f;
   if (sum == 0) return;
-  LogWarningOnce("layer " + std::to_string(layer_) +
-                 ": the router's scores of the experts are not finite: the weights hold NaN or "
-                 "infinity, or the hidden state has outgrown its type; the updates of such tokens "
-                 "are skipped (optim/skipped), their answers end; look for a learning rate "
-                 "that is too high, or load the weights anew");
+  LogWarningOnce(
+      "layer " + std::to_string(layer_) +
+      ": the router's scores of the experts are not finite: the weights hold NaN or "
+      "infinity, or the hidden state has outgrown its type. Updates that are not finite "
+      "for it are skipped (optim/skipped), answers end; look for a learning rate that is "
+      "too high, or load the weights anew");
 }
 
 void ExpertsStage::Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
