@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """A layer of experts in Plumb, dense in Plumb, and in transformers (Qwen3MoeSparseMoeBlock, each of its implementations), turn by turn.
 
-  bench/experts.py [--bench build/bench/experts_bench] [--rounds 5] [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048]
+  bench/experts.py [--bench build/bench/experts_bench] [--rounds 5] [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048] [--bits 32]
 
 Needs torch and transformers in this Python, and experts_bench: cmake --preset release -DPLUMB_BENCH=ON && ninja -C build experts_bench.
-Float32, one thread, forward alone and forward with backward; medians of tokens a processor second, which other users of the machine
+Float32, or bfloat16 with --bits 16, one thread, forward alone and forward with backward; medians of tokens a processor second, which other users of the machine
 move less than the clock."""
 import argparse
 import json
@@ -20,11 +20,12 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBl
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bench", type=pathlib.Path, default=ROOT / "build/bench/experts_bench")
-for name, value in dict(rounds=5, experts=16, per_token=2, hidden=512, width=512, tokens=2048).items():
+for name, value in dict(rounds=5, experts=16, per_token=2, hidden=512, width=512, tokens=2048, bits=32).items():
     parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
 a = parser.parse_args()
 torch.set_num_threads(1)
 torch.manual_seed(1)
+DTYPE = torch.bfloat16 if a.bits == 16 else torch.float32
 
 
 def processor_seconds():
@@ -40,7 +41,7 @@ def block(implementation):
     with torch.no_grad():
         for p in out.parameters():
             p.normal_(0, 0.02)
-    return out
+    return out.to(DTYPE)
 
 
 def theirs(module, x, d, train):
@@ -57,12 +58,12 @@ def theirs(module, x, d, train):
 
 def ours():
     command = [a.bench, "--rounds", "1", "--threads", "1"]
-    for name in ("experts", "per_token", "hidden", "width", "tokens"):
+    for name in ("experts", "per_token", "hidden", "width", "tokens", "bits"):
         command += ["--" + name.replace("_", "-"), str(getattr(a, name))]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-x, d = torch.randn(1, a.tokens, a.hidden), torch.randn(1, a.tokens, a.hidden)
+x, d = (torch.randn(1, a.tokens, a.hidden).to(DTYPE) for _ in range(2))
 blocks = {name: block(name) for name in ("eager", "grouped_mm")}
 rates = {}
 for round_ in range(a.rounds + 1):

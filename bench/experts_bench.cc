@@ -1,12 +1,12 @@
 // A layer of experts beside a dense one of equal active width, in tokens a processor second.
 //
 //   experts_bench [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048]
-//                 [--rounds 5] [--threads 1]
+//                 [--rounds 5] [--threads 1] [--bits 32]
 //
 // The dense feed-forward part has per-token x width; both run forward alone, and forward and
-// backward with all gradients, turn by turn in each round, in float32. Prints one JSON object:
-// medians of tokens a processor second. A wrong result is not timed: both outputs have to be
-// finite.
+// backward with all gradients, turn by turn in each round, in float32 or, with --bits 16, bfloat16.
+// Prints one JSON object: medians of tokens a processor second. A wrong result is not timed: both
+// outputs have to be finite.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -26,7 +26,7 @@ namespace {
 
 struct Arguments {
   int64_t experts = 16, per_token = 2, hidden = 512, width = 512, tokens = 2048, rounds = 5,
-          threads = 1;
+          threads = 1, bits = 32;
 };
 
 [[noreturn]] void Fail(const char* why, std::string_view what = {}) {
@@ -40,9 +40,10 @@ Arguments Parse(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
     const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--experts", &a.experts}, {"--per-token", &a.per_token}, {"--hidden", &a.hidden},
-        {"--width", &a.width},     {"--tokens", &a.tokens},       {"--rounds", &a.rounds},
-        {"--threads", &a.threads}};
+        {"--experts", &a.experts}, {"--per-token", &a.per_token},
+        {"--hidden", &a.hidden},   {"--width", &a.width},
+        {"--tokens", &a.tokens},   {"--rounds", &a.rounds},
+        {"--threads", &a.threads}, {"--bits", &a.bits}};
     const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
                                      [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option", name);
@@ -65,17 +66,20 @@ double ProcessorSeconds() {
 // One layer's feed-forward part with drawn weights and inputs.
 class Layer {
  public:
-  Layer(const ModelShape& shape, int64_t tokens)
-      : weights_(shape, Device::kCpu, DType::kFloat32),
+  Layer(const ModelShape& shape, int64_t tokens, DType dtype)
+      : weights_(shape, Device::kCpu, dtype),
         grad_(Device::kCpu, DType::kFloat32, weights_.flat().elements()),
         tokens_(tokens),
-        in_(static_cast<size_t>(tokens * shape.hidden)),
-        out_(in_.size()),
-        d_(in_.size()) {
+        in_(Device::kCpu, dtype, tokens * shape.hidden),
+        out_(Device::kCpu, dtype, tokens * shape.hidden),
+        d_(Device::kCpu, dtype, tokens * shape.hidden) {
     weights_.Initialise(1, 0.02);
     RandomStream random(2, 2);
-    for (float& x : in_) x = random.NextNormal();
-    for (float& x : d_) x = random.NextNormal();
+    for (FlatBuffer* to : {&in_, &d_}) {
+      std::vector<float> drawn(static_cast<size_t>(to->elements()));
+      for (float& x : drawn) x = random.NextNormal();
+      ConvertFloat(drawn, dtype, to->data());
+    }
     const LayerSpec& spec = weights_.table().plan().layers[0];
     const LayerSlices& at = weights_.table().layer(0);
     if (spec.experts.there()) {
@@ -92,7 +96,7 @@ class Layer {
     if (!routing_.load.empty()) routing_.Begin({}, tokens_, weights_.shape().experts.per_token);
     AttentionShape attention;
     attention.tokens = tokens_;
-    PackedPass pass{{{.stream = Device::kCpu, .dtype = DType::kFloat32},
+    PackedPass pass{{{.stream = Device::kCpu, .dtype = weights_.dtype()},
                      weights_,
                      {},
                      routing_.load.empty() ? nullptr : &routing_},
@@ -113,7 +117,9 @@ class Layer {
       stage_->Backward(pass, d_.data(), in_.data(), false, out_.data());
     }
     const double seconds = ProcessorSeconds() - begin;
-    for (const float x : out_) {
+    std::vector<float> out(static_cast<size_t>(out_.elements()));
+    ConvertToFloat(out_.data(), weights_.dtype(), out);
+    for (const float x : out) {
       if (!std::isfinite(x)) Fail("a result is not finite");
     }
     return seconds;
@@ -123,7 +129,7 @@ class Layer {
   Weights weights_;
   FlatBuffer grad_;
   const int64_t tokens_;
-  std::vector<float> in_, out_, d_;
+  FlatBuffer in_, out_, d_;
   Routing routing_;
   std::unique_ptr<Stage> stage_;
   Arena saved_{Device::kCpu}, scratch_{Device::kCpu};
@@ -148,9 +154,11 @@ int Bench(int argc, char** argv) {
                       .ffn = a.per_token * a.width,
                       .vocab = 8,
                       .max_positions = 8};
-  Layer dense(shape, a.tokens);
+  if (a.bits != 16 && a.bits != 32) Fail("--bits is 16 or 32");
+  const DType dtype = a.bits == 16 ? DType::kBFloat16 : DType::kFloat32;
+  Layer dense(shape, a.tokens, dtype);
   shape.experts = {.count = a.experts, .widths = {a.width}, .per_token = a.per_token};
-  Layer experts(shape, a.tokens);
+  Layer experts(shape, a.tokens, dtype);
   std::vector<double> seconds[4];
   for (int64_t round = 0; round <= a.rounds; ++round) {
     for (const bool backward : {false, true}) {
