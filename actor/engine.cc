@@ -1,189 +1,103 @@
 #include "actor/engine.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <utility>
 
-#include "actor/device_array.h"
+#include "actor/engine_impl.h"
 #include "actor/engine_layout.h"
-#include "actor/pages/kv_pages.h"
-#include "actor/pages/page_pools.h"
 #include "actor/prompt_check.h"
-#include "actor/row_sampling.h"
-#include "actor/scheduler.h"
-#include "actor/state_rows.h"
-#include "actor/step_graphs.h"
-#include "actor/stop_rule.h"
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
 #include "common/record/kept_tokens.h"
 #include "kernels/attention_paged.h"
-#include "kernels/decode_state.h"
-#include "kernels/token_mask.h"
 #include "policy_model/families/experts/expert_form.h"
-#include "policy_model/transformer.h"
 
 namespace plumb::actor {
-struct Engine::Impl {
-  Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-       const EngineOptions& o, const Tokenizer* tokenizer)
-      : shape(shape),
-        options(o),
-        tokenizer(tokenizer),
-        launch{stream, dtype},
-        model(shape, stream, dtype),
-        pools(PoolsOf(shape, stream.device(), dtype, o)),
-        pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages, o.kv_format),
-        sliding_pages(pools[1].layers == 0
-                          ? nullptr
-                          : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
-                                                      o.page_tokens, pools[1].pages, o.kv_format)),
-        states(StateBytes(shape), 2 * o.max_batch),
-        scheduler({.max_batch = o.max_batch,
-                   .prefill_tokens = o.prefill_tokens,
-                   .max_positions = static_cast<int32_t>(shape.max_positions),
-                   .window = pools[0].window,
-                   .sliding_window = pools[1].window,
-                   .at_once = SequencesAtOnce(shape, dtype, DemandOf(shape, stream.device(), o)),
-                   .states = StateBytes(shape) > 0},
-                  &pages, sliding_pages.get()),
-        stop(o.stop, o.max_batch),
-        sampling(o.sampling, o.max_batch + 1),
-        last_token(stream, slots() + 1),
-        position(stream, slots() + 1),
-        generated(stream, slots() + 1),
-        limit(stream, slots() + 1),
-        status(stream, slots() + 1),
-        prompt(stream, slots() + 1),
-        sample(stream, slots() + 1),
-        version(stream, 1),
-        tokens(stream, slots() * new_tokens()),
-        logprobs(stream, slots() * new_tokens()),
-        versions(stream, slots() * new_tokens()),
-        row_slot(stream, max_rows()),
-        row_position(stream, max_rows()),
-        row_token(stream, max_rows()),
-        row_task(stream, o.tasks > 0 ? max_rows() : 0),
-        logit_row(stream, slots()),
-        page_table(stream, stream.device().is_cpu() ? 0 : scheduler.page_table().size()),
-        copy_from{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
-        copy_to{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
-        decode_slot(stream, slots()),
-        draw_prompt(stream, slots()),
-        draw_sample(stream, slots()),
-        draw_position(stream, slots()),
-        drawn(stream, slots()),
-        drawn_logprob(stream, slots()),
-        drawn_kept(stream, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
-        kept(drawn_kept.size() > 0 ? slots() : 0),
-        expert_form(o.record_experts ? policy_model::ExpertFormOf(shape) : ExpertForm{}),
-        experts(o.record_experts ? slots() : 0),
-        eos(stream, std::max<size_t>(1, o.eos.size())),
-        scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))),
-        graphs(stream) {
-    if (stop.active() && tokenizer == nullptr) BadEngineOption("stop", "needs a tokenizer");
-    state.max_slots = o.max_batch;
-    state.max_new_tokens = o.max_new_tokens;
-    state.last_token = last_token.device();
-    state.position = position.device();
-    state.generated = generated.device();
-    state.limit = limit.device();
-    state.status = status.device();
-    state.prompt = prompt.device();
-    state.sample = sample.device();
-    state.version = version.device();
-    state.tokens = tokens.device();
-    state.logprobs = logprobs.device();
-    state.versions = versions.device();
-    for (size_t s = 0; s <= slots(); ++s) {
-      last_token[s] = position[s] = generated[s] = limit[s] = 0;
-      status[s] = static_cast<uint8_t>(kernels::SlotStatus::kEmpty);
-      prompt[s] = sample[s] = 0;
-    }
-    std::copy(o.eos.begin(), o.eos.end(), eos.host());
-    eos.Upload();
-    for (size_t i = 0; i < slots(); ++i) logit_row[i] = static_cast<int32_t>(i);
-    logit_row.Upload();
-    ended.reserve(slots());
-    last_drawn.reserve(slots());
+Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+                   const EngineOptions& o, const Tokenizer* tokenizer)
+    : shape(shape),
+      options(o),
+      tokenizer(tokenizer),
+      launch{stream, dtype},
+      model(shape, stream, dtype),
+      pools(PoolsOf(shape, stream.device(), dtype, o)),
+      pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages, o.kv_format),
+      sliding_pages(pools[1].layers == 0
+                        ? nullptr
+                        : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
+                                                    o.page_tokens, pools[1].pages, o.kv_format)),
+      states(StateBytes(shape), 2 * o.max_batch),
+      scheduler({.max_batch = o.max_batch,
+                 .prefill_tokens = o.prefill_tokens,
+                 .max_positions = static_cast<int32_t>(shape.max_positions),
+                 .window = pools[0].window,
+                 .sliding_window = pools[1].window,
+                 .append_tokens = AppendTokens(o),
+                 .at_once = SequencesAtOnce(shape, dtype, DemandOf(shape, stream.device(), o)),
+                 .states = StateBytes(shape) > 0},
+                &pages, sliding_pages.get()),
+      stop(o.stop, o.max_batch),
+      sampling(o.sampling, o.max_batch + 1),
+      last_token(stream, slots() + 1),
+      position(stream, slots() + 1),
+      generated(stream, slots() + 1),
+      limit(stream, slots() + 1),
+      status(stream, slots() + 1),
+      prompt(stream, slots() + 1),
+      sample(stream, slots() + 1),
+      version(stream, 1),
+      tokens(stream, slots() * new_tokens()),
+      logprobs(stream, slots() * new_tokens()),
+      versions(stream, slots() * new_tokens()),
+      row_slot(stream, max_rows()),
+      row_position(stream, max_rows()),
+      row_token(stream, max_rows()),
+      row_task(stream, o.tasks > 0 ? max_rows() : 0),
+      logit_row(stream, slots()),
+      page_table(stream, stream.device().is_cpu() ? 0 : scheduler.page_table().size()),
+      copy_from{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
+      copy_to{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
+      decode_slot(stream, slots()),
+      draw_prompt(stream, slots()),
+      draw_sample(stream, slots()),
+      draw_position(stream, slots()),
+      drawn(stream, slots()),
+      drawn_logprob(stream, slots()),
+      drawn_kept(stream, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
+      kept(drawn_kept.size() > 0 ? slots() : 0),
+      expert_form(o.record_experts ? policy_model::ExpertFormOf(shape) : ExpertForm{}),
+      experts(o.record_experts ? slots() : 0),
+      eos(stream, std::max<size_t>(1, o.eos.size())),
+      scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))),
+      graphs(stream) {
+  if (stop.active() && tokenizer == nullptr) BadEngineOption("stop", "needs a tokenizer");
+  state.max_slots = o.max_batch;
+  state.max_new_tokens = o.max_new_tokens;
+  state.last_token = last_token.device();
+  state.position = position.device();
+  state.generated = generated.device();
+  state.limit = limit.device();
+  state.status = status.device();
+  state.prompt = prompt.device();
+  state.sample = sample.device();
+  state.version = version.device();
+  state.tokens = tokens.device();
+  state.logprobs = logprobs.device();
+  state.versions = versions.device();
+  for (size_t s = 0; s <= slots(); ++s) {
+    last_token[s] = position[s] = generated[s] = limit[s] = 0;
+    status[s] = static_cast<uint8_t>(kernels::SlotStatus::kEmpty);
+    prompt[s] = sample[s] = 0;
   }
-
-  size_t slots() const { return static_cast<size_t>(options.max_batch); }
-  size_t new_tokens() const { return static_cast<size_t>(options.max_new_tokens); }
-  size_t set_words() const { return static_cast<size_t>(kernels::SetWords(shape.vocab)); }
-  size_t max_rows() const { return slots() + static_cast<size_t>(options.prefill_tokens); }
-
-  void StartSlots(const StepPlan& plan);
-  int32_t BuildRows(const StepPlan& plan);
-  // Fills a step of samples alone up with rows that change nothing, where it can be recorded;
-  // returns how many there are then. 0: it cannot.
-  int32_t FillRows(const StepPlan& plan);
-  StepKind KindOf(const policy_model::Weights& weights, int32_t rows);
-  // Enqueues the step over `rows` rows, of which the first `decode_rows` are of samples.
-  void Compute(const policy_model::Weights& weights, int32_t rows, int32_t decode_rows);
-  // Enqueues; the host's side of the arrays is right after the next wait.
-  void Draw(const float* logits, int32_t rows);
-  void CopyPages(const StepPlan& plan);
-  kernels::SlidingPages Sliding();
-  int64_t HeldBytes() const;
-  void Retire() {
-    pages.Retire(step);
-    if (sliding_pages) sliding_pages->Retire(step);
-  }
-  void RecordExperts(const StepPlan& plan);
-  void FinishSlots(int32_t rows);
-  void FinishEnded();
-  void FinishSlot(int32_t slot, FinishReason reason);
-
-  const policy_model::ModelShape shape;
-  const EngineOptions options;
-  const Tokenizer* const tokenizer;
-  const kernels::Launch launch;
-  policy_model::Transformer model;
-  const std::array<PagePool, kPageKinds> pools;
-  KvPages pages;
-  const std::unique_ptr<KvPages> sliding_pages;  // nullptr: all layers' pages lie in one pool
-  StateRows states;  // of layers that have them, a row of the page tables each
-  Scheduler scheduler;
-  StopStrings stop;
-  RowSampling sampling;
-  kernels::DecodeState state;
-  // The arrays of `state`; slot S never runs: rows that fill a step up are its own.
-  DeviceArray<int32_t> last_token, position, generated, limit;  // [S + 1]
-  DeviceArray<uint8_t> status;                                  // [S + 1]
-  DeviceArray<uint64_t> prompt;                                 // [S + 1]
-  DeviceArray<uint32_t> sample;                                 // [S + 1]
-  DeviceArray<int64_t> version;                                 // [1]
-  DeviceArray<int32_t> tokens;                                  // [S, N]
-  DeviceArray<float> logprobs;                                  // [S, N]
-  DeviceArray<int64_t> versions;                                // [S, N]
-  // One step's rows: samples first, then prompt chunks.
-  DeviceArray<int32_t> row_slot, row_position, row_token;  // [S + prefill_tokens]
-  DeviceArray<int32_t> row_task;                           // the same; empty without tasks
-  DeviceArray<int32_t> logit_row;                          // [S] 0, 1, 2, ...
-  // [2 S, stride]; on the CPU the scheduler's own is read in place
-  DeviceArray<int32_t> page_table;
-  DeviceArray<int32_t> copy_from[kPageKinds], copy_to[kPageKinds];  // [S]
-  DeviceArray<int32_t> decode_slot;                                 // [S]
-  DeviceArray<uint64_t> draw_prompt;                                // [S]
-  DeviceArray<uint32_t> draw_sample;                                // [S]
-  DeviceArray<int32_t> draw_position, drawn;                        // [S]
-  DeviceArray<float> drawn_logprob;                                 // [S]
-  DeviceArray<uint32_t> drawn_kept;           // [S, set words]; empty where sets are not recorded
-  std::vector<std::vector<uint8_t>> kept;     // [S] sets of the slot's tokens so far
-  const ExpertForm expert_form;               // not there: experts are not recorded
-  std::vector<std::vector<uint8_t>> experts;  // [S] of the slot's own rows so far
-  DeviceArray<int32_t> eos;
-  DeviceArray<uint8_t> scratch;
-  std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
-  std::vector<DrawnToken> last_drawn;
-  std::vector<int32_t> kept_sequence;
-  StepGraphs graphs;
-  int64_t step = 0;
-  std::vector<GenerateResult> finished;
-  EngineCounters counters;
-};
+  std::copy(o.eos.begin(), o.eos.end(), eos.host());
+  eos.Upload();
+  for (size_t i = 0; i < slots(); ++i) logit_row[i] = static_cast<int32_t>(i);
+  logit_row.Upload();
+  ended.reserve(slots());
+  if (o.turns) turns.resize(slots());
+  last_drawn.reserve(slots());
+}
 
 void Engine::Impl::StartSlots(const StepPlan& plan) {
   for (const StepPlan::Start& start : plan.starts) {
@@ -198,11 +112,16 @@ void Engine::Impl::StartSlots(const StepPlan& plan) {
     prompt[s] = request.prompt_key;
     sample[s] = request.first_sample + static_cast<uint32_t>(start.index);
     stop.Reset(start.slot);
+    if (options.turns) turns[s] = {};
     sampling.Set(start.slot, request.sampling);
     if (!kept.empty()) kept[s].clear();
     if (expert_form.there()) {
       experts[s].clear();
       experts[s].reserve(static_cast<size_t>(request.limit) * expert_form.bytes());
+    }
+    if (!request.openings.empty()) {
+      const std::vector<int32_t>& opening = request.openings[static_cast<size_t>(start.index)];
+      if (!opening.empty()) Append(start.slot, opening);
     }
   }
   if (plan.starts.empty()) return;
@@ -224,6 +143,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
     if (options.tasks > 0) row_task[r] = scheduler.group_of(slot)->request.task;
     ++r;
   }
+  r = static_cast<size_t>(BuildAppended(plan, static_cast<int32_t>(r)));
   for (const StepPlan::Prefill& p : plan.prefills) {
     for (int32_t i = p.begin; i < p.end; ++i, ++r) {
       row_slot[r] = p.row;
@@ -233,7 +153,8 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
     }
     counters.prefill_tokens += static_cast<uint64_t>(p.end - p.begin);
   }
-  if (launch.device().is_cuda() && (!plan.starts.empty() || !plan.prefills.empty())) {
+  if (launch.device().is_cuda() &&
+      (!plan.starts.empty() || !plan.prefills.empty() || !plan.appends.empty())) {
     std::copy(scheduler.page_table().begin(), scheduler.page_table().end(), page_table.host());
     page_table.Upload();
   }
@@ -242,7 +163,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
 
 int32_t Engine::Impl::FillRows(const StepPlan& plan) {
   const bool can = options.record_steps && launch.device().is_cuda() && plan.prefills.empty() &&
-                   !plan.decode.empty() && sampling.AllAlike(plan.decode) &&
+                   plan.appends.empty() && !plan.decode.empty() && sampling.AllAlike(plan.decode) &&
                    shape.experts.count == 0 && states.row_bytes() == 0 && options.tasks == 0;
   if (!can) return 0;
   const auto rows = static_cast<int32_t>(plan.decode.size());
@@ -362,6 +283,9 @@ void Engine::Impl::RecordExperts(const StepPlan& plan) {
     rest = rest.subspan(expert_form.numbers());
   };
   for (const int32_t slot : plan.decode) next(experts[static_cast<size_t>(slot)]);
+  for (const StepPlan::Append& a : plan.appends) {
+    for (int32_t i = a.begin; i < a.end; ++i) next(experts[static_cast<size_t>(a.slot)]);
+  }
   for (const StepPlan::Prefill& p : plan.prefills) {
     for (int32_t i = p.begin; i < p.end; ++i) next(p.group->prompt_experts);
   }
@@ -378,15 +302,17 @@ void Engine::Impl::FinishSlots(int32_t rows) {
                        shape.vocab, kept[static_cast<size_t>(slot)]);
     }
     switch (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)])) {
-      case kernels::SlotStatus::kStopped: ended.emplace_back(slot, FinishReason::kStop); break;
-      case kernels::SlotStatus::kFailed: ended.emplace_back(slot, FinishReason::kAborted); break;
+      case kernels::SlotStatus::kStopped:
+        ended.push_back({slot, FinishReason::kStop, scheduler.group_of(slot)->request.turns});
+        break;
+      case kernels::SlotStatus::kFailed: ended.push_back({slot, FinishReason::kAborted}); break;
       case kernels::SlotStatus::kLength:
       case kernels::SlotStatus::kRunning:
         if (stop.active() && stop.Append(slot, tokenizer->TokenBytes(token))) {
-          ended.emplace_back(slot, FinishReason::kStop);
+          ended.push_back({slot, FinishReason::kStop, scheduler.group_of(slot)->request.turns});
         } else if (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)]) ==
                    kernels::SlotStatus::kLength) {
-          ended.emplace_back(slot, FinishReason::kLength);
+          ended.push_back({slot, FinishReason::kLength});
         }
         break;
       case kernels::SlotStatus::kEmpty:
@@ -394,13 +320,13 @@ void Engine::Impl::FinishSlots(int32_t rows) {
     }
     if (token < 0) continue;
     ++counters.generated_tokens;
-    const bool last = !ended.empty() && ended.back().first == slot;
+    const bool last = !ended.empty() && ended.back().slot == slot && !ended.back().turn;
     last_drawn.push_back({.id = scheduler.group_of(slot)->request.id,
                           .sample = sample[static_cast<size_t>(slot)],
                           .token = token,
                           .logprob = drawn_logprob[static_cast<size_t>(r)],
                           .ended = last,
-                          .finish = last ? ended.back().second : FinishReason::kStop});
+                          .finish = last ? ended.back().finish : FinishReason::kStop});
   }
   FinishEnded();
 }
@@ -411,11 +337,14 @@ void Engine::Impl::FinishEnded() {
   logprobs.Download();
   versions.Download();
   launch.stream.Synchronize();
-  for (const auto& [slot, reason] : ended) FinishSlot(slot, reason);
+  for (EndedSlot& e : ended) {
+    if (e.turn) EndTurn(e.slot);
+    else FinishSlot(e.slot, e.finish, std::move(e.why));
+  }
   ended.clear();
 }
 
-void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
+void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason, std::string why) {
   Group* group = scheduler.group_of(slot);
   GeneratedSample& out = group->result.samples[static_cast<size_t>(scheduler.sample_index(slot))];
   const size_t begin = static_cast<size_t>(slot) * new_tokens();
@@ -433,9 +362,17 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
     out.experts.bytes.resize((group->request.tokens.size() - 1 + n) * expert_form.bytes());
   }
   out.finish = reason;
+  if (group->request.turns) {
+    SlotTurns& own = turns[static_cast<size_t>(slot)];
+    if (own.segments.empty() || own.turn_begin < static_cast<int32_t>(n))
+      own.EndTurn(static_cast<int32_t>(n));
+    out.segments = std::move(own.segments);
+  }
   ++counters.finished_samples;
   if (reason == FinishReason::kLength) ++counters.length_samples;
-  if (reason == FinishReason::kAborted) {
+  if (reason == FinishReason::kAborted && !why.empty()) {
+    out.reason = std::move(why);
+  } else if (reason == FinishReason::kAborted) {
     ++counters.nonfinite_samples;
     out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) +
                  " of the answer: they hold NaN or nothing finite";
@@ -480,6 +417,12 @@ void Engine::Submit(GenerateRequest request) {
                     std::to_string(e.options.max_new_tokens) + " tokens");
   }
   PLUMB_CHECK(!request.sampling || !e.options.record_kept, "kept sets are of one sampling");
+  PLUMB_CHECK(!request.turns || e.options.turns, "the engine was made without turns");
+  PLUMB_CHECK(request.openings.empty() ||
+              (request.turns &&
+               std::ssize(request.openings) == static_cast<ptrdiff_t>(request.num_samples)));
+  for (const auto& opening : request.openings)
+    PLUMB_CHECK(std::ssize(opening) < static_cast<ptrdiff_t>(request.limit));
   auto group = std::make_unique<Group>();
   group->result.id = request.id;
   group->result.samples.resize(static_cast<size_t>(request.num_samples));
@@ -530,11 +473,13 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
   }
   e.scheduler.Commit();
   e.RecordExperts(plan);
+  e.counters.appended_tokens += plan.appended_tokens();
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
   if (decode_rows > 0) {
     e.FinishSlots(decode_rows);
     ++e.counters.decode_steps;
   }
+  e.AfterAppended(plan);
   e.counters.most_kv_bytes = std::max(e.counters.most_kv_bytes, e.HeldBytes());
   e.Retire();
   ++e.step;
@@ -548,20 +493,6 @@ std::span<const DrawnToken> Engine::last_drawn() const { return impl_->last_draw
 
 std::vector<GenerateResult> Engine::TakeFinished() { return std::exchange(impl_->finished, {}); }
 
-bool Engine::End(uint64_t id, uint32_t sample) {
-  Impl& e = *impl_;
-  for (int32_t slot = 0; slot < e.options.max_batch; ++slot) {
-    const Group* group = e.scheduler.group_of(slot);
-    if (group == nullptr || group->request.id != id) continue;
-    if (e.sample[static_cast<size_t>(slot)] != sample) continue;
-    e.ended.emplace_back(slot, FinishReason::kStop);
-    e.FinishEnded();
-    e.Retire();
-    return true;
-  }
-  return false;
-}
-
 bool Engine::Cancel(uint64_t id) {
   Impl& e = *impl_;
   Group* group = e.scheduler.Find(id);
@@ -573,12 +504,17 @@ bool Engine::Cancel(uint64_t id) {
 
 std::vector<uint64_t> Engine::Abandon() {
   std::vector<uint64_t> ids;
+  impl_->ended_turns.clear();
   for (const auto& group : impl_->scheduler.TakeAll(impl_->step)) ids.push_back(group->result.id);
   impl_->Retire();
   return ids;
 }
 
 bool Engine::idle() const { return impl_->scheduler.idle(); }
+bool Engine::blocked() const {
+  const Scheduler& scheduler = impl_->scheduler;
+  return scheduler.running() > 0 && scheduler.paused() == scheduler.running();
+}
 int32_t Engine::running() const { return impl_->scheduler.running(); }
 int64_t Engine::unstarted() const { return impl_->scheduler.unstarted(); }
 int32_t Engine::num_pages() const {

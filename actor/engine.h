@@ -9,13 +9,16 @@
 // included): the token that completes it is the last and is kept whole, even when it goes on beyond
 // the string; the limit of new tokens. Logits with NaN or nothing finite end the sample as kAborted
 // with the tokens drawn before; counted.
+// Turns: of a request with an environment, an end token or a stop string ends a turn, not the
+// sample (TakeTurns). The sample keeps its slot and pages, the others go on; what is appended is
+// computed as a prompt's tokens are, within the same budget of a step. Draws are addressed by their
+// place in the sequence, so that a sample does not depend on how long its environment took.
 // Thread safety: none; one thread owns an engine. Ownership: owns pages, state and the Transformer,
 // borrows the stream that all of it works on; Weights are the caller's, ready when Step is called
 // and read during it only.
-// Allocation: none of ours in a step that neither starts nor finishes a sample (the products' own
-// inside policy_model not counted).
-// Errors: Error(kInvalidArgument) for options that cannot be; requests that can never run come back
-// as kAborted.
+// Allocation: none of ours in a step that neither starts nor finishes a sample or a turn (the
+// products' own inside policy_model not counted). Errors: Error(kInvalidArgument) for options that
+// cannot be; requests that can never run come back as kAborted.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +59,7 @@ struct EngineOptions {
   int32_t longest = 0;
   bool keep_all_pages = false;  // none is given back as a window moves on
   bool record_steps = true;     // on a GPU: decode steps are CUDA graphs (step_graphs.h)
+  bool turns = false;           // requests may have an environment
   // Of a policy with tasks (common/record/task_tokens.h): how many, and learned tokens of each.
   // Every prompt begins with its task then.
   int32_t tasks = 0, task_tokens = 0;
@@ -68,6 +72,7 @@ struct EngineCounters {
   uint64_t replayed_steps = 0;  // of those, the ones that were one call (step_graphs.h)
   uint64_t generated_tokens = 0;
   uint64_t prefill_tokens = 0;     // computed once a group
+  uint64_t appended_tokens = 0;    // of environments, behind turns
   uint64_t kept_tokens = 0;        // of prompts, taken from the last sample (keep_last)
   uint64_t finished_samples = 0;   // of every reason
   uint64_t length_samples = 0;     // cut at the limit
@@ -93,6 +98,15 @@ struct DrawnToken {
   FinishReason finish = FinishReason::kStop;
 };
 
+// A turn that has ended: the sample waits for Continue or End.
+struct EndedTurn {
+  uint64_t id = 0;  // of the request
+  uint32_t sample = 0;
+  int32_t turn = 0;             // its number, from 0
+  std::vector<int32_t> tokens;  // with the end token, or what completed the stop string
+  int32_t room = 0;             // tokens that the answer may still have
+};
+
 class Engine {
  public:
   // `tokenizer` gives the bytes that stop strings are looked for in; may be nullptr when
@@ -113,9 +127,16 @@ class Engine {
   std::span<const DrawnToken> last_drawn() const;
   // Groups all of whose samples have ended, in the order they ended.
   std::vector<GenerateResult> TakeFinished();
-  // Ends a running sample behind its newest token, as a stop string would: for whoever knows more
-  // than the stop rules. False: no such sample runs.
-  bool End(uint64_t id, uint32_t sample);
+  // Ends a sample that runs or waits behind its newest token, as a stop string would: for whoever
+  // knows more than the stop rules. `why` of kAborted; `rest`: last words of its environment, no
+  // more than there is room. False: no such sample has a slot.
+  bool End(uint64_t id, uint32_t sample, FinishReason finish = FinishReason::kStop,
+           std::string why = {}, std::span<const int32_t> rest = {});
+  // Turns that ended since the last call, in the order they ended.
+  std::vector<EndedTurn> TakeTurns();
+  // The policy's next turn begins behind `tokens`, fewer than there is room. False: no such sample
+  // waits.
+  bool Continue(uint64_t id, uint32_t sample, std::span<const int32_t> tokens);
   // Forgets a request and releases its pages; it never comes back. False: there is none that has
   // not finished.
   bool Cancel(uint64_t id);
@@ -124,6 +145,7 @@ class Engine {
   std::vector<uint64_t> Abandon();
 
   bool idle() const;          // nothing submitted that has not finished
+  bool blocked() const;       // not idle, and everything in a slot waits for its environment
   int32_t running() const;    // samples in a slot
   int64_t unstarted() const;  // samples without a slot yet
   int32_t num_pages() const;  // of all pools

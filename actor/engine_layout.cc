@@ -21,14 +21,18 @@ EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape) {
   if (o.record_experts && shape.experts.count == 0)
     BadEngineOption("replay_experts", "is set, but the model has no experts; set it to false");
   PLUMB_CHECK(!o.record_experts || !o.keep_last, "a kept prompt is not computed again");
+  PLUMB_CHECK(!o.turns || !o.keep_last, "a prompt is kept for the next one alone");
   return o;
 }
+
+int32_t AppendTokens(const EngineOptions& o) { return o.turns ? o.page_tokens : 1; }
 
 PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o) {
   return {
       .size = {.max_batch = o.max_batch,
                .prefill_tokens = o.prefill_tokens,
-               .max_positions = static_cast<int32_t>(shape.max_positions)},
+               .max_positions = static_cast<int32_t>(shape.max_positions),
+               .append_tokens = AppendTokens(o)},
       .longest = o.longest,
       .page_tokens = o.page_tokens,
       .budget_mb = o.kv_budget_mb,

@@ -17,6 +17,9 @@ namespace plumb::actor {
 [[noreturn]] void BadEngineOption(const std::string& name, const std::string& why);
 // The options, where they can be.
 EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape);
+// Tokens that a running sample computes at a time where layers slide: a page's worth costs a ring
+// one page more.
+int32_t AppendTokens(const EngineOptions& o);
 PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o);
 std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
                                          DType dtype, const EngineOptions& o);

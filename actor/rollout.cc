@@ -24,15 +24,22 @@ bool Retryable(const Error& e) {
 
 Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                  RolloutOptions options, PromptSource* prompts, Policy* policy,
-                 const Tokenizer* tokenizer, const ChatTemplate* chat_template, GroupSink sink)
+                 const Tokenizer* tokenizer, const ChatTemplate* chat_template, GroupSink sink,
+                 Surroundings around)
     : options_(std::move(options)),
       prompts_(prompts),
       policy_(policy),
       tokenizer_(tokenizer),
       chat_template_(chat_template),
       sink_(std::move(sink)),
+      around_(std::move(around)),
       engine_(shape, stream, dtype, options_.engine, tokenizer) {
   PLUMB_CHECK(prompts_ != nullptr && policy_ != nullptr && tokenizer_ != nullptr && sink_);
+  if (around_.environment != nullptr) {
+    PLUMB_CHECK(options_.engine.turns, "an engine without turns");
+    episodes_ = std::make_unique<Episodes>(around_.environment, tokenizer, chat_template,
+                                           options_.episodes);
+  }
 }
 
 bool Rollout::Pump(Deadline deadline) {
@@ -43,6 +50,7 @@ bool Rollout::Pump(Deadline deadline) {
     LeaseMore(deadline);
     SubmitPending(deadline);
     StepEngine();
+    Converse(deadline);
     Collect();
     delivered |= Deliver();
     if (source_finished_ && in_flight() == 0) return false;
@@ -88,7 +96,7 @@ void Rollout::LeaseMore(Deadline deadline) {
 // Whether a lease of version `wanted` may be submitted now; waits for the version when nothing else
 // is to be done.
 bool Rollout::VersionReady(int64_t wanted, Deadline deadline) {
-  const Deadline wait = engine_.idle() ? deadline : Deadline{};
+  const Deadline wait = in_flight_.empty() ? deadline : Deadline{};
   if (exact_in_flight_ > 0) return wanted < 0 || wanted == exact_version_;
   if (wanted < 0) return policy_->version() >= 0 || policy_->Update(-1, wait);
   return policy_->Update(wanted, wait);
@@ -104,7 +112,7 @@ void Rollout::SubmitPending(Deadline deadline) {
       continue;
     }
     NoteVersion();
-    SubmitOne(std::move(lease));
+    if (!SubmitOne(std::move(lease))) return;
   }
 }
 
@@ -159,7 +167,18 @@ void Rollout::Tokenize(Prompt& prompt) const {
       chat_template_->Render(prompt.messages, /*add_generation_prompt=*/true, prompt.extra_json));
 }
 
-void Rollout::SubmitOne(PromptLease lease) {
+bool Rollout::SubmitOne(PromptLease lease) {
+  Prompt whole;  // what an environment begins with
+  if (episodes_) {
+    try {
+      whole = around_.whole_prompt(lease);
+    } catch (const Error& e) {
+      if (!Retryable(e)) throw;
+      ++counters_.port_retries;
+      pending_.push_front(std::move(lease));
+      return false;
+    }
+  }
   try {
     Tokenize(lease.prompt);
   } catch (const Error& e) {
@@ -171,19 +190,51 @@ void Rollout::SubmitOne(PromptLease lease) {
     }
     samples_held_ -= lease.num_samples;
     outbox_.push_back(Build(std::move(lease), std::move(samples)));
-    return;
+    return true;
   }
-  GenerateRequest request;
-  request.id = next_request_++;
-  request.tokens = lease.prompt.tokens;
-  request.num_samples = lease.num_samples;
-  request.prompt_key = RandomAddress(lease.purpose, lease.lease_id);
-  engine_.Submit(std::move(request));
+  const uint64_t request = next_request_++;
   if (lease.policy_version >= 0) {
     ++exact_in_flight_;
     exact_version_ = lease.policy_version;
   }
-  in_flight_.emplace(next_request_ - 1, std::move(lease));
+  const int32_t samples = lease.num_samples;
+  in_flight_.emplace(request, std::move(lease));
+  if (episodes_) episodes_->Begin(request, whole, samples);
+  else Generate(request, {});
+  return true;
+}
+
+void Rollout::Generate(uint64_t id, std::vector<std::vector<int32_t>> openings) {
+  const PromptLease& lease = in_flight_.at(id);
+  GenerateRequest request;
+  request.id = id;
+  request.tokens = lease.prompt.tokens;
+  request.num_samples = lease.num_samples;
+  request.prompt_key = RandomAddress(lease.purpose, lease.lease_id);
+  request.turns = episodes_ != nullptr;
+  request.openings = std::move(openings);
+  engine_.Submit(std::move(request));
+}
+
+// What environments have said goes to the engine, and what the policy has said to them. Waits only
+// where nothing else is to be done.
+void Rollout::Converse(Deadline deadline) {
+  if (!episodes_) return;
+  for (const EndedTurn& turn : engine_.TakeTurns()) episodes_->Act(turn);
+  const bool waits = !Busy() && !episodes_->idle() && outbox_.empty();
+  episodes_->Poll(waits ? std::min({deadline, episodes_->next_limit(),
+                                    After(std::chrono::milliseconds(options_.poll_ms))})
+                        : Deadline{});
+  while (auto begun = episodes_->TakeBegun()) Generate(begun->first, std::move(begun->second));
+  for (EpisodeMove& move : episodes_->TakeMoves()) {
+    if (!move.ends) {
+      // Where it failed to begin, or its time was over, it may have ended meanwhile.
+      engine_.Continue(move.request, move.sample, move.tokens);
+    } else if (!engine_.End(move.request, move.sample, move.finish, move.why, move.tokens)) {
+      episodes_->Retry(std::move(move));  // it has no slot yet
+    }
+  }
+  episode_counters_ = episodes_->counters();
 }
 
 void Rollout::NoteVersion() {
@@ -219,7 +270,9 @@ void Rollout::Collect() {
     in_flight_.erase(at);
     samples_held_ -= lease.num_samples;
     if (lease.policy_version >= 0) --exact_in_flight_;
-    outbox_.push_back(Build(std::move(lease), std::move(result.samples)));
+    std::vector<std::vector<TurnNote>> notes;
+    if (episodes_) notes = episodes_->Close(result.id);
+    outbox_.push_back(Build(std::move(lease), std::move(result.samples), notes));
   }
   counters_.refused_prompts = engine_.counters().refused_requests;
 }
@@ -241,7 +294,8 @@ bool Rollout::Deliver() {
   return any;
 }
 
-TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> samples) {
+TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> samples,
+                               std::span<const std::vector<TurnNote>> notes) {
   TrajectoryGroup group;
   group.run_id = options_.run_id;
   group.actor = options_.actor;
@@ -257,10 +311,25 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
     t.tokens.insert(t.tokens.end(), s.tokens.begin(), s.tokens.end());
     const int32_t n = static_cast<int32_t>(t.tokens.size());
     t.segments.push_back({Origin::kPrompt, 0, p});
-    t.segments.push_back({Origin::kPolicy, p, n});
+    if (s.segments.empty()) t.segments.push_back({Origin::kPolicy, p, n});
+    for (const Segment& own : s.segments) {
+      if (own.origin == Origin::kPolicy) {
+        const size_t turn = t.turns.size();
+        const TurnNote note =
+            i < notes.size() && turn < notes[i].size() ? notes[i][turn] : TurnNote{};
+        t.turns.push_back({.segment = static_cast<int32_t>(t.segments.size()),
+                           .reward = note.reward,
+                           .called = note.called,
+                           .failed_call = note.failed_call});
+      }
+      t.segments.push_back({own.origin, own.begin + p, own.end + p});
+    }
     const bool trained = s.finish != FinishReason::kAborted;
     t.loss_mask.assign(static_cast<size_t>(n), 0);
-    if (trained) std::fill(t.loss_mask.begin() + p, t.loss_mask.end(), uint8_t{1});
+    for (const Segment& own : t.segments) {
+      if (trained && own.origin == Origin::kPolicy)
+        std::fill(t.loss_mask.begin() + own.begin, t.loss_mask.begin() + own.end, uint8_t{1});
+    }
     t.logprobs.assign(static_cast<size_t>(p), 0.0f);
     t.logprobs.insert(t.logprobs.end(), s.logprobs.begin(), s.logprobs.end());
     t.policy_versions.assign(static_cast<size_t>(p), -1);
@@ -289,6 +358,9 @@ void Rollout::Stop() {
   Collect();
   Deliver();
   engine_.Abandon();
+  if (episodes_) {
+    for (const auto& [id, lease] : in_flight_) episodes_->Close(id);
+  }
   for (auto& [id, lease] : in_flight_) returned_.push_back(std::move(lease));
   for (PromptLease& lease : pending_) returned_.push_back(std::move(lease));
   // the sink did not take them

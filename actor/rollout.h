@@ -10,6 +10,8 @@
 // drew it. A lease whose version is already past is given back, counted.
 // Thread safety: none, one thread pumps. Ownership: owns the engine; ports, policy, tokenizer and
 // template are the caller's.
+// Environments: with one, an answer is a conversation (actor/episodes.h): the engine keeps the
+// sample's slot and pages while its environment works, and goes on with the others.
 // Leases: what is held is renewed until the store has its answers, also by an actor that works for
 // longer than a lease lasts.
 // Errors: kDeadline, kUnavailable and kNoSpace of a port are counted and tried again by the next
@@ -21,11 +23,13 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "actor/engine.h"
+#include "actor/turns/episodes.h"
 #include "actor/weight_subscriber.h"
 #include "common/base/log.h"
 #include "common/record/ports.h"
@@ -47,6 +51,16 @@ struct RolloutOptions {
   int32_t renew_ms = 30'000;
   // between questions for leases, and for newer weights, while busy
   int32_t poll_ms = 20;
+  EpisodeOptions episodes;  // where there is an environment
+};
+
+// What answers the policy, and where the whole prompt of a lease is found that came without its
+// texts.
+struct Surroundings {
+  EnvironmentPort* environment = nullptr;  // nullptr: an answer has one turn
+  std::function<Prompt(const PromptLease&)> whole_prompt = [](const PromptLease& lease) {
+    return lease.prompt;
+  };
 };
 
 struct RolloutCounters {
@@ -65,7 +79,7 @@ class Rollout {
   // `chat_template` may be nullptr: prompts with messages are then refused.
   Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
           RolloutOptions options, PromptSource* prompts, Policy* policy, const Tokenizer* tokenizer,
-          const ChatTemplate* chat_template, GroupSink sink);
+          const ChatTemplate* chat_template, GroupSink sink, Surroundings around = {});
 
   // Leases what fits, steps the engine, delivers what finished. Returns after at least one group
   // was delivered, at the deadline, or when there is nothing to do before it; with a deadline in
@@ -77,6 +91,7 @@ class Rollout {
   void Stop();
 
   const RolloutCounters& counters() const { return counters_; }
+  const EpisodeCounters& episode_counters() const { return episode_counters_; }
   const Engine& engine() const { return engine_; }
   // Leases held and not delivered.
   size_t in_flight() const { return in_flight_.size() + pending_.size() + outbox_.size(); }
@@ -85,7 +100,12 @@ class Rollout {
   void LeaseMore(Deadline deadline);
   void SubmitPending(Deadline deadline);
   bool VersionReady(int64_t wanted, Deadline deadline);
-  void SubmitOne(PromptLease lease);
+  bool SubmitOne(PromptLease lease);  // false: what it needs is not at hand
+  // To the engine, with what each sample's answer begins with.
+  void Generate(uint64_t request, std::vector<std::vector<int32_t>> openings);
+  void Converse(Deadline deadline);
+  // Something is to be done without waiting for anybody.
+  bool Busy() const { return !engine_.idle() && !engine_.blocked(); }
   void GiveBack(const PromptLease& lease);
   void Release();
   void Renew();
@@ -93,7 +113,8 @@ class Rollout {
   void StepEngine();
   void Collect();
   bool Deliver();
-  TrajectoryGroup Build(PromptLease lease, std::vector<GeneratedSample> samples);
+  TrajectoryGroup Build(PromptLease lease, std::vector<GeneratedSample> samples,
+                        std::span<const std::vector<TurnNote>> notes = {});
   void NoteVersion();
 
   const RolloutOptions options_;
@@ -102,7 +123,10 @@ class Rollout {
   const Tokenizer* const tokenizer_;
   const ChatTemplate* const chat_template_;
   const GroupSink sink_;
+  const Surroundings around_;
   Engine engine_;
+  std::unique_ptr<Episodes> episodes_;  // nullptr: no environment
+  EpisodeCounters episode_counters_;
   // leased, not submitted: their version is not here yet
   std::deque<PromptLease> pending_;
   std::map<uint64_t, PromptLease> in_flight_;  // by engine request id

@@ -9,7 +9,7 @@ namespace plumb::actor {
 namespace {
 
 PageTableSize SizeOf(const SchedulerOptions& o, int32_t window) {
-  return {o.max_batch, o.prefill_tokens, o.max_positions, window};
+  return {o.max_batch, o.prefill_tokens, o.max_positions, window, o.append_tokens};
 }
 
 }  // namespace
@@ -40,6 +40,8 @@ Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* s
   }
   plan_.decode.reserve(slots);
   plan_.prefills.reserve(slots);
+  plan_.appends.reserve(slots);
+  feeds_.reserve(slots);
 }
 
 Problem Scheduler::Refusal(const GenerateRequest& request) const {
@@ -91,7 +93,9 @@ void Scheduler::StartOne(Group* g, int64_t step) {
     tables_[k].Start(g, slot, &plan_.copies[k].from, &plan_.copies[k].to);
   slots_[static_cast<size_t>(slot)] = Slot{g, g->started};
   plan_.starts.push_back({slot, g, g->started, g->prompt_row});
-  plan_.decode.push_back(slot);
+  const auto& openings = g->request.openings;
+  const size_t opening = openings.empty() ? 0 : openings[static_cast<size_t>(g->started)].size();
+  Resume(slot, static_cast<int32_t>(opening));
   ++g->started;
   --unstarted_;
   --waiting_samples_;
@@ -167,6 +171,30 @@ void Scheduler::HandPrefixOn(int64_t step) {
   ForgetPrefix(step);
 }
 
+void Scheduler::Pause(int32_t slot) {
+  const auto at = std::find(plan_.decode.begin(), plan_.decode.end(), slot);
+  PLUMB_CHECK(at != plan_.decode.end(), "slot " + std::to_string(slot) + " does not run");
+  *at = plan_.decode.back();
+  plan_.decode.pop_back();
+}
+
+void Scheduler::Resume(int32_t slot, int32_t rows) {
+  if (rows > 0) feeds_.push_back({slot, 0, rows});
+  else plan_.decode.push_back(slot);
+}
+
+void Scheduler::PlanAppends(int32_t* budget) {
+  const bool slides = std::any_of(tables_.begin(), tables_.end(),
+                                  [](const PageTable& table) { return table.slides(); });
+  for (const Feed& feed : feeds_) {
+    if (*budget == 0) break;
+    int32_t count = std::min(*budget, feed.rows - feed.done);
+    if (slides) count = std::min(count, options_.append_tokens);
+    plan_.appends.push_back({feed.slot, feed.done, feed.done + count});
+    *budget -= count;
+  }
+}
+
 const StepPlan& Scheduler::Plan(int64_t step) {
   plan_.starts.clear();
   for (StepPlan::Copies& copies : plan_.copies) {
@@ -174,6 +202,12 @@ const StepPlan& Scheduler::Plan(int64_t step) {
     copies.to.clear();
   }
   plan_.prefills.clear();
+  plan_.appends.clear();
+  std::erase_if(feeds_, [&](const Feed& feed) {  // computed: they draw again
+    if (feed.done < feed.rows) return false;
+    plan_.decode.push_back(feed.slot);
+    return true;
+  });
   HandPrefixOn(step);
   // New prompts must not take the pages that samples of earlier ones are waiting for.
   if (StartSamples(step)) {
@@ -181,6 +215,7 @@ const StepPlan& Scheduler::Plan(int64_t step) {
     StartSamples(step);  // prompts of one token need no prefill
   }
   int32_t budget = options_.prefill_tokens;
+  PlanAppends(&budget);
   for (Group* g : waiting_) {
     if (budget == 0) break;
     if (g->prefill_done()) continue;
@@ -193,6 +228,8 @@ const StepPlan& Scheduler::Plan(int64_t step) {
 
 void Scheduler::Commit() {
   for (const StepPlan::Prefill& p : plan_.prefills) p.group->prefilled = p.end;
+  // In order, the first ones: what was planned.
+  for (size_t i = 0; i < plan_.appends.size(); ++i) feeds_[i].done = plan_.appends[i].end;
 }
 
 void Scheduler::Finish(int32_t slot, int64_t step) {
@@ -202,10 +239,8 @@ void Scheduler::Finish(int32_t slot, int64_t step) {
   ++s.group->finished;
   s = Slot{};
   free_slots_.push_back(slot);
-  const auto at = std::find(plan_.decode.begin(), plan_.decode.end(), slot);
-  PLUMB_CHECK(at != plan_.decode.end());
-  *at = plan_.decode.back();
-  plan_.decode.pop_back();
+  std::erase_if(feeds_, [slot](const Feed& feed) { return feed.slot == slot; });
+  if (std::find(plan_.decode.begin(), plan_.decode.end(), slot) != plan_.decode.end()) Pause(slot);
 }
 
 std::unique_ptr<Group> Scheduler::Remove(Group* group) {
@@ -240,7 +275,9 @@ std::unique_ptr<Group> Scheduler::Take(Group* group, int64_t step) {
 }
 
 std::vector<std::unique_ptr<Group>> Scheduler::TakeAll(int64_t step) {
-  while (!plan_.decode.empty()) Finish(plan_.decode.back(), step);
+  for (size_t s = 0; s < slots_.size(); ++s) {
+    if (slots_[s].group != nullptr) Finish(static_cast<int32_t>(s), step);
+  }
   for (Group* g : waiting_) ReleasePrompt(g, step);
   for (Group* g : queue_) ReleasePrompt(g, step);  // what was handed on to it
   waiting_.clear();

@@ -14,7 +14,9 @@
 // others do not, each kind has a pool and a table of its own, and a group or sample begins when
 // every pool has room for it. A group is admitted only if, with the prompt pages of all groups that
 // still have samples to start, one sample of any of them fits the pools: the oldest can then always
-// start once the running ones end. A kept prefix (KeepPrefix) belongs to the first group that waits
+// start once the running ones end. A sample that waits for its environment keeps its slot and its
+// pages, which are those of all its turns from the start. What is appended to it comes before
+// prompts in the budget of a step. A kept prefix (KeepPrefix) belongs to the first group that waits
 // behind it: what its prompt begins with goes over to it, the rest is free before that step is
 // planned, so that nothing ever waits for it. Thread safety: none; the engine's thread owns it.
 // Allocation: only in Submit and KeepPrefix. Errors: see Refusal(); the rest are broken invariants
@@ -43,6 +45,8 @@ struct SchedulerOptions {
   int32_t max_positions = 1;   // longest sequence of the model
   int32_t window = 0;          // positions that any layer sees, the own included; 0: all
   int32_t sliding_window = 0;  // the same of the layers whose pages lie in a pool of their own
+  // tokens that are appended to a running sample at a time, where layers slide
+  int32_t append_tokens = 1;
   // samples at a time, and prompts in work, at most; 0: max_batch
   int32_t at_once = 0;
   bool states = false;  // layers have states: a prefix of tokens cannot be kept
@@ -62,15 +66,26 @@ struct StepPlan {
     int32_t begin = 0;  // prompt tokens [begin, end)
     int32_t end = 0;
   };
+  struct Append {
+    int32_t slot = 0;
+    int32_t begin = 0;  // of what is fed to the slot: [begin, end)
+    int32_t end = 0;
+  };
   std::vector<Start> starts;
   struct Copies {
     std::vector<int32_t> from, to;
   };
   std::array<Copies, kPageKinds> copies;  // of pages, before the forward
   std::vector<int32_t> decode;            // slots, one row each
+  std::vector<Append> appends;            // behind the rows of `decode`
   std::vector<Prefill> prefills;
 
-  bool empty() const { return decode.empty() && prefills.empty(); }
+  bool empty() const { return decode.empty() && appends.empty() && prefills.empty(); }
+  uint64_t appended_tokens() const {
+    uint64_t n = 0;
+    for (const Append& a : appends) n += static_cast<uint64_t>(a.end - a.begin);
+    return n;
+  }
 };
 
 class Scheduler {
@@ -94,6 +109,9 @@ class Scheduler {
   // The sample in `slot` has ended: its pages are released after `step`, the slot is free for the
   // next Plan.
   void Finish(int32_t slot, int64_t step);
+  // The sample in `slot` draws nothing until Resume, which lets it compute `rows` tokens first.
+  void Pause(int32_t slot);
+  void Resume(int32_t slot, int32_t rows);
   // Keeps the whole pages of `tokens`, whose keys and values the sample in `slot` has written, for
   // the next group in the queue, in place of what was kept before; nothing where layers slide whose
   // first pages are gone, or have states. REQUIRES: max_batch = 1.
@@ -119,7 +137,11 @@ class Scheduler {
   int32_t page_table_stride() const { return tables_[0].stride(); }
   size_t kinds() const { return tables_.size(); }
   int32_t page_table_rows() const { return 2 * options_.max_batch; }
-  int32_t running() const { return static_cast<int32_t>(plan_.decode.size()); }
+  int32_t running() const { return at_once_ - static_cast<int32_t>(free_slots_.size()); }
+  // Samples in a slot that draw nothing and have nothing to compute: they wait.
+  int32_t paused() const {
+    return running() - static_cast<int32_t>(plan_.decode.size() + feeds_.size());
+  }
   // Rows of the page table that samples and prompts in work hold.
   int32_t held_rows() const {
     return 2 * at_once_ - static_cast<int32_t>(free_slots_.size() + free_prompt_rows_.size());
@@ -134,6 +156,13 @@ class Scheduler {
     int32_t index = 0;
   };
 
+  // Tokens to be computed by the sample in a slot before it draws.
+  struct Feed {
+    int32_t slot = 0;
+    int32_t done = 0, rows = 0;
+  };
+
+  void PlanAppends(int32_t* budget);
   bool StartSamples(int64_t step);  // false: blocked by pages
   void Admit();
   void StartOne(Group* g, int64_t step);
@@ -153,6 +182,7 @@ class Scheduler {
   int64_t waiting_samples_ = 0;         // unstarted samples of waiting_
   std::vector<int32_t> prefix_tokens_;  // kept; as many as their pages hold
   uint64_t kept_tokens_ = 0;
+  std::vector<Feed> feeds_;  // in the order they came
   StepPlan plan_;
 };
 

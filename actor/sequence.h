@@ -38,16 +38,25 @@ struct GenerateRequest {
   uint32_t first_sample = 0;  // samples are numbered first_sample .. first_sample + G - 1
   uint64_t prompt_key = 0;    // random address of the prompt: RandomAddress()
   int32_t limit = 0;          // new tokens per sample at most; 0: the engine's max_new_tokens
+  // An environment answers: where a turn ends, by an end token or a stop string, the sample waits
+  // with its slot and its pages for Engine::Continue or End. `limit` is of all tokens then.
+  bool turns = false;
+  // With turns, [G] or empty: tokens of the environment between the prompt and a sample's first
+  // turn, fewer than `limit`.
+  std::vector<std::vector<int32_t>> openings = {};
   // Of this request alone; empty: the engine's
   std::optional<kernels::SamplingOptions> sampling = std::nullopt;
 };
 
 struct GeneratedSample {
   uint32_t sample = 0;
-  // [N] sampled tokens; an end token and the token that completes a stop string are kept
+  // [N] sampled tokens, and those of an environment between them; an end token and the token that
+  // completes a stop string are kept
   std::vector<int32_t> tokens;
-  std::vector<float> logprobs;    // [N] of the distribution each was drawn from, nats
-  std::vector<int64_t> versions;  // [N] policy version that drew it
+  std::vector<float> logprobs;    // [N] of the distribution each was drawn from, nats; else 0
+  std::vector<int64_t> versions;  // [N] policy version that drew it; -1: the environment's
+  // With turns: of the N tokens, each turn and each reply by itself. Empty: all are the policy's.
+  std::vector<Segment> segments;
   // The N sets they were drawn from (common/record/kept_tokens.h); empty: not asked for, or no
   // filter.
   std::vector<uint8_t> kept;

@@ -413,6 +413,12 @@ void ValidateRollout(const Config& c, Problems& p) {
             "rollout.kv_type: keys and values in fewer bits are on the CPU only: leave it at "
             "\"model\" on run.device = \"" +
                 c.run.device + "\".");
+  const EnvironmentConfig& e = c.environment;
+  p.Require(e.kind == EnvironmentKind::kNone || e.reply_tokens < c.rollout.max_new_tokens,
+            "environment.reply_tokens = " + std::to_string(e.reply_tokens) +
+                " leaves the policy no token: rollout.max_new_tokens = " +
+                std::to_string(c.rollout.max_new_tokens) +
+                " is of all turns of an answer and of what is said between them.");
   p.Require(!c.reward.parts.empty(),
             "there is no [[reward.parts]]: name at least one, e.g. kind = \"answer\".");
 }

@@ -334,10 +334,19 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
       if (score.skipped) continue;
       ++applied;
       const std::string& digest = score.digest.empty() ? function.digest() : score.digest;
+      // Of a score by turns the answer's own entry has the sum and no weight: the turns have it.
       trajectory.rewards.push_back({.name = function.name(),
                                     .value = score.value,
-                                    .weight = parts_[p].weight,
+                                    .weight = score.turns.empty() ? parts_[p].weight : 0,
                                     .function_digest = digest});
+      for (const auto& [segment, value] : score.turns) {
+        trajectory.rewards.push_back({.name = function.name(),
+                                      .value = value,
+                                      .weight = parts_[p].weight,
+                                      .scope = RewardScope::kSegment,
+                                      .index = segment,
+                                      .function_digest = digest});
+      }
       for (const auto& [detail, value] : score.details) {
         trajectory.rewards.push_back({.name = function.name() + "." + detail,
                                       .value = value,

@@ -17,6 +17,11 @@ int64_t AllPages(const PageTableSize& s, int32_t page_tokens) {
   return (int64_t{s.max_positions} + page_tokens - 1) / page_tokens;
 }
 
+// What is appended to a running sample is written in chunks, too.
+int64_t SampleRing(const PageTableSize& s, int32_t page_tokens) {
+  return RingPages(int64_t{s.window} + s.append_tokens - 1, page_tokens);
+}
+
 // A chunk is written as a whole before its tokens look back.
 int64_t PromptRing(const PageTableSize& s, int32_t page_tokens) {
   return RingPages(int64_t{s.window} + s.prefill_tokens - 1, page_tokens);
@@ -27,7 +32,9 @@ int64_t PromptRing(const PageTableSize& s, int32_t page_tokens) {
 int64_t PageTable::PagesOfSample(const PageTableSize& s, int32_t page_tokens) {
   const int64_t all = AllPages(s, page_tokens);
   // The last window of its prompt, and its own.
-  return s.window == 0 ? all : std::min(all, 2 * RingPages(s.window, page_tokens));
+  return s.window == 0
+             ? all
+             : std::min(all, RingPages(s.window, page_tokens) + SampleRing(s, page_tokens));
 }
 
 int64_t PageTable::PagesOfPrompt(const PageTableSize& s, int32_t page_tokens) {
@@ -63,7 +70,7 @@ int32_t PageTable::OwnPages(const GenerateRequest& r) const {
   const int64_t full = (static_cast<int64_t>(r.tokens.size()) - 1) / pages_->page_tokens(),
                 all = TotalPages(r) - full;
   if (!slides()) return static_cast<int32_t>(all);
-  return static_cast<int32_t>(std::min(all, RingPages(size_.window, pages_->page_tokens())));
+  return static_cast<int32_t>(std::min(all, SampleRing(size_, pages_->page_tokens())));
 }
 
 int32_t PageTable::PrivatePages(const Group& g) const {

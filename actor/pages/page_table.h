@@ -29,6 +29,7 @@ struct PageTableSize {
   int32_t prefill_tokens = 1;  // prompt tokens per step at most
   int32_t max_positions = 1;   // longest sequence of the model
   int32_t window = 0;          // positions that any of the layers sees, the own included; 0: all
+  int32_t append_tokens = 1;   // tokens that a sample computes at a time, where the layers slide
 };
 
 class PageTable {

@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/base/hash/crc32c.h"
+#include "common/record/body_turns.h"
 #include "common/record/codec.h"
 #include "common/record/kept_tokens.h"
 #include "common/record/schema/trajectory_generated.h"
@@ -127,16 +128,17 @@ fb::Offset<wire::BodyAnswer> AddAnswer(fb::FlatBufferBuilder& builder, const Tra
   const auto kept = t.kept.empty() ? fb::Offset<fb::Vector<uint8_t>>()
                                    : Numbers(builder, std::span(t.kept).subspan(from));
   const auto experts = AddExperts(builder, t, shared, prompt_experts);
+  const auto turns = AddTurns(builder, t);
   return wire::CreateBodyAnswer(builder, tokens, shared ? 0 : 1, segment_list, masks, logprob_list,
                                 versions, static_cast<uint8_t>(t.finish), completion, reason, kept,
-                                experts);
+                                experts, turns);
 }
 
 size_t SizeOf(const TrajectoryGroup& g) {
   size_t n = 1024 + g.run_id.size() + g.lease.prompt.text.size() + g.lease.prompt.extra_json.size();
   for (const Trajectory& t : g.trajectories) {
-    n += 512 + kTokenBytes * t.tokens.size() + t.kept.size() + t.experts.bytes.size() +
-         t.completion.size() + t.unscored_reason.size();
+    n += 512 + kTokenBytes * t.tokens.size() + sizeof(wire::BodyTurn) * t.turns.size() +
+         t.kept.size() + t.experts.bytes.size() + t.completion.size() + t.unscored_reason.size();
   }
   return n;
 }
@@ -317,6 +319,10 @@ AnswerHead CheckAnswer(const wire::BodyAnswer* a, size_t prompt, Unpacked& size,
     }
   }
   const std::vector<Segment> segments = Segments(a, own);
+  if (a->turns() != nullptr) {
+    size.Array(a->turns());
+    if (const Problem wrong = TurnsProblem(*a, segments, own ? 0 : 1)) Malformed(*wrong);
+  }
   const size_t tokens = (own ? 0 : prompt) + a->tokens()->size();
   size.Tokens(tokens);
   CheckTokens(a->tokens());
@@ -423,6 +429,7 @@ void ReadAnswer(const wire::BodyAnswer* a, const wire::GroupBody* b, bool whole,
   t.finish = static_cast<FinishReason>(a->finish());
   t.completion = ToText(a->completion());
   t.unscored_reason = ToText(a->reason());
+  ReadTurns(*a, t);
   if (!whole) return;
   t.loss_mask.assign(n, 0);
   t.logprobs.assign(n, 0.0f);

@@ -65,6 +65,12 @@ int32_t Trajectory::completion_length() const {
   return static_cast<int32_t>(tokens.size()) - prompt_length();
 }
 
+int32_t Trajectory::policy_length() const {
+  int32_t n = 0;
+  for (const Segment& s : segments) n += s.origin == Origin::kPolicy ? s.end - s.begin : 0;
+  return n;
+}
+
 void CheckKept(std::span<const uint8_t> kept, std::span<const int32_t> tokens,
                std::span<const Segment> segments) {
   KeptTokensReader sets(kept);
@@ -118,6 +124,15 @@ void CheckInvariants(const Trajectory& t) {
   }
   if (static_cast<size_t>(at) != n)
     Broken("segments end at " + std::to_string(at) + " of " + std::to_string(n));
+  int32_t turn_before = -1;
+  for (const Turn& turn : t.turns) {
+    const bool known =
+        turn.segment > turn_before && static_cast<size_t>(turn.segment) < t.segments.size();
+    if (!known || t.segments[static_cast<size_t>(turn.segment)].origin != Origin::kPolicy)
+      Broken("a turn is of segment " + std::to_string(turn.segment));
+    if (turn.reward && !std::isfinite(*turn.reward)) Broken("a turn's reward is not finite");
+    turn_before = turn.segment;
+  }
   if (!t.kept.empty()) CheckKept(t.kept, t.tokens, t.segments);
   if (t.experts.there()) {
     CheckExperts(t.experts.form, t.experts.bytes);

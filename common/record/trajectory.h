@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -87,6 +88,15 @@ struct Segment {
   bool operator==(const Segment&) const = default;
 };
 
+// What an environment made of one turn of the policy.
+struct Turn {
+  int32_t segment = 0;           // the turn's, of the trajectory
+  std::optional<double> reward;  // what it said of the turn; finite
+  bool called = false;           // it answered, or could not: the turn was a call
+  bool failed_call = false;      // malformed, unknown, or it raised
+  bool operator==(const Turn&) const = default;
+};
+
 // Do not change the values of existing entries: they are stored.
 enum class FinishReason : uint8_t {
   kStop = 0,     // the model ended it: end-of-sequence or a stop rule
@@ -111,8 +121,8 @@ struct RewardPart {
 // One answer. Invariants (CheckInvariants): segments cover [0, tokens.size()) in order without
 // holes; the per-token arrays are as long as tokens; loss_mask is 1 only in policy segments;
 // logprobs are finite and <= 0, and 0 where the origin is not the policy; policy_versions are >= 0
-// exactly where the origin is the policy; `kept` is empty or has a set a token that holds it;
-// `experts` is not there or of all tokens but the last.
+// exactly where the origin is the policy; `turns` are of policy segments in order; `kept` is empty
+// or has a set a token that holds it; `experts` is not there or of all tokens but the last.
 struct Trajectory {
   uint32_t sample = 0;          // 0..G-1 within the group: part of the random address
   std::vector<int32_t> tokens;  // [S] prompt + completion
@@ -123,8 +133,10 @@ struct Trajectory {
   FinishReason finish = FinishReason::kStop;
   // text of the policy's and environment's tokens, special tokens kept
   std::string completion;
+  // Where an environment takes part: of each of the policy's segments. Empty: there is none.
+  std::vector<Turn> turns;
   std::vector<RewardPart> rewards;
-  // sum of weight * value over trajectory-scope parts; valid when scored
+  // sum of weight * value over all parts; valid when scored
   double reward = 0;
   bool scored = false;
   std::string unscored_reason;  // why not, when !scored after the reward role
@@ -139,6 +151,7 @@ struct Trajectory {
 
   int32_t prompt_length() const;      // end of the leading prompt segment
   int32_t completion_length() const;  // tokens.size() - prompt_length()
+  int32_t policy_length() const;      // tokens that the policy wrote: all segments of it
 };
 
 // The G answers of one prompt: the unit of transport, scoring, storage and advantage.

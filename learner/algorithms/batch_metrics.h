@@ -22,8 +22,9 @@ bool RecordedLogprobsAreFinite(const Trajectory& trajectory);
 // Two usable answers have different rewards; `within_prompts`: two to the same prompt.
 bool RewardsDiffer(std::span<const TrajectoryGroup> groups, bool within_prompts);
 
-// reward/* and response_length/* of docs/metrics.md. Rewards are those of answers that train,
-// lengths those of answers that were generated; where there are none, the name is absent.
+// reward/*, response_length/*, turns/* and tools/* of docs/metrics.md. Rewards are those of answers
+// that train, lengths those of answers that were generated; where there are none, the name is
+// absent.
 void AddBatchMetrics(std::span<const TrajectoryGroup> groups,
                      std::map<std::string, double>& metrics);
 

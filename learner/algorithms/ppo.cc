@@ -137,7 +137,11 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
     for (const int32_t at : positions)
       answer.old_logprob.push_back(static_cast<double>(t.logprobs[static_cast<size_t>(at)]));
     answer.rewards.assign(positions.size(), 0);
-    answer.rewards.back() = scaling_.Apply(t.reward);
+    double of_places = 0;  // what the reward has of turns and tokens: it counts where they stand
+    for (const RewardPart& part : t.rewards) {
+      if (part.scope != RewardScope::kTrajectory) of_places += part.weight * part.value;
+    }
+    answer.rewards.back() = scaling_.Apply(t.reward - of_places);
     for (const RewardPart& part : t.rewards) {
       if (part.scope == RewardScope::kTrajectory) continue;
       const int32_t at = part.scope == RewardScope::kToken

@@ -331,7 +331,7 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
   int64_t generated = 0, staleness_max = 0;
   double staleness_sum = 0;
   for (const auto& g : own) {
-    for (const auto& t : g.trajectories) generated += t.completion_length();
+    for (const auto& t : g.trajectories) generated += t.policy_length();
   }
   for (const auto& g : groups) {
     const int64_t staleness = step - g.policy.version;

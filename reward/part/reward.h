@@ -34,6 +34,8 @@ struct PartScore {
   Failure failure = Failure::kNone;
   std::string reason;                                   // one line; non-empty exactly when failed
   std::vector<std::pair<std::string, double>> details;  // named sub-scores, reported with weight 0
+  // Where the value is a sum of what turns got: segment of the answer and its share.
+  std::vector<std::pair<int32_t, double>> turns = {};
   // of the code that made it; empty: the function's
   std::string digest = {};
 

@@ -26,6 +26,7 @@
 #include "reward/rules/rule.h"
 #include "reward/rules/safety.h"
 #include "reward/rules/token_f1.h"
+#include "reward/rules/turn_rewards.h"
 
 namespace plumb::reward {
 namespace {
@@ -187,7 +188,7 @@ RuleParts Length(const configs::RewardPartConfig& part) {
     if (t.segments.empty())
       return PartScore::Failed(Failure::kReported,
                                "length counts tokens, and this answer came as text");
-    return PartScore::Of(LengthScore(t.completion_length(), target, max));
+    return PartScore::Of(LengthScore(t.policy_length(), target, max));
   };
 }
 
@@ -329,6 +330,7 @@ constexpr Entry kRules[] = {
     {"f1", 3, MakeTokenF1},
     {"exact_words", 3, MakeTokenF1},
     {"json_schema", 3, MakeJsonSchema},
+    {"environment", 1, MakeTurnRewards},
 };
 
 }  // namespace

@@ -150,7 +150,7 @@ void AnswerEval::AddOne(TrajectoryGroup& group, Parts& parts, const Each& each) 
     tally_.unmarked += says_ && !aborted && says_(t.completion).empty();
     tally_.aborted += aborted;
     tally_.unscored += !t.scored;
-    tally_.tokens += t.completion_length();
+    tally_.tokens += t.policy_length();
     std::string& first = aborted ? tally_.why_aborted : tally_.why_unscored;
     if (!t.scored && first.empty()) first = t.unscored_reason;
     if (t.scored) rewards.push_back(t.reward);

@@ -53,6 +53,21 @@ std::string Said(const char* css, const std::string& text) {
          (more.empty() ? "" : "<div class=\"soft\">" + more + " in samples.jsonl</div>");
 }
 
+// A conversation turn by turn: what the policy said, and what was said to it.
+std::string TurnsHtml(const Json& turns) {
+  std::string out;
+  for (const Json& turn : turns) {
+    const bool policy = TextIn(FindIn(turn, {"by"})) == "policy";
+    std::string head = policy ? "policy" : "environment";
+    if (const Json* reward = FindIn(turn, {"reward"}); reward && reward->is_number())
+      head += ", reward " + Format("%.3g", reward->get<double>());
+    if (FindIn(turn, {"failed"})) head += ", a call that failed";
+    out += "<div class=\"soft\">" + head + "</div>" +
+           Said(policy ? "" : "prompt", TextIn(FindIn(turn, {"text"})));
+  }
+  return out;
+}
+
 std::string AnswerHtml(const Json& answer) {
   std::string out = "<div class=\"answer\"><div class=\"score\"><b>" +
                     (FindIn(answer, {"reward"}) ? "reward " + RewardText(answer) : "unscored") +
@@ -63,7 +78,11 @@ std::string AnswerHtml(const Json& answer) {
   }
   if (const std::string end = EndText(answer); !end.empty())
     out += "<span class=\"down\">" + EscapeHtml(end) + "</span>";
-  return out + "</div>" + Said("", TextIn(FindIn(answer, {"completion"}))) + "</div>\n";
+  const Json* turns = FindIn(answer, {"turns"});
+  return out + "</div>" +
+         (turns && turns->is_array() ? TurnsHtml(*turns)
+                                     : Said("", TextIn(FindIn(answer, {"completion"})))) +
+         "</div>\n";
 }
 
 std::string GroupHtml(const SampleGroup& group) {

@@ -285,10 +285,33 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   if (best != worst) WriteSample(step, *group, *worst, truth);
 }
 
+// What each side said, with what the environment made of a turn.
+static Json TurnsJson(const Tokenizer& tokenizer, const Trajectory& t) {
+  Json turns = Json::array();
+  auto note = t.turns.begin();
+  for (size_t i = 0; i < t.segments.size(); ++i) {
+    const Segment& s = t.segments[i];
+    if (s.origin == Origin::kPrompt) continue;
+    const auto tokens = std::span(t.tokens).subspan(static_cast<size_t>(s.begin),
+                                                    static_cast<size_t>(s.end - s.begin));
+    Json turn = {{"by", s.origin == Origin::kPolicy ? "policy" : "environment"},
+                 {"text", tokenizer.Decode(tokens, /*skip_special=*/false)}};
+    if (note != t.turns.end() && static_cast<size_t>(note->segment) == i) {
+      if (note->reward) turn["reward"] = *note->reward;
+      if (note->failed_call) turn["failed"] = true;
+      ++note;
+    }
+    turns.push_back(std::move(turn));
+  }
+  return turns;
+}
+
 void Observer::WriteSample(int64_t step, const TrajectoryGroup& group, const Trajectory& t,
                            const std::optional<std::string>& truth) {
   Json parts = Json::object();
-  for (const auto& part : t.rewards) parts[part.name] = part.value;
+  for (const auto& part : t.rewards) {
+    if (part.scope == RewardScope::kTrajectory) parts[part.name] = part.value;
+  }
   const auto prompt_tokens = std::span(t.tokens)
                                  .first(static_cast<size_t>(t.prompt_length()))
                                  .subspan(LeadingTaskTokens(t.tokens));
@@ -305,6 +328,7 @@ void Observer::WriteSample(int64_t step, const TrajectoryGroup& group, const Tra
                 {"ground_truth", truth ? Json(*truth) : Json(nullptr)}};
   if (const int32_t task = TaskOf(t.tokens); task >= 0)
     entry["task"] = session_.config().policy.tasks.at(static_cast<size_t>(task));
+  if (!t.turns.empty()) entry["turns"] = TurnsJson(session_.tokenizer(), t);
   if (!t.scored) entry["unscored_reason"] = t.unscored_reason;
   samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
@@ -522,6 +546,14 @@ void AddRolloutCounters(const actor::RolloutCounters& r, std::map<std::string, i
   counters["actor/untokenizable"] += static_cast<int64_t>(r.untokenizable);
   counters["actor/stale_leases"] += static_cast<int64_t>(r.stale_leases);
   counters["actor/port_retries"] += static_cast<int64_t>(r.port_retries);
+}
+
+void AddEpisodeCounters(const actor::EpisodeCounters& e, std::map<std::string, int64_t>& counters) {
+  counters["environment/episodes"] += static_cast<int64_t>(e.episodes);
+  counters["environment/turns"] += static_cast<int64_t>(e.turns);
+  counters["environment/cut_replies"] += static_cast<int64_t>(e.cut_replies);
+  counters["environment/failures"] += static_cast<int64_t>(e.failures);
+  counters["environment/timeouts"] += static_cast<int64_t>(e.timeouts);
 }
 
 }  // namespace plumb::run

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "environment/environments.h"
 #include "policy_model/memory/weights.h"
 #include "replay/store/record.h"
 #include "reward/models/reward_model.h"
@@ -57,9 +58,17 @@ std::string RewardLoop::Summary() const {
 }
 
 bool RunActorLoop(const Session& session, const std::string& name, const ActorEnds& ends) {
+  const std::unique_ptr<EnvironmentPort> environment =
+      environment::MakeEnvironments(session.config().environment, session.tokenizer());
+  const actor::Surroundings around{.environment = environment.get(),
+                                   .whole_prompt = [&](const PromptLease& lease) {
+                                     if (lease.prompt_sum == 0) return lease.prompt;
+                                     const replay::PromptRef ref = replay::RefOf(lease);
+                                     return ends.store.Prompts(std::span(&ref, 1)).front();
+                                   }};
   actor::Rollout rollout(session.shape(), ends.stream, session.dtype(),
                          RolloutOptionsOf(session, name), &ends.store, &ends.policy,
-                         &session.tokenizer(), session.chat_template(), ends.sink);
+                         &session.tokenizer(), session.chat_template(), ends.sink, around);
   LogInfo("generating as " + name);
   bool more = true;
   while (more && !ends.stop()) {
@@ -69,6 +78,7 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
         ToCounters({.generate_s = engine.generate_seconds,
                     .generated_tokens = static_cast<int64_t>(engine.generated_tokens)});
     AddRolloutCounters(rollout.counters(), counters);
+    if (environment) AddEpisodeCounters(rollout.episode_counters(), counters);
     ends.store.Report(name, counters);
   }
   if (more) rollout.Stop();

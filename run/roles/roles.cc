@@ -97,6 +97,7 @@ actor::EngineOptions EngineOptionsOf(const configs::Config& config,
           .record_experts = config.rollout.replay_experts,
           .longest =
               static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens),
+          .turns = config.environment.kind != configs::EnvironmentKind::kNone,
           .tasks = static_cast<int32_t>(config.policy.tasks.size()),
           .task_tokens = static_cast<int32_t>(config.policy.task_tokens)};
 }
@@ -110,6 +111,13 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
       std::clamp<int64_t>(TableOptionsOf(config).lease_timeout_ms / kRenewalsALease, 1, 30'000));
   options.group_size_hint = static_cast<int32_t>(config.rollout.samples_per_prompt);
   options.engine = EngineOptionsOf(config, session.shape());
+  options.episodes = {.max_turns = static_cast<int32_t>(config.environment.max_turns),
+                      .reply_tokens = static_cast<int32_t>(config.environment.reply_tokens),
+                      .max_new_tokens = static_cast<int32_t>(config.rollout.max_new_tokens),
+                      .episode_time = std::chrono::milliseconds(static_cast<int64_t>(
+                          std::min(config.environment.episode_seconds, 1e9) * 1000)),
+                      .renders_text = session.Renders(/*messages=*/false),
+                      .eos = session.shape().eos_tokens};
   return options;
 }
 

@@ -77,8 +77,28 @@ class Encoder {
     prompt.text = text.messages.empty() ? text.prompt : "";
     prompt.messages = text.messages;
     const bool raw = !session_.config().data.chat_template;
+    if (!text.said.empty()) return Conversation(prompt, text);
     return Joined(asked ? session_.encoder().Encode(prompt, raw) : session_.encoder().Text(""),
                   session_.encoder().Answer(text.completion));
+  }
+
+  // What an environment says is encoded by itself, as it is while answers are generated.
+  Demonstration Conversation(const Prompt& prompt, const replay::TextDemonstration& text) {
+    Demonstration out =
+        Joined(session_.encoder().Encode(prompt, !session_.config().data.chat_template), {});
+    const std::string_view all = text.completion;
+    const auto add = [&](const std::vector<int32_t>& tokens, uint8_t learned) {
+      out.tokens.insert(out.tokens.end(), tokens.begin(), tokens.end());
+      out.loss_mask.resize(out.tokens.size(), learned);
+    };
+    size_t at = 0;
+    for (const auto& [begin, end] : text.said) {
+      add(session_.tokenizer().Encode(all.substr(at, begin - at)), 1);
+      add(session_.tokenizer().Encode(all.substr(begin, end - begin)), 0);
+      at = end;
+    }
+    add(session_.encoder().Answer(std::string(all.substr(at))), 1);
+    return out;
   }
 
   const Session& session_;

@@ -12,11 +12,13 @@ namespace plumb::run {
 inline constexpr char kArithmetic[] = "arithmetic";
 
 inline replay::ArithmeticSets GeneratedSums(const configs::Config& config) {
-  return replay::GenerateArithmetic({.seed = config.run.seed,
-                                     .digits = config.data.arithmetic_digits,
-                                     .sft_examples = config.data.arithmetic_sft_examples,
-                                     .eval_prompts = config.data.eval_prompts,
-                                     .train_prompts = config.data.limit});
+  return replay::GenerateArithmetic(
+      {.seed = config.run.seed,
+       .digits = config.data.arithmetic_digits,
+       .sft_examples = config.data.arithmetic_sft_examples,
+       .eval_prompts = config.data.eval_prompts,
+       .calls = config.environment.kind == configs::EnvironmentKind::kCalculator,
+       .train_prompts = config.data.limit});
 }
 
 }  // namespace plumb::run

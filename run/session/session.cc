@@ -8,6 +8,8 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/record/task_tokens.h"
+#include "common/text/template/transcript.h"
+#include "environment/environments.h"
 #include "policy_model/families/family.h"
 #include "policy_model/memory/device_check.h"
 #include "policy_model/memory/key_table.h"
@@ -128,6 +130,7 @@ std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config, bool
 void Session::ReadModel(bool scalar_head) {
   Session& s = *this;
   const auto& model = s.config_.model;
+  s.tools_json_ = environment::ToolsJsonOf(s.config_.environment);
   if (!model.path.empty()) {
     s.shape_ = policy_model::ReadModelConfig(model.path, LongestSequence(s.config_));
     if (s.shape_.scalar_head && !scalar_head) {
@@ -148,6 +151,8 @@ void Session::ReadModel(bool scalar_head) {
     FillSpecialTokens(model.path, *s.tokenizer_, s.shape_);
     s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
     s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
+    if (s.config_.data.chat_template)
+      environment::CheckTemplate(s.config_.environment, s.template_.get(), model.path);
     return;
   }
   s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
@@ -176,7 +181,13 @@ void Session::ReadModel(bool scalar_head) {
   put("/tokenizer_config.json", config.dump(2) + "\n");
 }
 
-std::vector<int32_t> Session::Tokenize(const Prompt& prompt) const {
+std::vector<int32_t> Session::Tokenize(const Prompt& given) const {
+  Prompt with_tools;  // where the environment has some
+  if (!tools_json_.empty()) {
+    with_tools = given;
+    with_tools.extra_json = WithTools(given.extra_json, tools_json_);
+  }
+  const Prompt& prompt = tools_json_.empty() ? given : with_tools;
   std::vector<int32_t> tokens = encoder().Encode(prompt, /*raw=*/!config_.data.chat_template);
   if (tokens.empty()) return tokens;
   const std::vector<int32_t> front = TaskFront(prompt.extra_json, "");

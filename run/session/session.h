@@ -79,7 +79,8 @@ class Session {
   policy_model::ModelShape shape_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> template_;
-  bool add_bos_ = false;  // in front of text that no template renders
+  std::string tools_json_;  // of the environment
+  bool add_bos_ = false;    // in front of text that no template renders
   std::string tokenizer_source_;
   OwnedStream stream_{Device::kCpu};
   DType dtype_ = DType::kFloat32;

@@ -5,7 +5,7 @@
 #include <map>
 
 #include "actor/engine.h"
-#include "actor/page_pools.h"
+#include "actor/pages/page_pools.h"
 #include "common/base/error.h"
 #include "policy_model/families/family.h"
 #include "policy_model/transformer.h"

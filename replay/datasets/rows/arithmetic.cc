@@ -88,6 +88,14 @@ std::string ArithmeticCompletion(uint64_t a, uint64_t b) {
   return text;
 }
 
+TextDemonstration ArithmeticCall(uint64_t a, uint64_t b) {
+  const std::string prompt = ArithmeticPrompt(a, b), sum = std::to_string(a + b);
+  TextDemonstration out{prompt, {}, "<think>" + prompt};
+  out.said = {{out.completion.size(), out.completion.size() + sum.size()}};
+  out.completion += sum + "</think><answer>" + sum + "</answer><eos>";
+  return out;
+}
+
 ArithmeticSets GenerateArithmetic(const ArithmeticOptions& o) {
   const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
   if (o.digits < 1 || o.digits > 9)
@@ -117,19 +125,23 @@ ArithmeticSets GenerateArithmetic(const ArithmeticOptions& o) {
     return order.NextBits() % 2 == 0 ? pair : Pair{pair.second, pair.first};
   };
 
+  const auto worked_out = [&](Pair pair) {
+    if (o.calls) return ArithmeticCall(pair.first, pair.second);
+    return TextDemonstration{ArithmeticPrompt(pair.first, pair.second),
+                             {},
+                             ArithmeticCompletion(pair.first, pair.second)};
+  };
+
   ArithmeticSets sets;
   size_t at = 0;
   for (int64_t i = 0; i < o.eval_prompts; ++i) {
     const Pair pair = turned(pairs[at++]);
     sets.eval.push_back(MakePrompt("eval", static_cast<uint64_t>(i), pair));
-    sets.sft_eval.push_back(
-        {sets.eval.back().text, {}, ArithmeticCompletion(pair.first, pair.second)});
+    sets.sft_eval.push_back(worked_out(pair));
   }
   for (int64_t i = 0; i < o.sft_examples; ++i) {
     const Pair pair = turned(pairs[at++]);
-    sets.sft.push_back({ArithmeticPrompt(pair.first, pair.second),
-                        {},
-                        ArithmeticCompletion(pair.first, pair.second)});
+    sets.sft.push_back(worked_out(pair));
   }
   while (at < pairs.size() && static_cast<int64_t>(sets.train.size()) < train_wanted) {
     const Pair pair = turned(pairs[at++]);

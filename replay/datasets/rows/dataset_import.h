@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/record/preference.h"
@@ -33,6 +34,8 @@ struct TextDemonstration {
   std::string fields_json;
   std::string columns_json;  // the row's other columns, of which the chat template sees some
   uint64_t row = 0;          // number among the used rows: turns of one conversation share it
+  // Bytes [begin, end) of the completion that an environment said, ascending: not learned.
+  std::vector<std::pair<size_t, size_t>> said = {};
   bool operator==(const TextDemonstration&) const = default;
 };
 

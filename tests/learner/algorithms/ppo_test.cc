@@ -509,7 +509,7 @@ TEST(PpoTest, RewardsOfTokensAndSegmentsCountWhereTheyStand) {
   auto groups = RandomGroups(1, 2, 9, rig.train, rig.weights, 0);
   groups[0].trajectories.resize(1);
   Trajectory& t = groups[0].trajectories[0];
-  t.reward = 0;
+  t.reward = 4;  // theirs: none of it counts at the end once more
   t.rewards = {
       {.name = "step",
        .value = 2,

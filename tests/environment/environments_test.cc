@@ -1,0 +1,64 @@
+#include "environment/environments.h"
+
+#include <gtest/gtest.h>
+
+#include "common/base/error.h"
+
+namespace plumb::environment {
+namespace {
+
+using configs::EnvironmentKind;
+
+std::string Refusal(auto call) {
+  try {
+    call();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(Environments, OfARecipe) {
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
+  configs::EnvironmentConfig config;
+  EXPECT_EQ(MakeEnvironments(config, *tokenizer), nullptr);
+  config.kind = EnvironmentKind::kCalculator;
+  const auto calculator = MakeEnvironments(config, *tokenizer);
+  ASSERT_NE(calculator, nullptr);
+  EXPECT_EQ(calculator->ToolsJson(), ToolsJsonOf(config));
+  // A vocabulary without letters gets an error that it can read.
+  calculator->Begin(0, {}, 0);
+  calculator->Act(0, "=");
+  const auto replies = calculator->Poll(After(std::chrono::seconds(1)));
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_NO_THROW(tokenizer->Encode(replies[1].text));
+  EXPECT_TRUE(replies[1].failed_call);
+}
+
+TEST(Environments, WhatIsNotThereIsNamed) {
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
+  configs::EnvironmentConfig config;
+  config.kind = EnvironmentKind::kProgram;
+  const std::string said = Refusal([&] { MakeEnvironments(config, *tokenizer); });
+  EXPECT_NE(said.find("\"program\""), std::string::npos) << said;
+  EXPECT_NE(said.find("environment.kind"), std::string::npos) << said;
+}
+
+TEST(Environments, ATemplateThatRewritesIsRefusedBeforeARun) {
+  configs::EnvironmentConfig config;
+  config.kind = EnvironmentKind::kCalculator;
+  const auto chatml = ChatTemplate::BuiltIn("chatml");
+  EXPECT_NO_THROW(CheckTemplate(config, chatml.get(), "folder"));
+  EXPECT_NO_THROW(CheckTemplate(config, nullptr, "folder"));
+  const auto counting = ChatTemplate::Parse(
+      "{{ messages | length }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", "",
+      "");
+  const std::string said = Refusal([&] { CheckTemplate(config, counting.get(), "folder"); });
+  EXPECT_NE(said.find("folder"), std::string::npos) << said;
+  EXPECT_NE(said.find("turn 1"), std::string::npos) << said;
+  config.kind = EnvironmentKind::kNone;
+  EXPECT_NO_THROW(CheckTemplate(config, counting.get(), "folder"));
+}
+
+}  // namespace
+}  // namespace plumb::environment
