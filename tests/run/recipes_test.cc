@@ -107,7 +107,7 @@ class Recipes : public ::testing::Test {
           "rollout.samples_per_prompt=2", "rollout.max_new_tokens=4", "rollout.max_batch=4",
           "rollout.kv_budget_mb=64", "algorithm.minibatches=1", "preference.batch=2",
           "preference.heldout=4", "preference.max_tokens=3000", "optimizer.micro_batch_tokens=8192",
-          "eval.bar=0"}) {
+          "environment.reply_tokens=2", "eval.bar=0"}) {
       line.insert(line.end(), {"--set", set});
     }
     return line;

@@ -47,6 +47,22 @@ TEST(SampleTextTest, AnswersToOnePromptStandTogetherBestFirst) {
   EXPECT_TRUE(Has(html, "correct.words 12"));
 }
 
+TEST(SampleTextTest, ConversationsStandTurnByTurn) {
+  Json answer = Answer("2+2=4<b>", 1);
+  answer["turns"] = {{{"by", "policy"}, {"text", "2+2="}, {"reward", 0.5}},
+                     {{"by", "environment"}, {"text", "4<b>"}},
+                     {{"by", "policy"}, {"text", "x="}, {"failed", true}}};
+  RunData data;
+  data.samples.push_back({.step = 7, .answers = {answer}, .answers_in_all = 1});
+  data.sample_groups = 1;
+  const std::string html = SamplesHtml(data);
+  EXPECT_TRUE(Has(html, "policy, reward 0.5")) << html;
+  EXPECT_TRUE(Has(html, ">environment<")) << html;
+  EXPECT_TRUE(Has(html, "4&lt;b&gt;")) << html;
+  EXPECT_TRUE(Has(html, "policy, a call that failed")) << html;
+  EXPECT_FALSE(Has(html, "2+2=4")) << "not once more as a whole";
+}
+
 TEST(SampleTextTest, MarkdownHoldsTextAsItIs) {
   EXPECT_EQ(SamplesMarkdown({}), "");
   const std::vector<Json> answers = {Answer("`````\n<b>x</b>", 0.25), Answer("middle", 0.5),

@@ -1,0 +1,169 @@
+// Conversations of several turns against the same tokens in one turn, in tokens a second.
+//
+//   turns_bench [--conversations 64] [--turns 4] [--reply 16] [--turn 32] [--delay_ms 2]
+//               [--rounds 5] [--threads 2]
+//
+// A random model of 4 layers and hidden size 256 on the CPU in float32. A turn ends by an end token
+// (so many of the vocabulary are one that a turn has --turn tokens in the mean); each is answered
+// after --delay_ms with --reply tokens, and behind the last turn the answer ends. Then the same
+// number of tokens of each answer is drawn in one turn. Rounds of both take turns; printed are a
+// JSON object with the medians, and the share (--turns against one), of wall and of processor time.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "actor/engine.h"
+#include "common/base/rng.h"
+#include "policy_model/transformer.h"
+
+namespace plumb::actor {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+  int64_t conversations = 64, turns = 4, reply = 16, turn = 32, delay_ms = 2, rounds = 5,
+          threads = 2;
+};
+
+[[noreturn]] void Fail(const char* why, std::string_view what = {}) {
+  std::fprintf(stderr, "turns_bench: %s %.*s\n", why, static_cast<int>(what.size()), what.data());
+  std::exit(2);
+}
+
+Arguments Parse(int argc, char** argv) {
+  Arguments a;
+  if (argc % 2 == 0) Fail("the last option has no value");
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string_view name = argv[i];
+    const std::pair<std::string_view, int64_t*> numbers[] = {{"--conversations", &a.conversations},
+                                                             {"--turns", &a.turns},
+                                                             {"--reply", &a.reply},
+                                                             {"--turn", &a.turn},
+                                                             {"--delay_ms", &a.delay_ms},
+                                                             {"--rounds", &a.rounds},
+                                                             {"--threads", &a.threads}};
+    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
+                                     [&](const auto& n) { return n.first == name; });
+    if (found == std::end(numbers)) Fail("no option", name);
+    char* end = nullptr;
+    *found->second = std::strtoll(argv[i + 1], &end, 10);
+    if (*end != 0 || *found->second < (name == "--delay_ms" ? 0 : 1))
+      Fail("a number from 1 on belongs to", name);
+  }
+  return a;
+}
+
+double ProcessorSeconds() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(use.ru_utime) + seconds(use.ru_stime);
+}
+
+double Median(std::vector<double> x) {
+  std::sort(x.begin(), x.end());
+  return x[x.size() / 2];
+}
+
+struct Measured {
+  double tokens = 0, wall = 0, processor = 0, steps = 0;
+  std::vector<int32_t> lengths;  // of each answer
+};
+
+constexpr int32_t kVocab = 512, kPrompt = 24, kLimit = 640;
+
+policy_model::ModelShape Shape() {
+  policy_model::ModelShape s;
+  s.layers = 4, s.hidden = 256, s.heads = 4, s.kv_heads = 4, s.head_dim = 64, s.ffn = 1024;
+  s.vocab = kVocab, s.max_positions = kPrompt + kLimit;
+  return s;
+}
+
+// `lengths`: of the answers, each in one turn; empty: conversations.
+Measured Generate(const Arguments& a, const policy_model::Weights& weights,
+                  const std::vector<int32_t>& lengths) {
+  EngineOptions options;
+  options.max_batch = static_cast<int32_t>(a.conversations);
+  options.max_new_tokens = kLimit;
+  options.kv_budget_mb = 4096;
+  options.longest = kPrompt + kLimit;
+  options.turns = lengths.empty();
+  if (options.turns) {
+    for (int32_t id = 0; id < std::max<int32_t>(1, kVocab / static_cast<int32_t>(a.turn)); ++id)
+      options.eos.push_back(id);
+  }
+  Engine engine(weights.shape(), Device::kCpu, weights.dtype(), options);
+  RandomStream random(7, 7);
+  for (int64_t i = 0; i < a.conversations; ++i) {
+    GenerateRequest r;
+    r.id = r.prompt_key = static_cast<uint64_t>(i);
+    for (int32_t k = 0; k < kPrompt; ++k)
+      r.tokens.push_back(static_cast<int32_t>(random.NextBelow(kVocab)));
+    r.turns = options.turns;
+    if (!options.turns) r.limit = lengths[static_cast<size_t>(i)];
+    engine.Submit(std::move(r));
+  }
+  const std::vector<int32_t> reply(static_cast<size_t>(a.reply), kVocab - 1);
+  std::deque<std::pair<Clock::time_point, EndedTurn>> due;
+  Measured out;
+  out.processor = -ProcessorSeconds();
+  const auto begin = Clock::now();
+  while (!engine.idle()) {
+    if (!engine.Step(weights, 0) && !due.empty()) std::this_thread::sleep_until(due.front().first);
+    for (EndedTurn& t : engine.TakeTurns())
+      due.emplace_back(Clock::now() + std::chrono::milliseconds(a.delay_ms), std::move(t));
+    for (; !due.empty() && due.front().first <= Clock::now(); due.pop_front()) {
+      const EndedTurn& t = due.front().second;
+      if (t.turn + 1 >= a.turns || std::ssize(reply) >= t.room) engine.End(t.id, t.sample);
+      else engine.Continue(t.id, t.sample, reply);
+    }
+  }
+  out.wall = std::chrono::duration<double>(Clock::now() - begin).count();
+  out.processor += ProcessorSeconds();
+  out.steps = static_cast<double>(engine.counters().steps);
+  out.lengths.resize(static_cast<size_t>(a.conversations));
+  for (const GenerateResult& r : engine.TakeFinished()) {
+    out.lengths[r.id] = static_cast<int32_t>(r.samples[0].tokens.size());
+    out.tokens += out.lengths[r.id];
+  }
+  return out;
+}
+
+void Run(const Arguments& a) {
+  policy_model::SetThreads(static_cast<int>(a.threads));
+  policy_model::Weights weights(Shape(), Device::kCpu, DType::kFloat32);
+  weights.Initialise(3, 0.02);
+  const std::vector<int32_t> lengths = Generate(a, weights, {}).lengths;  // warm, and what to draw
+  Generate(a, weights, lengths);
+  std::vector<double> several, one, share, share_processor;
+  double tokens = 0, steps = 0, steps_one = 0;
+  for (int64_t i = 0; i < a.rounds; ++i) {
+    const Measured turns = Generate(a, weights, {}), whole = Generate(a, weights, lengths);
+    if (turns.tokens != whole.tokens) Fail("the two did not generate the same number of tokens");
+    tokens = turns.tokens, steps = turns.steps, steps_one = whole.steps;
+    several.push_back(turns.tokens / turns.wall);
+    one.push_back(whole.tokens / whole.wall);
+    share.push_back(several.back() / one.back());
+    share_processor.push_back(whole.processor / turns.processor);
+  }
+  std::printf(
+      "{\"tokens\":%.0f,\"steps\":%.0f,\"steps_one_turn\":%.0f,\"tokens_per_s\":%.0f,"
+      "\"tokens_per_s_one_turn\":%.0f,\"share\":%.3f,\"share_processor\":%.3f}\n",
+      tokens, steps, steps_one, Median(several), Median(one), Median(share),
+      Median(share_processor));
+}
+
+}  // namespace
+}  // namespace plumb::actor
+
+int main(int argc, char** argv) { plumb::actor::Run(plumb::actor::Parse(argc, argv)); }
