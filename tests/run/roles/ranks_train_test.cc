@@ -199,6 +199,47 @@ TEST(RanksTrainTest, CtrlCEndsAllRanksBehindTheStep) {
   EXPECT_EQ(LinesOf(out), done + 2);
 }
 
+// Whatever the ranks have come to: not yet started, waiting for each other, loading, training.
+TEST(RanksTrainTest, CtrlCEndsRanksThatHaveJustBegun) {
+  for (const int after_ms : {150, 300, 500, 700, 900}) {
+    const TempFolder temp;
+    const pid_t program = StartProgram(SftLine(temp / "run", 4000, kTwoRanks), temp / "run");
+    std::this_thread::sleep_for(std::chrono::milliseconds(after_ms));
+    const auto begin = SteadyClock::now();
+    kill(program, SIGINT);
+    EXPECT_EQ(CodeOf(program), 7) << after_ms << Read(temp / "run.out");
+    EXPECT_LT(SteadyClock::now() - begin, std::chrono::seconds(12)) << after_ms;
+    EXPECT_FALSE(Has(Read(temp / "run.out"), "killed")) << Read(temp / "run.out");
+  }
+}
+
+// Most checkpoints lack the optimizer's state, of which each rank has a part.
+TEST(RanksTrainTest, CheckpointsWithoutTheOptimizerChangeNothing) {
+  const TempFolder temp;
+  const Words steady = Join(kTwoRanks, {"--set", "optimizer.lr_schedule=\"constant\"", "--set",
+                                        "optimizer.warmup_fraction=0", "--set", "run.zero=1"});
+  const auto digest = [&](const std::string& run) {
+    return nlohmann::json::parse(Read(temp / run + "/summary.json"))["weights_sha256"];
+  };
+  const auto train = [&](const std::string& run, int64_t steps, const Words& more) {
+    const std::string out = temp / run;
+    EXPECT_EQ(RunLine(SftLine(out, steps, Join(steady, more)), out), 0) << Read(out + ".out");
+    EXPECT_EQ(LinesOf(out), static_cast<size_t>(steps));
+  };
+  train("whole", 6, {});
+  const Words seldom = {"--set", "run.checkpoint_every=1", "--set", "checkpoint.optimizer_every=2"};
+  train("seldom", 6, seldom);
+  EXPECT_EQ(digest("seldom"), digest("whole"));
+  // Goes on from a checkpoint that has it, and does the steps since then again.
+  train("broken", 4, seldom);
+  train("broken", 6, Join(seldom, {"--resume"}));
+  EXPECT_EQ(digest("broken"), digest("whole"));
+  const Words never = Join(seldom, {"--set", "checkpoint.optimizer=\"never\""});
+  train("never", 6, never);
+  EXPECT_EQ(digest("never"), digest("whole"));
+  train("never", 8, Join(never, {"--resume"}));
+}
+
 TEST(RanksTrainTest, RolloutsAreSharedAmongRanks) {
   const TempFolder temp;
   ASSERT_EQ(RunLine(TrainLine(temp / "one", 3, {"--roles", "processes"}), temp / "one"), 0)
@@ -273,6 +314,22 @@ TEST(RanksTrainTest, ARankThatCannotBeginTellsTheOthers) {
   EXPECT_EQ(CodeOf(ranks[0]), 2);
   EXPECT_EQ(CodeOf(ranks[1]), 11);
   EXPECT_TRUE(Has(Read(out + "-1.out"), "rank 0 ended: ")) << Read(out + "-1.out");
+}
+
+TEST(RanksTrainTest, ARankWithAnotherRecipeIsRefused) {
+  const TempFolder temp;
+  const std::string out = temp / "run";
+  const auto ranks = StartByEnvironment(
+      [&](int rank) {
+        return SftLine(out, 4, {"--set", "run.seed=" + std::to_string(5 + rank)});
+      },
+      2, out);
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_EQ(CodeOf(ranks[static_cast<size_t>(rank)]), 2);
+    const std::string said = Read(out + "-" + std::to_string(rank) + ".out");
+    EXPECT_TRUE(Has(said, "run.seed: is 6 for rank 1 and 5 for rank 0")) << said;
+  }
+  EXPECT_FALSE(RealFileSystem().Exists(out)) << "nothing was begun";
 }
 
 TEST(RanksTrainTest, WhatCannotBeIsSaid) {
