@@ -72,20 +72,25 @@ void CheckParallel(const Config& config, int64_t ranks) {
     if (config.run.zero > 1) alone("run.zero", std::to_string(config.run.zero));
     return;
   }
-  if (config.run.zero > 1) {
+  if (config.run.zero > 2 && !IsOffline(config)) {
     throw Error(ErrorCode::kUnsupported,
-                "is " + std::to_string(config.run.zero) +
-                    ": this version spreads moments and masters over the ranks (1); gradients (2) "
-                    "and weights (3) are whole on each of them",
+                "is 3, which keeps of the weights a part on each rank, and answers are generated "
+                "from weights that are whole: 2 keeps gradients in parts",
                 "run.zero");
   }
-  const auto device = ParseDevice(config.run.device);
-  if (device && !device->is_cpu()) {
+  if (config.run.zero > 2 && config.experts.bias_rate > 0) {
     throw Error(ErrorCode::kUnsupported,
-                "is \"" + config.run.device +
-                    "\": several ranks are there on the CPU only in this version; use device = "
-                    "\"cpu\", or one rank",
-                "run.device");
+                "is above 0, and moves a bias of weights that are whole: set it to 0, or run.zero "
+                "to 2",
+                "experts.bias_rate");
+  }
+  const auto device = ParseDevice(config.run.device);
+  if (!device || device->is_cpu()) return;
+  if (config.run.gradient_wire != GradientWire::kFloat32) {
+    throw Error(ErrorCode::kUnsupported,
+                "is \"" + NameOf(config.run.gradient_wire) +
+                    "\": between GPUs gradients travel as float32 in this version",
+                "run.gradient_wire");
   }
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
 #include "policy_model/batch_check.h"
+#include "policy_model/batch_indices.h"
 #include "policy_model/drawn_sets.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
@@ -49,15 +50,13 @@ struct Transformer::Impl {
 
   // A call's small arrays in the device's memory.
   Staging staging;
-  DrawnSets drawn_sets;  // of a chunk of rows
-  SeenLists lists;       // CUDA only
-  Routing routing;       // of the layers that have experts
-  TaskPass tasks;        // of the last pass
-  struct Indices {
-    const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places,
-        *place_begins;
-    const float *g_first, *g_second, *g_third;
-  };
+  DrawnSets drawn_sets;                  // of a chunk of rows
+  SeenLists lists;                       // CUDA only
+  Routing routing;                       // of the layers that have experts
+  TaskPass tasks;                        // of the last pass
+  const ParameterSet* parted = nullptr;  // the base whose parts these are:
+  PassParts* parts_of = nullptr;
+  using Indices = BatchIndices;
 
   Impl(const ModelShape& s, const Stream& on, DType t)
       : shape(s),
@@ -97,33 +96,10 @@ struct Transformer::Impl {
   // `g_first`, `g_second` and `g_third`: gradients by row of a backward, or empty.
   Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {},
                 std::span<const float> g_second = {}, std::span<const float> g_third = {}) {
-    staging.Begin();
-    const int tokens = staging.Add(tasks.Known(batch.tokens));
-    const int positions = staging.Add(std::span<const int32_t>(batch.positions));
-    const int cu_seqlens = staging.Add(std::span<const int32_t>(batch.cu_seqlens));
-    const int rows = staging.Add(std::span<const int32_t>(batch.rows));
-    const int targets = staging.Add(std::span<const int32_t>(batch.targets));
     if (launch.device().is_cpu() || !batch.shares()) lists.Clear();
     else lists.Fill(batch);
-    const int seen_at = staging.Add(std::span<const int32_t>(lists.seen)),
-              cu_seen_at = staging.Add(std::span<const int32_t>(lists.cu_seen));
-    const int places_at = staging.Add(std::span<const int32_t>(lists.places));
-    const int place_begins_at = staging.Add(std::span<const int32_t>(lists.place_begins));
-    const int first = staging.Add(g_first), second = staging.Add(g_second),
-              third = staging.Add(g_third);
-    staging.Commit();
-    return {staging.Ints(tokens),
-            staging.Ints(positions),
-            staging.Ints(cu_seqlens),
-            staging.Ints(rows),
-            staging.Ints(targets),
-            staging.Ints(seen_at),
-            staging.Ints(cu_seen_at),
-            staging.Ints(places_at),
-            staging.Ints(place_begins_at),
-            g_first.empty() ? nullptr : staging.Floats(first),
-            g_second.empty() ? nullptr : staging.Floats(second),
-            g_third.empty() ? nullptr : staging.Floats(third)};
+    return StageBatch(batch, tasks.Known(batch.tokens), lists, {g_first, g_second, g_third},
+                      staging);
   }
 
   // The values in the model's type, in whole words for the staging area.
@@ -142,7 +118,7 @@ struct Transformer::Impl {
   kernels::HeadShape FusedRows(const Weights& weights, const PackedBatch& batch, const Indices& at,
                                int64_t first, int64_t rows, float temperature) {
     return {.x = static_cast<const std::byte*>(saved.At(memory.normed)) + T(first * H()),
-            .w = weights.flat().at(weights.table().lm_head()),
+            .w = W(weights, weights.table().lm_head()),
             .target = at.targets + first,
             .rows = rows,
             .hidden = H(),
@@ -157,8 +133,8 @@ struct Transformer::Impl {
   void RowLogits(const Weights& weights, const PackedBatch& batch, int64_t first, int64_t rows,
                  float* logits) {
     const void* normed = static_cast<const std::byte*>(saved.At(memory.normed)) + T(first * H());
-    ops::LinearToFloat(launch, normed, weights.flat().at(weights.table().lm_head()), rows,
-                       shape.vocab, H(), logits);
+    ops::LinearToFloat(launch, normed, W(weights, weights.table().lm_head()), rows, shape.vocab,
+                       H(), logits);
     DropUnused(logits, rows);
     const uint32_t* kept = drawn_sets.Of(batch, first, rows, shape.vocab);
     if (!kept) return;
@@ -192,10 +168,21 @@ struct Transformer::Impl {
             at.place_begins};
   }
 
+  // nullptr: the base lies in its flat buffer.
+  PassParts* PartsOf(const Weights& w) const { return parted == &w.base() ? parts_of : nullptr; }
+  void EndPass(const Weights& w, PassParts::Way way) const {
+    if (PassParts* const parts = PartsOf(w)) parts->End(way);
+  }
+  // Of the base, in a pass.
+  const void* W(const Weights& w, int64_t offset) const {
+    const PassParts* parts = PartsOf(w);
+    return parts ? parts->Weight(offset) : w.flat().at(offset);
+  }
+
   Routing* experts() { return routing.load.empty() ? nullptr : &routing; }
 
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
-    return {{launch, w, rotary, dropout, experts(), tasks.gate()},
+    return {{launch, w, rotary, dropout, experts(), tasks.gate(), PartsOf(w)},
             Varlen(batch, at),
             at.positions,
             keep,
@@ -214,9 +201,12 @@ struct Transformer::Impl {
     memory.PlanForward(branches, pass, rows, recompute);
     saved.Commit();
     scratch.Commit();
+    PassParts* const parts = PartsOf(w);
+    constexpr auto kWay = PassParts::Way::kForward;
+    if (parts) parts->Begin(kWay);
 
     void* x = saved.At(memory.residual[0]);
-    Call(launch, kernels::GatherRows{.table = w.flat().at(table.embedding()),
+    Call(launch, kernels::GatherRows{.table = pass.W(table.embedding()),
                                      .index = at.tokens,
                                      .rows = n,
                                      .width = h,
@@ -225,7 +215,10 @@ struct Transformer::Impl {
     tasks.Embed(w, batch.tokens, x);
     for (size_t i = 0; i < branches.size(); ++i) {
       void* next = saved.At(memory.residual[i + 1]);
+      const auto layer = static_cast<int64_t>(i / kBranchesALayer);
+      if (parts && i % kBranchesALayer == 0) parts->Enter(kWay, layer);
       branches[i].Forward(pass, x, next);
+      if (parts && (i + 1) % kBranchesALayer == 0) parts->Leave(kWay, layer);
       x = next;
     }
     // Only the rows that are scored go on to the final norm and the head.
@@ -256,6 +249,15 @@ Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dt
 Transformer::~Transformer() = default;
 const ModelShape& Transformer::shape() const { return impl_->shape; }
 DType Transformer::dtype() const { return impl_->dtype; }
+void Transformer::SetParts(const ParameterSet* base, PassParts* parts) {
+  impl_->parted = base;
+  impl_->parts_of = parts;
+}
+
+void Transformer::PassBy(const Weights& weights, PassParts::Way way) {
+  if (PassParts* const parts = impl_->PartsOf(weights)) parts->PassBy(way, impl_->shape.layers);
+}
+
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
@@ -317,6 +319,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
                                                   .entropy = device_entropy + r,
                                                   .lse = lse + r});
   }
+  m.EndPass(weights, PassParts::Way::kForward);
   kernels::CopyAndWait(m.launch.stream, logprob.data(), device_logprob, logprob.size_bytes());
   if (options.entropy)
     kernels::CopyAndWait(m.launch.stream, entropy.data(), device_entropy, entropy.size_bytes());
@@ -352,8 +355,9 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   m.CheckWith(weights, batch);
   m.Trunk(weights, batch, keep);
   float* out = Impl::F(m.saved, m.memory.logprob);
-  ops::LinearToFloat(m.launch, m.saved.At(m.memory.normed),
-                     weights.flat().at(weights.table().score()), rows, 1, m.H(), out);
+  ops::LinearToFloat(m.launch, m.saved.At(m.memory.normed), m.W(weights, weights.table().score()),
+                     rows, 1, m.H(), out);
+  m.EndPass(weights, PassParts::Way::kForward);
   kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
   if (keep) {
     m.kept_tokens = batch.size();
@@ -366,6 +370,9 @@ PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedB
                                            const Gradients& grad) {
   PackedPass pass = PassOf(weights, batch, at, true);
   pass.grad = grad;
+  PLUMB_CHECK(pass.parts || !grad.base || grad.base->data(),
+              "gradients that are kept in parts need SetParts");
+  if (PassParts* const parts = PartsOf(weights)) parts->Begin(PassParts::Way::kBackward);
   memory.PlanBackward(branches, pass, static_cast<int64_t>(batch.rows.size()), chunk);
   scratch.Commit();
   pass.norm_scratch = F(scratch, memory.partial);
@@ -427,7 +434,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
                                                 .vocab = v,
                                                 .temperature = m.kept_temperature,
                                                 .dlogits = a.At(p.dlogits)});
-    ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false,
+    ops::LinearBackwardInput(m.launch, a.At(p.dlogits), pass.W(head), c, v, h, false,
                              dhead + m.T(r * h));
     if (float* g = pass.G(head))
       ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, g);
@@ -456,7 +463,7 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
   const int64_t score = weights.table().score();
   const Impl::Indices at = m.Stage(batch, words);
   const PackedPass pass = m.PlanBackward(weights, batch, at, 0, grad);
-  ops::LinearBackwardInput(m.launch, at.g_first, weights.flat().at(score), rows, 1, m.H(), false,
+  ops::LinearBackwardInput(m.launch, at.g_first, pass.W(score), rows, 1, m.H(), false,
                            m.scratch.At(m.memory.dhead));
   if (float* g = pass.G(score))
     ops::LinearBackwardWeight(m.launch, at.g_first, m.saved.At(m.memory.normed), rows, 1, m.H(), g);
@@ -470,6 +477,8 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
   const auto rows = static_cast<int64_t>(batch.rows.size());
   const PassMemory& p = memory;
   Arena& a = scratch;
+  PassParts* const parts = PartsOf(pass.weights);
+  constexpr auto kWay = PassParts::Way::kBackward;
   // Final norm on the scored rows, scattered back over all tokens.
   void* dx = a.At(p.dx);
   Call(launch, kernels::GatherRows{.table = saved.At(p.residual.back()),
@@ -484,8 +493,12 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
   Call(launch, kernels::ScatterRows{
                    .d = a.At(p.dgathered), .index = at.rows, .rows = rows, .width = h, .out = dx});
   for (size_t i = branches.size(); i-- > 0;) {
-    if (p.recompute && (i + 1) % kBranchesALayer == 0) ForwardAgain(pass, i + 1 - kBranchesALayer);
+    const auto layer = static_cast<int64_t>(i / kBranchesALayer);
+    const bool last = (i + 1) % kBranchesALayer == 0, first = i % kBranchesALayer == 0;
+    if (parts && last) parts->Enter(kWay, layer);
+    if (p.recompute && last) ForwardAgain(pass, i + 1 - kBranchesALayer);
     branches[i].Backward(pass, saved.At(p.residual[i]), dx);
+    if (parts && first) parts->Leave(kWay, layer);
   }
   if (float* g = pass.G(table.embedding())) {
     // Tokens of tasks are none of the base's, which is not trained beside them.
@@ -497,6 +510,7 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
                                          .scale = embedding_scale});
   }
   tasks.Backward(pass, batch.tokens, dx);
+  if (parts) parts->End(kWay);
   kept_tokens = -1;  // saved memory was overwritten: one Backward a Forward
 }
 
@@ -529,12 +543,13 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     float* logits = Impl::F(m.scratch, logits_at);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()),
-                       n, v, h, logits);
+    ops::LinearToFloat(m.launch, normed + m.T(r * h), m.W(weights, weights.table().lm_head()), n, v,
+                       h, logits);
     m.DropUnused(logits, n);
     kernels::CopyAndWait(m.launch.stream, out.data() + r * v, logits,
                          static_cast<size_t>(4 * n * v));
   }
+  m.EndPass(weights, PassParts::Way::kForward);
 }
 
 const void* Transformer::step_memory() const { return impl_->paged.At(0); }

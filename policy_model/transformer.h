@@ -24,6 +24,7 @@
 #include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/routing.h"
+#include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/weights.h"
 #include "policy_model/packing.h"
 
@@ -122,6 +123,13 @@ class Transformer {
                             const kernels::SlidingPages* sliding = nullptr,
                             const kernels::SequenceStates* states = nullptr,
                             std::span<const int32_t> tasks = {});
+
+  // From now on packed passes of weights with this base find its parts there; nullptr: in its flat
+  // buffer again. Both are borrowed.
+  void SetParts(const ParameterSet* base, PassParts* parts);
+  // What a pass of these weights does about parts, without the pass: of a rank that has nothing to
+  // compute while the others do.
+  void PassBy(const Weights& weights, PassParts::Way way);
 
   // Bytes of arenas held now.
   int64_t arena_bytes() const;

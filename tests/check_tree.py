@@ -118,6 +118,7 @@ TESTED_BY = {
     "policy_model/memory/threads.cc": "tests/run/ring_train_test.cc",
 }
 TESTED_BY.update({
+    "learner/update/optimizer_parts.cc": "tests/learner/update/rank_training_test.cc",
     "common/net/rpc/rpc_client.cc": "tests/common/net/rpc/rpc_test.cc",
     "common/net/rpc/rpc_server.cc": "tests/common/net/rpc/rpc_test.cc",
     "common/net/rpc/call_frame.cc": "tests/common/net/rpc/rpc_test.cc",

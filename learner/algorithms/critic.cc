@@ -1,5 +1,7 @@
 #include "learner/algorithms/critic.h"
 
+#include <algorithm>
+
 #include <cstring>
 
 #include "common/base/error.h"
@@ -92,6 +94,14 @@ configs::OptimizerConfig OptimizerOf(const configs::Config& config) {
   return options;
 }
 
+// The gradients of a shared head come from the policy's passes, which know no parts of them.
+Sharing SharingOfCritic(const configs::Config& config, Ranks* ranks) {
+  Sharing sharing = SharingOf(config, ranks);
+  if (config.critic.mode == configs::CriticMode::kShared)
+    sharing.zero = std::min<int64_t>(sharing.zero, 1);
+  return sharing;
+}
+
 }  // namespace
 
 void CheckCritic(const configs::Config& config, const policy_model::ModelShape& policy) {
@@ -103,7 +113,7 @@ Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& 
     : weights_(MakeCritic(config, policy)),
       optimizer_(weights_, OptimizerOf(config),
                  TrainingRules{.seed = config.run.seed ^ kCriticSeed},
-                 SharingOf(config, policy_train.ranks())),
+                 SharingOfCritic(config, policy_train.ranks())),
       policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(
@@ -111,6 +121,7 @@ Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& 
   transformer_->RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens,
                                        policy_train.ranks());
+  train_->UsePartsOf(weights_, optimizer_);
 }
 
 std::vector<std::vector<float>> Critic::Values(const Weights& policy,

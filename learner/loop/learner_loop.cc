@@ -84,6 +84,7 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       own_optimizer_(weights, config.optimizer, TrainingRulesOf(config), SharingOf(config, ranks)),
       balance_(config.experts, config.run.seed, transformer_, weights, own_optimizer_) {
   transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
+  train_.UsePartsOf(weights, own_optimizer_);
 }
 
 Deadline LearnerLoop::StallDeadline() const {

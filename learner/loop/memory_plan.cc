@@ -10,6 +10,7 @@
 #include "learner/algorithms/algorithm.h"
 #include "learner/offline/preference_loss.h"
 #include "learner/update/checkpoint_size.h"
+#include "learner/update/part_keeper.h"
 #include "policy_model/families/model_config.h"
 
 namespace plumb::learner {
@@ -95,13 +96,30 @@ Weights OwnCritic(const configs::Config& config, const Weights& policy) {
   return Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
 }
 
+int64_t RanksOf(const configs::Config& config) {
+  return configs::ReadParallel(config.run.parallel).dp;
+}
+
+// run.zero reaches that far with these weights: gradients and weights of an adapter stay whole.
+bool Spreads(const configs::Config& config, const Weights& weights, int64_t zero) {
+  return RanksOf(config) > 1 && config.run.zero >= zero && (zero < 2 || weights.base().trained);
+}
+
 // Of one of the ranks that run.parallel names.
-StateBytes StateOfRank(const configs::Config& config, int64_t trained, int64_t frozen, DType type) {
-  StateBytes state = BytesOfState(trained, frozen, type, config.optimizer);
-  const int64_t ranks = configs::ReadParallel(config.run.parallel).dp;
-  if (ranks == 1 || config.run.zero == 0) return state;
-  state.masters = (state.masters + ranks - 1) / ranks;
-  state.moments = (state.moments + ranks - 1) / ranks;
+StateBytes StateOfRank(const configs::Config& config, const Weights& weights) {
+  const Counts counts = CountsOf(weights);
+  StateBytes state = BytesOfState(counts.trained, counts.frozen, weights.dtype(), config.optimizer);
+  const int64_t ranks = RanksOf(config), rooms = RoomElements(BucketEnds(weights.base()));
+  const auto part = [&](int64_t bytes) { return (bytes + ranks - 1) / ranks; };
+  if (Spreads(config, weights, 1)) {
+    state.masters = part(state.masters);
+    state.moments = part(state.moments);
+  }
+  if (Spreads(config, weights, 2))
+    state.gradients = part(state.gradients) + rooms * int64_t{sizeof(float)};
+  if (Spreads(config, weights, 3))
+    state.weights =
+        part(state.weights) + rooms * static_cast<int64_t>(ElementSize(weights.dtype()));
   return state;
 }
 
@@ -116,7 +134,7 @@ void AddCritic(const configs::Config& config, const Weights& policy, const PassS
   }
   const Weights critic = OwnCritic(config, policy);
   const Counts counts = CountsOf(critic);
-  plan.Add("critic", StateOfRank(config, counts.trained, 0, critic.dtype()).total(),
+  plan.Add("critic", StateOfRank(config, critic).total(),
            Parameters(counts.parameters) + " with their masters, gradients and moments");
   AddActivations(config, critic, size, " (critic)", plan);
 }
@@ -216,17 +234,23 @@ PassSize LargestBatch(const configs::Config& config, const policy_model::ModelSh
 
 MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
   const Counts counts = CountsOf(weights);
-  const StateBytes state = StateOfRank(config, counts.trained, counts.frozen, weights.dtype());
-  const int64_t ranks = configs::ReadParallel(config.run.parallel).dp;
-  const std::string part =
-      ranks > 1 && config.run.zero > 0 ? "a part of " + std::to_string(ranks) + ", " : "";
+  const StateBytes state = StateOfRank(config, weights);
+  const auto part = [&](int64_t zero) {
+    if (!Spreads(config, weights, zero)) return std::string();
+    return "a part of " + std::to_string(RanksOf(config)) +
+           (zero > 1 ? " and rooms for layers, " : ", ");
+  };
   const std::string trained = Parameters(counts.trained_parameters) + " trained",
                     type = configs::NameOf(config.model.dtype);
   MemoryPlan plan;
-  plan.Add("weights", state.weights, Parameters(counts.parameters) + ", " + type);
-  plan.Add("masters", state.masters, part + "float32, " + trained);
-  plan.Add("gradients", state.gradients, "float32, " + trained);
-  plan.Add("moments", state.moments, part + "two, " + NameOf(config.optimizer.moments));
+  plan.Add("weights", state.weights, part(3) + Parameters(counts.parameters) + ", " + type);
+  plan.Add("masters", state.masters, part(1) + "float32, " + trained);
+  plan.Add("gradients", state.gradients, part(2) + "float32, " + trained);
+  plan.Add("moments", state.moments, part(1) + "two, " + NameOf(config.optimizer.moments));
+  if (Spreads(config, weights, 3)) {
+    plan.Add("whole weights", static_cast<int64_t>(weights.flat().bytes()),
+             "as they are loaded, and while a checkpoint is written");
+  }
   const PassSize size = LargestBatch(config, weights.shape());
   AddActivations(config, weights, size, "", plan);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);

@@ -276,7 +276,8 @@ void StepLoop::Write(Checkpoints::Kind kind, const CheckpointState& state,
 
 void StepLoop::CheckRanks(const std::string& when) {
   if (!ranks_) return;
-  std::string all = weights_.ComputeDigest();
+  // Of weights that are spread there is one of each, and nothing to compare.
+  std::string all = optimizer_.weights_spread() ? "" : weights_.ComputeDigest();
   for (const NamedModel& model : Models())
     all += " " + model.name + " " + model.weights->ComputeDigest();
   ranks_->CheckSame("the weights " + when, all);
@@ -292,6 +293,8 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
       optimizer && KeepsMoments(snapshot.step) &&
       std::any_of(all.begin(), all.end(), [](Optimizer* each) { return each->moment_steps() > 0; });
   for (Optimizer* each : all) each->FoldResiduals();
+  const bool spread = optimizer_.weights_spread();
+  if (spread) optimizer_.GatherWeights();
   if (!first()) {
     CheckpointState given;
     given.optimizer = optimizer;
@@ -299,6 +302,7 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
     Checkpoints::Give(given, optimizer_, Models());
     last_saved_ = snapshot.step;
     saved_optimizer_ = optimizer;
+    if (spread) optimizer_.SpreadWeights();
     return;
   }
   CRASH_POINT("before_checkpoint");
@@ -338,6 +342,7 @@ void StepLoop::Save(const Snapshot& snapshot, Saving how) {
           if (hooks_.checkpointed && !ending_)
             hooks_.checkpointed(sizes_.StepOf(checkpoints_.OldestCursor()));
         });
+  if (spread) optimizer_.SpreadWeights();
 }
 
 // An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is
@@ -428,6 +433,10 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   for (const NamedModel& model : Models()) {
     if (const auto clipped = model.optimizer->TakeClippedShare())
       metrics["optim/" + model.name + "_clipped_share"] = *clipped;
+  }
+  if (const auto beside = optimizer_.TakeBesideTimes()) {
+    metrics["time/ranks"] = beside->busy;
+    metrics["time/ranks_wait"] = beside->waited;
   }
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
   metrics["time/checkpoint_wait"] = std::exchange(checkpoint_wait_s_, 0);
@@ -532,7 +541,9 @@ LearnerResult StepLoop::Run(bool resume) {
   if (!found && SavesStart()) Save(*good_, Saving::kNow);
   try {
     Publish(step_);
+    optimizer_.SpreadWeights();
     Steps();
+    optimizer_.GatherWeights();
   } catch (...) {
     SaveGoodSteps();
     throw;

@@ -69,6 +69,7 @@ void RewardModeling::Pack(Batch pairs, int32_t first, int32_t last) {
 void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep,
                                        const std::function<void(Batch, bool own)>& use,
                                        const std::function<void()>& finish) {
+  using Way = policy_model::PassParts::Way;
   plan_.Clear();
   for (const PreferencePair* pair : pairs) {
     CheckPair(*pair, weights_.shape().max_positions);
@@ -90,6 +91,8 @@ void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep,
       Pack(pairs, first_of(own), ends[own]);
       own_values_.resize(static_cast<size_t>(ends[own] - first_of(own)));
       transformer_.ForwardValues(weights_, batch_, keep, own_values_);
+    } else {
+      transformer_.PassBy(weights_, Way::kForward);
     }
     sizes.assign(size, 0);
     for (size_t i = begin; i < end; ++i)
@@ -103,6 +106,7 @@ void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep,
       use(pairs.subspan(static_cast<size_t>(first_of(i) / 2), values_.size() / 2), i == own);
     }
     if (own < end) finish();
+    else if (keep) transformer_.PassBy(weights_, Way::kBackward);
   }
 }
 

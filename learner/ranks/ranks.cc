@@ -5,6 +5,8 @@
 #include <cstring>
 #include <map>
 
+#include "learner/ranks/nccl_group.h"
+
 namespace plumb::learner {
 namespace {
 
@@ -235,6 +237,10 @@ void Ranks::AllGather(std::span<std::byte> bytes, size_t element_size, int64_t u
   std::vector<Slice> slices = SlicesOf(static_cast<int64_t>(bytes.size()) / size_of, size(), unit);
   for (Slice& slice : slices) slice = {.begin = slice.begin * size_of, .end = slice.end * size_of};
   GatherBytes({}, slices, bytes);
+}
+
+int64_t Ranks::sent_bytes() const {
+  return mesh_.sent_bytes() + (device_ ? device_->sent_bytes() : 0);
 }
 
 void Ranks::CheckSame(const std::string& what, const std::string& own) {

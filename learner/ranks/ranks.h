@@ -34,6 +34,8 @@ struct Slice {
 // Equal parts of n elements, but for the last ones, in whole units of `unit`; some may be empty.
 Slice SliceOf(int64_t n, int rank, int size, int64_t unit);
 
+class NcclGroup;
+
 class Ranks {
  public:
   // `patience`: how long a call waits for the others.
@@ -98,7 +100,12 @@ class Ranks {
   // Tells the others why this rank ends. Throws nothing.
   void SayEnded(const std::string& why) noexcept { mesh_.SayEnded(why); }
 
-  int64_t sent_bytes() const { return mesh_.sent_bytes(); }
+  // Collectives over memory of this rank's GPU; nullptr: there are none.
+  void UseDevice(std::shared_ptr<NcclGroup> group) { device_ = std::move(group); }
+  NcclGroup* device() const { return device_.get(); }
+
+  // Through the mesh and between GPUs.
+  int64_t sent_bytes() const;
 
  private:
   using Part = RankMesh::Part;
@@ -113,6 +120,7 @@ class Ranks {
   void Exchange(std::string_view what, std::span<const Part> parts);
 
   RankMesh mesh_;
+  std::shared_ptr<NcclGroup> device_;
   const std::chrono::milliseconds patience_;
   uint64_t calls_ = 0;
   std::vector<Part> parts_;

@@ -74,7 +74,8 @@ void ExpertBalance::MoveBiases(std::span<const LayerLoad> load) {
       // The optimizer's copy, from which the next update writes the weights.
       const int64_t place = policy_model::PlaceOf(state.runs, at);
       if (state.has_own_master() && place >= 0)
-        std::copy(parts.begin(), parts.end(), state.own_master.f32() + place);
+        optimizer_.WriteKept(state, state.own_master, place,
+                             std::as_bytes(std::span<const float>(parts)));
     }
   }
 }

@@ -13,6 +13,8 @@
 #include "configs/pattern_number.h"
 #include "kernels/update/adamw.h"
 #include "kernels/update/clip_value.h"
+#include "learner/update/part_keeper.h"
+#include "learner/update/rank_memory.h"
 
 namespace plumb::learner {
 
@@ -144,6 +146,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     : options_(options), seed_(rules.seed), sharing_(sharing) {
   const Stream& stream = weights.stream();
   CheckCompact(options, stream.device());
+  if (sharing.ranks && !sharing.ranks->device()) MeetOnDevice(*sharing.ranks, stream);
   const bool compact = options.moments == configs::Moments::kInt8;
   Rules to_apply(rules);
   bool any = false;
@@ -158,11 +161,10 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     // One byte a block of kDecayBlock elements; carried in a buffer of whole int64 so that it can
     // live on any device.
     const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
-    state.grad = FlatBuffer(stream, DType::kFloat32, n);
     state.decay_mask = FlatBuffer(stream, DType::kInt64, (blocks + 7) / 8);
-    state.kept = {.begin = 0, .end = n};
-    if (sharing.sharded())
-      state.kept = SliceOf(n, sharing.ranks->rank(), sharing.ranks->size(), kernels::kDecayBlock);
+    Divide(state, n);
+    state.grad = FlatBuffer(stream, DType::kFloat32,
+                            state.grad_in_parts ? std::max<int64_t>(1, state.kept_elements()) : n);
     if (sharing.keeps_residuals()) state.residual = FlatBuffer(stream, DType::kFloat32, n);
     state.in_8_bits = compact;
     state.masters =
@@ -171,10 +173,11 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
       state.m8 = CompactMoments(stream, *set->table);
       state.v8 = CompactMoments(stream, *set->table);
     } else {
-      state.m = FlatBuffer(stream, DType::kFloat32, state.kept.size());
-      state.v = FlatBuffer(stream, DType::kFloat32, state.kept.size());
+      state.m = FlatBuffer(stream, DType::kFloat32, state.kept_elements());
+      state.v = FlatBuffer(stream, DType::kFloat32, state.kept_elements());
     }
-    if (state.masters) state.own_master = FlatBuffer(stream, DType::kFloat32, state.kept.size());
+    if (state.masters)
+      state.own_master = FlatBuffer(stream, DType::kFloat32, state.kept_elements());
     if (state.compact() && sharing.sharded()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "optimizer.moments = \"int8\" and optimizer.masters = \"none\" are kept whole by "
@@ -206,7 +209,11 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     throw Error(ErrorCode::kInvalidArgument, "leaves nothing to train", "policy.frozen");
   for (SetState& state : sets_) {
     if (state.set->adapter) continue;
-    gradients_.base = &state.grad;
+    if (state.grad_in_parts) {
+      keeper_ = std::make_unique<PartKeeper>(state, sharing_);
+      no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
+    }
+    gradients_.base = state.grad_in_parts ? &no_gradients_ : &state.grad;
     gradients_.base_runs = state.runs;
   }
   for (const auto& set : weights.adapters()) {
@@ -244,8 +251,7 @@ void Optimizer::AdoptWeights() {
   for (SetState& state : sets_) {
     if (!state.has_own_master()) continue;
     const FlatBuffer& flat = state.set->flat;
-    for (const TrainedRun& whole : state.runs) {
-      const TrainedRun run = state.KeptOf(whole);
+    const auto adopt = [&](const SetState::KeptRun& run) {
       for (int64_t at = run.begin; at < run.end; at += kChunk) {
         const auto n = static_cast<size_t>(std::min(kChunk, run.end - at));
         rounded.resize(n * ElementSize(flat.dtype()));
@@ -253,8 +259,11 @@ void Optimizer::AdoptWeights() {
         flat.CopyToHost(rounded, at);
         policy_model::ConvertToFloat(rounded.data(), flat.dtype(), values);
         state.own_master.CopyFromHost(std::as_bytes(std::span<const float>(values)),
-                                      run.at + at - run.begin - state.kept.begin);
+                                      run.at + at - run.begin);
       }
+    };
+    for (const TrainedRun& whole : state.runs) {
+      for (const SetState::KeptRun& run : state.KeptOf(whole)) adopt(run);
     }
   }
 }
@@ -283,15 +292,17 @@ void Optimizer::ClipValues() {
   double clipped = 0;
   int64_t trained = 0;  // without the padding between tensors
   for (SetState& state : sets_) {
-    kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
-                  kernels::ClipValue{.grad = state.grad.f32() + state.kept.begin,
-                                     .n = state.kept.end - state.kept.begin,
-                                     .bound = static_cast<float>(options_.clip_value),
-                                     .scratch = scratch,
-                                     .out = scratch + kernels::kNormScratch});
-    double count = 0;
-    norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&count, 1)), kernels::kNormScratch);
-    clipped += count;
+    for (const Slice& own : state.OwnGradients()) {
+      kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
+                    kernels::ClipValue{.grad = state.grad.f32() + own.begin,
+                                       .n = own.size(),
+                                       .bound = static_cast<float>(options_.clip_value),
+                                       .scratch = scratch,
+                                       .out = scratch + kernels::kNormScratch});
+      double count = 0;
+      norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&count, 1)), kernels::kNormScratch);
+      clipped += count;
+    }
     for (const TensorEntry& entry : state.set->table->entries())
       trained += state.PlaceOf(entry) < 0 ? 0 : entry.elements;
   }
@@ -307,118 +318,23 @@ std::optional<double> Optimizer::TakeClippedShare() {
   return sum / static_cast<double>(updates);
 }
 
-policy_model::TrainedRun Optimizer::SetState::KeptOf(const TrainedRun& run) const {
-  const int64_t end = run.at + run.end - run.begin;
-  const int64_t first = std::clamp(kept.begin, run.at, end),
-                last = std::clamp(kept.end, first, end);
-  return {.begin = run.begin + first - run.at, .end = run.begin + last - run.at, .at = first};
-}
-
-Slice Optimizer::SliceOfRank(const SetState& state, int rank) const {
-  return SliceOf(state.grad.elements(), rank, sharing_.ranks->size(), kernels::kDecayBlock);
-}
-
-void Optimizer::ReadKept(const SetState& state, const FlatBuffer& buffer, int64_t place,
-                         std::span<std::byte> out) const {
-  const bool residual = &buffer == &state.residual;  // has room for all places
-  const int64_t base = residual ? 0 : state.kept.begin;
-  if (!sharing_.ranks || !(residual || sharded())) return buffer.CopyToHost(out, place - base);
-  const auto n = static_cast<int64_t>(out.size() / sizeof(float));
-  std::vector<Slice> places;
-  for (int rank = 0; rank < sharing_.ranks->size(); ++rank) {
-    const Slice of = SliceOfRank(state, rank);
-    const int64_t first = std::clamp<int64_t>(of.begin - place, 0, n),
-                  last = std::clamp<int64_t>(of.end - place, 0, n);
-    if (rank == sharing_.ranks->rank() && first < last) {
-      buffer.CopyToHost(out.subspan(static_cast<size_t>(first) * sizeof(float),
-                                    static_cast<size_t>(last - first) * sizeof(float)),
-                        place + first - base);
-    }
-    places.push_back(
-        {.begin = first * int64_t{sizeof(float)}, .end = last * int64_t{sizeof(float)}});
-  }
-  sharing_.ranks->AllGather(out, places);
-}
-
-void Optimizer::WriteKept(const SetState& state, FlatBuffer& buffer, int64_t place,
-                          std::span<const std::byte> bytes) const {
-  const auto n = static_cast<int64_t>(bytes.size() / sizeof(float));
-  const bool residual = &buffer == &state.residual;
-  const Slice kept =
-      residual && sharing_.ranks ? SliceOfRank(state, sharing_.ranks->rank()) : state.kept;
-  const int64_t first = std::clamp<int64_t>(kept.begin - place, 0, n),
-                last = std::clamp<int64_t>(kept.end - place, 0, n);
-  if (first >= last) return;
-  buffer.CopyFromHost(bytes.subspan(static_cast<size_t>(first) * sizeof(float),
-                                    static_cast<size_t>(last - first) * sizeof(float)),
-                      place + first - (residual ? 0 : state.kept.begin));
-}
-
-void Optimizer::AddUpGradients() {
-  for (SetState& state : sets_) {
-    const auto floats = [](FlatBuffer& of) {
-      return std::span(of.f32(), static_cast<size_t>(of.elements()));
-    };
-    const std::span<float> grad = floats(state.grad);
-    if (!sharing_.keeps_residuals() && state.residual.elements() > 0) {
-      // Of a checkpoint whose gradients had travelled rounded: made up for now.
-      const std::span<float> left = floats(state.residual);
-      for (size_t i = 0; i < grad.size(); ++i) grad[i] += left[i];
-      state.residual = {};
-    }
-    if (!sharing_.ranks) continue;
-    const std::span<float> residual = floats(state.residual);
-    if (sharded())
-      sharing_.ranks->ReduceScatter(grad, kernels::kDecayBlock, sharing_.wire, residual);
-    else sharing_.ranks->AllReduce(grad, sharing_.wire, residual);
-  }
-}
-
-void Optimizer::FoldResiduals() {
-  if (!sharing_.keeps_residuals()) return;
-  for (SetState& state : sets_) {
-    const std::span left(state.residual.f32(), static_cast<size_t>(state.residual.elements()));
-    sharing_.ranks->ReduceScatter(left, kernels::kDecayBlock);
-    const Slice own = SliceOfRank(state, sharing_.ranks->rank());
-    std::fill(left.begin(), left.begin() + own.begin, 0.0f);
-    std::fill(left.begin() + own.end, left.end(), 0.0f);
-  }
-}
-
-// Each rank has updated its slice.
-void Optimizer::GatherWeights(SetState& state) {
-  Ranks& ranks = *sharing_.ranks;
-  FlatBuffer& flat = state.set->flat;
-  const auto size = static_cast<int64_t>(ElementSize(flat.dtype()));
-  SetState of_rank;  // of which only the slice counts
-  for (const TrainedRun& run : state.runs) {
-    std::vector<Slice> places;
-    for (int rank = 0; rank < ranks.size(); ++rank) {
-      of_rank.kept = SliceOfRank(state, rank);
-      const TrainedRun part = of_rank.KeptOf(run);
-      places.push_back(
-          {.begin = (part.begin - run.begin) * size, .end = (part.end - run.begin) * size});
-    }
-    ranks.AllGather({static_cast<std::byte*>(flat.at(run.begin)),
-                     static_cast<size_t>((run.end - run.begin) * size)},
-                    places);
-  }
-}
-
 // Of the gradients of all sets, on all ranks.
 double Optimizer::SumOfSquares() {
   auto* scratch = static_cast<double*>(norm_scratch_.data());
   double* sum = scratch + kernels::kNormScratch;
   double total = 0;
   for (SetState& state : sets_) {
-    kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
-                  kernels::SumOfSquares{.grad = state.grad.f32() + state.kept.begin,
-                                        .n = state.kept.size(),
-                                        .scratch = scratch,
-                                        .out = sum});
-    double squares = 0;
-    norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&squares, 1)), kernels::kNormScratch);
-    total += squares;
+    for (const Slice& own : state.OwnGradients()) {
+      kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
+                    kernels::SumOfSquares{.grad = state.grad.f32() + own.begin,
+                                          .n = own.size(),
+                                          .scratch = scratch,
+                                          .out = sum});
+      double squares = 0;
+      norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&squares, 1)),
+                               kernels::kNormScratch);
+      total += squares;
+    }
   }
   return sharded() ? sharing_.ranks->Sum(total) : total;
 }
@@ -504,21 +420,21 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
     }
     const auto* decays = static_cast<const uint8_t*>(state.decay_mask.data());
     for (size_t r = 0; r < state.runs.size(); ++r) {
-      const TrainedRun run = state.KeptOf(state.runs[r]);
-      if (run.begin == run.end) continue;
       adamw.learning_rate = static_cast<float>(learning_rate * state.rates[r]);
-      kernels::Call(
-          {.stream = flat.stream(), .dtype = flat.dtype()},
-          kernels::AdamwUpdate{.master = state.master(run),
-                               .m = state.m.f32() + (run.at - state.kept.begin),
-                               .v = state.v.f32() + (run.at - state.kept.begin),
-                               .grad = state.grad.f32() + run.at,
-                               .decay_mask = decays + run.at / kernels::kDecayBlock,
-                               .n = run.end - run.begin,
-                               .options = adamw,
-                               .param = state.has_own_master() ? flat.at(run.begin) : nullptr});
+      for (const SetState::KeptRun& run : state.KeptOf(state.runs[r])) {
+        kernels::Call(
+            {.stream = flat.stream(), .dtype = flat.dtype()},
+            kernels::AdamwUpdate{.master = state.master(run),
+                                 .m = state.m.f32() + run.at,
+                                 .v = state.v.f32() + run.at,
+                                 .grad = state.gradient(run),
+                                 .decay_mask = decays + run.place / kernels::kDecayBlock,
+                                 .n = run.end - run.begin,
+                                 .options = adamw,
+                                 .param = state.has_own_master() ? state.weights(run) : nullptr});
+      }
     }
-    if (sharded()) GatherWeights(state);
+    if (sharded()) ShareUpdated(state);
   }
   ++moment_steps_;
   left_out_.reset();

@@ -22,8 +22,10 @@
 
 #include "configs/config.h"
 #include "kernels/update/adamw.h"
+#include "learner/ranks/partition.h"
 #include "learner/ranks/ranks.h"
 #include "learner/update/compact_moments.h"
+#include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::learner {
@@ -49,7 +51,8 @@ TrainingRules TrainingRulesOf(const configs::Config& config);
 // The ranks that train together, and what each of them keeps a part of.
 struct Sharing {
   Ranks* ranks = nullptr;  // borrowed; nullptr: there is one
-  // 0: each keeps everything; 1: a slice of moments and masters, which it alone updates.
+  // 0: each keeps everything; 1: a part of moments and masters, which it alone updates; 2: of a
+  // base's gradients, too (part_keeper.h); 3: of its weights, too, from SpreadWeights on.
   int64_t zero = 0;
   Wire wire = Wire::kFloat32;  // as what gradients travel
   bool sharded() const { return ranks && zero > 0; }
@@ -58,23 +61,34 @@ struct Sharing {
 };
 Sharing SharingOf(const configs::Config& config, Ranks* ranks);
 
+class PartKeeper;
+
 class Optimizer {
  public:
   // kInvalidArgument for 8 bits or no masters where ranks keep a part each. The same for rules with
   // a pattern that no trained parameter matches, or that parts what is one tensor here (q, k and v
   // of a layer), for rules that leave nothing to train, and for those that do not go with 8 bits or
   // no masters. kUnsupported on a GPU for options that are computed on the CPU only.
+  // Of GPUs' ranks all construct it at once: they meet on their devices (rank_memory.h).
   Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
             const TrainingRules& rules = {}, const Sharing& sharing = {});
+  ~Optimizer();
 
   // Of one trained set. Its memory is the optimizer's, the parameters the model's.
   struct SetState {
     std::shared_ptr<policy_model::ParameterSet> set;
-    // Of what is trained (0 to grad.elements()) those elements whose masters and moments are here:
-    // all, or this rank's. Element i of own_master, m and v is of place kept.begin + i.
-    Slice kept = {};
+    // Of what is trained (places 0 to trained()), bucket by bucket, who keeps what; and what is
+    // kept here of masters and moments: all in one piece, or this rank's, a piece a bucket.
+    Partition partition = {};
+    std::vector<Piece> kept = {};
+    bool grad_in_parts = false;  // grad has what is kept alone; else all places
+    int64_t trained() const { return partition.elements(); }
+    int64_t kept_elements() const { return kept.empty() ? 0 : kept.back().at + kept.back().size(); }
     // Empty where the set's type is float, and where there are to be none.
     policy_model::FlatBuffer own_master = {};
+    // The weights of what is kept, while the set's flat buffer has no memory (PartKeeper); else
+    // empty.
+    policy_model::FlatBuffer own_weights = {};
     policy_model::FlatBuffer grad = {}, decay_mask = {};
     policy_model::FlatBuffer m = {}, v = {};  // empty where they are kept in 8 bits:
     CompactMoments m8 = {}, v8 = {};          // else empty
@@ -88,8 +102,14 @@ class Optimizer {
     bool compact() const {
       return in_8_bits || (!has_own_master() && set->flat.dtype() != DType::kFloat32);
     }
-    // What of a run is kept here: elements of the set, and their places; empty: none.
-    policy_model::TrainedRun KeptOf(const policy_model::TrainedRun& run) const;
+    // What of a run is kept here: elements of the set, their places, and where what is kept for
+    // them begins.
+    struct KeptRun {
+      int64_t begin = 0, end = 0, place = 0, at = 0;
+    };
+    std::vector<KeptRun> KeptOf(const policy_model::TrainedRun& run) const;
+    // Of grad, what this rank has the sums of.
+    std::vector<Slice> OwnGradients() const;
     // What of the set is trained, ascending, and at which factor of the learning rate.
     std::vector<policy_model::TrainedRun> runs = {};
     std::vector<double> rates = {};
@@ -99,9 +119,15 @@ class Optimizer {
     }
     // All of a set that is float, frozen elements, too; else of what is trained.
     policy_model::FlatBuffer& master() { return has_own_master() ? own_master : set->flat; }
-    float* master(const policy_model::TrainedRun& kept_run) {
-      return has_own_master() ? own_master.f32() + (kept_run.at - kept.begin)
-                              : set->flat.f32() + kept_run.begin;
+    float* master(const KeptRun& run) {
+      if (has_own_master()) return own_master.f32() + run.at;
+      return own_weights.elements() > 0 ? own_weights.f32() + run.at : set->flat.f32() + run.begin;
+    }
+    void* weights(const KeptRun& run) {
+      return own_weights.elements() > 0 ? own_weights.at(run.at) : set->flat.at(run.begin);
+    }
+    const float* gradient(const KeptRun& run) const {
+      return grad.f32() + (grad_in_parts ? run.at : run.place);
     }
   };
   std::span<SetState> sets() { return sets_; }
@@ -123,6 +149,19 @@ class Optimizer {
   bool sharded() const { return sharing_.sharded(); }
   // Something of a checkpoint is spread so.
   bool spread() const { return sharing_.sharded() || sharing_.keeps_residuals(); }
+  // Of passes with these weights (Transformer::SetParts); nullptr: they need none. Borrowed.
+  policy_model::PassParts* parts() const;
+  // run.zero = 3, of all ranks: each keeps its part of the base's weights from now on, and what
+  // reads all of them needs GatherWeights before. Does nothing where they are not to be spread.
+  void SpreadWeights();
+  void GatherWeights();
+  bool weights_spread() const;
+  // Seconds that sums and gathers beside passes took since the last call, and that passes waited
+  // for them; nullopt: there are none.
+  struct BesideTimes {
+    double busy = 0, waited = 0;
+  };
+  std::optional<BesideTimes> TakeBesideTimes();
   // Before a checkpoint, of all ranks: the owner of an element takes over what is left of it.
   void FoldResiduals();
   // Elements from place `place` on of one of the set's buffers m, v, own_master and (folded)
@@ -157,14 +196,17 @@ class Optimizer {
   double SumOfSquares();
   void ClipValues();
   void AddUpGradients();
-  void GatherWeights(SetState& state);
-  Slice SliceOfRank(const SetState& state, int rank) const;
+  void ShareUpdated(SetState& state);
+  void Divide(SetState& state, int64_t n);
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
   void DrawDropoutKey();
   configs::OptimizerConfig options_;
   uint64_t seed_;
   const Sharing sharing_;
   std::vector<SetState> sets_;
+  std::unique_ptr<PartKeeper> keeper_;  // of the base, from run.zero = 2 on
+  BesideTimes taken_;
+  policy_model::FlatBuffer no_gradients_;  // stands for a base's that are in parts
   // what gradients_ points to
   std::vector<policy_model::FlatBuffer*> adapter_grads_;
   std::vector<std::span<const policy_model::TrainedRun>> adapter_runs_;

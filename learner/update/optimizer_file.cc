@@ -151,7 +151,7 @@ class File {
   void ReadResidual(Optimizer::SetState& state, const TensorEntry& entry) const {
     if (!reader_->tensors().contains("residual." + entry.name)) return;
     if (state.residual.elements() == 0) {
-      state.residual = FlatBuffer(state.grad.stream(), DType::kFloat32, state.grad.elements());
+      state.residual = FlatBuffer(state.grad.stream(), DType::kFloat32, state.trained());
     }
     Read("residual." + entry.name, entry, state, state.residual);
   }
@@ -267,7 +267,7 @@ std::string MomentsDigest(Optimizer& optimizer) {
         HashBuffer(*buffer, hash);
         continue;
       }
-      const int64_t n = state.grad.elements();
+      const int64_t n = state.trained();
       for (int64_t at = 0; at < n; at += kChunk) {
         host.resize(static_cast<size_t>(std::min(kChunk, n - at)) * sizeof(float));
         optimizer.ReadKept(state, *buffer, at, host);

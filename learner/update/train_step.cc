@@ -54,14 +54,16 @@ void TrainStep::Split(std::span<const SequenceView> sequences, bool replay, int3
 }
 
 template <class Compute, class Use, class Finish>
-void TrainStep::InRounds(size_t width, const Compute& compute, const Use& use,
-                         const Finish& finish) {
+void TrainStep::InRounds(const policy_model::Weights& weights, Passes passes, size_t width,
+                         const Compute& compute, const Use& use, const Finish& finish) {
+  using Way = policy_model::PassParts::Way;
   const auto ranks = static_cast<size_t>(ranks_ ? ranks_->size() : 1),
              rank = static_cast<size_t>(ranks_ ? ranks_->rank() : 0);
   for (size_t begin = 0; begin < micro_batches_.size(); begin += ranks) {
     const size_t end = std::min(begin + ranks, micro_batches_.size()), own = begin + rank;
     own_.resize(own < end ? width * micro_batches_[own].rows : 0);
     if (own < end) compute(own, micro_batches_[own], std::span(own_));
+    else transformer_.PassBy(weights, Way::kForward);
     std::span<const float> results = own_;
     if (ranks_) {
       sizes_.assign(ranks, 0);
@@ -74,7 +76,9 @@ void TrainStep::InRounds(size_t width, const Compute& compute, const Use& use,
       use(micro_batches_[i], results.first(n));
       results = results.subspan(n);
     }
+    if (passes == Passes::kForward) continue;
     if (own < end) finish(micro_batches_[own]);
+    else transformer_.PassBy(weights, Way::kBackward);
   }
 }
 
@@ -135,7 +139,7 @@ std::vector<std::vector<float>> TrainStep::EachToken(const policy_model::Weights
   std::vector<std::vector<float>> out(sequences.size());
   Split(sequences, replay);
   InRounds(
-      1,
+      weights, Passes::kForward, 1,
       [&](size_t, const MicroBatch& of, std::span<float> results) {
         Pack(weights, sequences, replay, of);
         forward(results);
@@ -209,7 +213,7 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
   bool any_entropy = false;
   const size_t width = 1 + (entropy ? 1 : 0) + (shared ? 1 : 0);
   InRounds(
-      width,
+      weights, Passes::kBoth, width,
       [&](size_t number, const MicroBatch& of, std::span<float> results) {
         shared_tokens_ += Pack(weights, sequences, true, of);
         SetShare(sequences, of);
@@ -264,7 +268,7 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
                                  const policy_model::Gradients& grad) {
   Split(sequences, false);
   InRounds(
-      1,
+      weights, Passes::kBoth, 1,
       [&](size_t, const MicroBatch& of, std::span<float> values) {
         shared_tokens_ += Pack(weights, sequences, false, of);
         SetShare(sequences, of);

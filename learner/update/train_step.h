@@ -60,6 +60,11 @@ class TrainStep {
   TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens,
             Ranks* ranks = nullptr);
   Ranks* ranks() const { return ranks_; }
+  // Before the first pass of weights that `optimizer` trains: where ranks keep a part of them each,
+  // passes find the rest there. Both are borrowed.
+  void UsePartsOf(const policy_model::Weights& weights, const Optimizer& optimizer) {
+    transformer_.SetParts(&weights.base(), optimizer.parts());
+  }
 
   // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token
   // order. `replay`: through the experts that were recorded.
@@ -132,9 +137,12 @@ class TrainStep {
   void Split(std::span<const SequenceView> sequences, bool replay, int32_t together = 1);
   // The micro-batches in rounds of one a rank. compute(number, micro-batch, results) of this rank's
   // fills `width` numbers for each of its rows; use(micro-batch, results) sees those of every rank,
-  // in order; then finish(micro-batch) of this rank's.
+  // in order; then, where a backward follows, finish(micro-batch) of this rank's. A rank without a
+  // micro-batch in a round goes through the weights' parts with the others.
+  enum class Passes { kForward, kBoth };
   template <class Compute, class Use, class Finish>
-  void InRounds(size_t width, const Compute& compute, const Use& use, const Finish& finish);
+  void InRounds(const policy_model::Weights& weights, Passes passes, size_t width,
+                const Compute& compute, const Use& use, const Finish& finish);
   // Numbers of every scored token, which `forward` computes: out[sequence] in token order.
   template <class Forward>
   std::vector<std::vector<float>> EachToken(const policy_model::Weights& weights,

@@ -23,6 +23,7 @@
 #include "policy_model/layers/rotary_table.h"
 #include "policy_model/layers/routing.h"
 #include "policy_model/memory/arena.h"
+#include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
@@ -44,13 +45,17 @@ struct Pass {
   std::optional<uint64_t> dropout = std::nullopt;
   Routing* routing = nullptr;       // of a transformer that has experts
   const TaskGate* tasks = nullptr;  // of a policy that has them
+  // Of a base of which ranks keep a part each; nullptr: it lies in its flat buffer.
+  const PassParts* parts = nullptr;
 
   int64_t hidden() const { return weights.shape().hidden; }
   // Bytes of `elements` of the weights' type.
   int64_t Bytes(int64_t elements) const {
     return elements * static_cast<int64_t>(ElementSize(launch.dtype));
   }
-  const void* W(int64_t offset) const { return weights.flat().at(offset); }
+  const void* W(int64_t offset) const {
+    return parts ? parts->Weight(offset) : weights.flat().at(offset);
+  }
 };
 
 // Training and scoring: T packed tokens.
@@ -70,7 +75,7 @@ struct PackedPass : Pass {
   int64_t tokens() const { return attention.tokens; }
   // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not
   // trained.
-  float* G(int64_t offset) const { return grad.OfBase(offset); }
+  float* G(int64_t offset) const { return parts ? parts->Gradient(offset) : grad.OfBase(offset); }
 };
 
 // Generation: rows of a paged step. Where the pages of layers that give them back lie apart, they

@@ -14,6 +14,7 @@
 #include "common/base/program_call.h"
 #include "configs/batch_ramp.h"
 #include "configs/parallel.h"
+#include "kernels/device/process_gpu.h"
 #include "learner/ranks/rendezvous.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/schedule.h"
@@ -325,6 +326,7 @@ int Train(const TrainArguments& arguments) {
     CheckSameRecipe(*ranks, config);
     options.ranks = ranks.get();
     options.ranks_here = environment->local_size;
+    kernels::UseGpu(environment->local_rank);
     // Whoever starts the ranks again means the run that they began.
     options.resume = options.resume || environment->restarts > 0;
     if (!ranks->first()) return TrainAsRank(*ranks, options);
@@ -412,6 +414,8 @@ int Role(const RoleArguments& arguments) {
     NowBusy(Busy::kNothingToKeep, kNothingTrained);
     MarkWhenStopped(arguments.folder);
   }
+  if (arguments.role == "learner" && arguments.ranks > 1)
+    kernels::UseGpu(static_cast<int>(arguments.index));
   const auto session = Session::Open(arguments.folder);
   const bool numbered = arguments.role == "actor" || arguments.role == "reward" ||
                         (arguments.role == "learner" && arguments.index > 0);

@@ -58,6 +58,7 @@ struct Policy {
         optimizer(weights, config.optimizer, learner::TrainingRulesOf(config),
                   learner::SharingOf(config, ranks)) {
     transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
+    train.UsePartsOf(weights, optimizer);
   }
 
   const configs::Config& config;

@@ -138,6 +138,8 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   }
   if (configs::ReadParallel(config.run.parallel).dp > 1 && config.run.zero == 0)
     consider("run.zero = 1", [](Config& c) { c.run.zero = 1; });
+  if (configs::ReadParallel(config.run.parallel).dp > 1 && config.run.zero < 2)
+    consider("run.zero = 2", [](Config& c) { c.run.zero = 2; });
   if (config.policy.adapter == configs::Adapter::kNone &&
       config.algorithm.name != configs::AlgorithmName::kRewardModel) {
     consider("policy.adapter = \"lora\"",

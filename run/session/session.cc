@@ -10,6 +10,7 @@
 #include "common/record/task_tokens.h"
 #include "common/text/template/transcript.h"
 #include "environment/environments.h"
+#include "kernels/device/process_gpu.h"
 #include "policy_model/families/family.h"
 #include "policy_model/memory/device_check.h"
 #include "policy_model/memory/key_table.h"
@@ -110,8 +111,9 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   s.run_id_ = ReadRunId(s.folder_);
   policy_model::SetThreads(static_cast<int>(s.config_.run.threads));
   s.dtype_ = s.config_.model.dtype;
-  const std::optional<Device> device = ParseDevice(s.config_.run.device);
+  std::optional<Device> device = ParseDevice(s.config_.run.device);
   PLUMB_CHECK(device.has_value(), "recipes are checked when they are read");
+  device = kernels::OfThisProcess(*device);
   kernels::CheckDevice(*device, "run.device");
   s.stream_ = OwnedStream(*device);
   s.ReadModel();

@@ -54,8 +54,7 @@ TEST(ParallelTest, NamesWhatIsNotThere) {
         std::string::npos)
         << error;
   }
-  EXPECT_NE(ErrorOf("dp=2", 2, "cuda:1").find("unsupported run.device: is \"cuda:1\""),
-            std::string::npos);
+  EXPECT_EQ(ErrorOf("dp=2", 2, "cuda:1"), "") << "each rank has its own GPU";
   EXPECT_EQ(ErrorOf("", 1, "cuda:1"), "");
 }
 
@@ -83,6 +82,32 @@ TEST(ParallelTest, OneRankIsToldOfOptionsOfSeveral) {
     const std::string what = error(1, GradientWire::kFloat32, zero);
     EXPECT_NE(what.find("run.zero: is " + std::to_string(zero)), std::string::npos) << what;
   }
+}
+
+TEST(ParallelTest, WhatPartsOfAModelCannotDoIsRefused) {
+  Config config;
+  config.run.zero = 3;
+  const auto error = [&] {
+    try {
+      CheckParallel(config, 2);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(error().find("run.zero: is 3"), std::string::npos) << "rollouts: " << error();
+  config.run.zero = 2;
+  EXPECT_EQ(error(), "");
+  config.algorithm.name = AlgorithmName::kSft;
+  config.run.zero = 3;
+  EXPECT_EQ(error(), "");
+  config.experts.bias_rate = 0.1;
+  EXPECT_NE(error().find("experts.bias_rate: is above 0"), std::string::npos) << error();
+  config.experts.bias_rate = 0;
+  config.run.device = "cuda";
+  EXPECT_EQ(error(), "");
+  config.run.gradient_wire = GradientWire::kInt8;
+  EXPECT_NE(error().find("run.gradient_wire: is \"int8\""), std::string::npos) << error();
 }
 
 }  // namespace

@@ -186,6 +186,28 @@ TEST(MemoryPlanTest, RanksThatKeepAPartOfACheckpointCopyNone) {
   }
 }
 
+TEST(MemoryPlanTest, RanksKeepAPartOfGradientsAndWeightsAndRoomsForLayers) {
+  policy_model::ModelShape shape = TinyShape();
+  shape.layers = 24;
+  const Weights weights = Weights::WithoutMemory(shape, Device::kCpu, DType::kBFloat16);
+  const int64_t n = weights.flat().elements(), layer = 65536;  // a layer, the head, the embedding
+  ASSERT_EQ(n, 26 * layer);
+  configs::Config config = Recipe();
+  config.algorithm.name = configs::AlgorithmName::kSft;
+  config.run.parallel = "dp=2";
+  const auto bytes = [&](int64_t zero, const std::string& kind) {
+    config.run.zero = zero;
+    return BytesOf(PlanLearner(config, weights), kind);
+  };
+  EXPECT_EQ(bytes(1, "gradients"), 4 * n);
+  EXPECT_EQ(bytes(2, "gradients"), 4 * n / 2 + 4 * 4 * layer) << "its half, and four rooms";
+  EXPECT_EQ(bytes(2, "weights"), 2 * n);
+  EXPECT_EQ(bytes(3, "weights"), 2 * n / 2 + 2 * 4 * layer);
+  EXPECT_EQ(bytes(3, "whole weights"), 2 * n) << "while a checkpoint is written";
+  EXPECT_EQ(bytes(2, "whole weights"), 0);
+  EXPECT_EQ(bytes(3, "moments"), 8 * n / 2);
+}
+
 TEST(MemoryPlanTest, TheSumIsSaidByKind) {
   MemoryPlan plan;
   plan.Add("weights", 2'000'000'000, "1.00 B parameters, bfloat16");

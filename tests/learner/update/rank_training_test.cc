@@ -133,9 +133,9 @@ TEST(RanksOfAnUpdate, EachKeepsAPartAndTheRateOfAnother) {
     Optimizer spread(weights, {.learning_rate = 1e-3}, rules, {.ranks = ranks, .zero = 1});
     auto& state = spread.sets().front();
     EXPECT_GT(state.runs.size(), 2u);
-    EXPECT_EQ(state.m.elements(), state.kept.size());
-    EXPECT_EQ(state.own_master.elements(), state.kept.size());
-    EXPECT_EQ(ranks->Sum(static_cast<double>(state.kept.size())),
+    EXPECT_EQ(state.m.elements(), state.kept_elements());
+    EXPECT_EQ(state.own_master.elements(), state.kept_elements());
+    EXPECT_EQ(ranks->Sum(static_cast<double>(state.kept_elements())),
               static_cast<double>(state.grad.elements()));
     Weights again(TinyShape(), Device::kCpu, DType::kBFloat16);
     again.Initialise(3, 0.2);

@@ -128,6 +128,32 @@ TEST(RanksTrainTest, PartsOfTheOptimizerAndRoundedGradientsTrainTheSame) {
   EXPECT_NE(exact[9]["sft/loss"], few[9]["sft/loss"]);
 }
 
+// Gradients, and weights, in parts: the same losses; what one had begun another goes on with.
+TEST(RanksTrainTest, PartsOfGradientsAndWeightsTrainTheSame) {
+  const TempFolder temp;
+  const Words steady = Join(kTwoRanks, {"--set", "optimizer.lr_schedule=\"constant\"", "--set",
+                                        "optimizer.warmup_fraction=0"});
+  const auto with = [&](const char* zero, const Words& more = {}) {
+    return Join(Join(steady, {"--set", std::string("run.zero=") + zero}), more);
+  };
+  ASSERT_EQ(RunLine(SftLine(temp / "one", 10, with("1")), temp / "one"), 0);
+  for (const std::string zero : {"2", "3"}) {
+    const std::string out = temp / ("zero" + zero);
+    ASSERT_EQ(RunLine(SftLine(out, 5, with(zero.c_str())), out), 0) << Read(out + ".out");
+    ASSERT_EQ(RunLine(SftLine(out, 10, with(zero.c_str(), {"--resume"})), out), 0)
+        << Read(out + ".out");
+    ExpectNear(temp / "one", out, "sft/loss", 1e-5);
+    const auto lines = Lines(out + "/metrics.jsonl");
+    EXPECT_GT(lines[3]["time/ranks"].get<double>(), 0);
+    EXPECT_GE(lines[3]["time/ranks_wait"].get<double>(), 0);
+    EXPECT_GT(lines[3]["ranks/sent_bytes"].get<double>(), 4.0 * 64 * 64);
+  }
+  const std::string rollouts = temp / "rollouts";
+  ASSERT_EQ(RunLine(TrainLine(rollouts, 2, with("2")), rollouts), 0) << Read(rollouts + ".out");
+  const CliOutput refused = RunPlumb(TrainLine(temp / "no", 2, with("3")));
+  EXPECT_TRUE(Has(refused.err, "run.zero: is 3")) << refused.err;
+}
+
 TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
   const auto plan = [](const Words& more) {
     Words line = {"plan", plumb::testing::SourcePath("configs/toy_sft.toml"), "--set",
@@ -143,6 +169,9 @@ TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
   EXPECT_TRUE(Has(parts, "3 more with as much")) << parts;
   EXPECT_TRUE(Has(parts, "a part of 4, two, float32")) << parts;
   EXPECT_FALSE(Has(plan(Join(four, {"--set", "run.zero=0"})), "a part of 4"));
+  const std::string weights = plan(Join(four, {"--set", "run.zero=3"}));
+  EXPECT_TRUE(Has(weights, "a part of 4 and rooms for layers")) << weights;
+  EXPECT_TRUE(Has(weights, "whole weights")) << weights;
 }
 
 TEST(RanksTrainTest, ARankThatIsKilledIsStartedAgainWithTheOthers) {
@@ -343,11 +372,6 @@ TEST(RanksTrainTest, WhatCannotBeIsSaid) {
       error_of({"--roles", "processes", "--set", "run.parallel=\"dp=2,tp=2\""});
   EXPECT_TRUE(Has(tensor, "9 ") && Has(tensor, "asks for tp=2")) << tensor;
   EXPECT_TRUE(Has(error_of({"--roles", "processes"}), "has none, use local"));
-  for (const char* zero : {"2", "3"}) {
-    const std::string error = error_of(Join(kTwoRanks, {"--set", std::string("run.zero=") + zero}));
-    EXPECT_TRUE(Has(error, std::string("9 ")) && Has(error, std::string("run.zero: is ") + zero))
-        << error;
-  }
   setenv("WORLD_SIZE", "3", 1);
   EXPECT_TRUE(Has(error_of({}), "is not set, but WORLD_SIZE is 3"));
   setenv("RANK", "1", 1);

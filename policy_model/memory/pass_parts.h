@@ -1,0 +1,44 @@
+// Where the base's weights and gradients lie in a pass whose ranks keep a part of them each.
+//
+// Purpose: a pass goes through the layers one after the other, so that of weights that are spread
+// over ranks only those of the layer at hand, and of the next, need be here, and a layer's
+// gradients can leave as soon as it is done. The transformer says how far it has come and asks
+// where things are; who keeps the parts sees to it that they are there
+// (learner/update/part_keeper.h). Protocol, forward: Begin; Enter and Leave of each layer, upwards;
+// End. Backward: the same, downwards. Outside of layers are the head, the norm in front of it and
+// the embedding: they are there from Begin to End. A layer's are there from its Enter to its Leave.
+// A pass that ends with an exception is not ended: the next Begin begins anew. Thread safety: one
+// thread, that of the pass. Ownership: of whoever implements it.
+#pragma once
+
+#include <cstdint>
+
+namespace plumb::policy_model {
+
+class PassParts {
+ public:
+  enum class Way : uint8_t { kForward, kBackward };
+
+  virtual ~PassParts() = default;
+  virtual void Begin(Way way) = 0;
+  virtual void Enter(Way way, int64_t layer) = 0;
+  virtual void Leave(Way way, int64_t layer) = 0;
+  virtual void End(Way way) = 0;
+  // All of these as a pass over so many layers calls them.
+  void PassBy(Way way, int64_t layers) {
+    Begin(way);
+    for (int64_t i = 0; i < layers; ++i) {
+      const int64_t layer = way == Way::kForward ? i : layers - 1 - i;
+      Enter(way, layer);
+      Leave(way, layer);
+    }
+    End(way);
+  }
+
+  // The base's parameter at `offset` of its flat buffer, and all behind it of the same tensor.
+  virtual const void* Weight(int64_t offset) const = 0;
+  // Where its gradient is added.
+  virtual float* Gradient(int64_t offset) const = 0;
+};
+
+}  // namespace plumb::policy_model
