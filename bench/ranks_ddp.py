@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A train step of two ranks (docs/ranks.md) against torch's DistributedDataParallel over Gloo: the same model, the same tokens, two
+"""A train step of two ranks (docs/ranks.md) against torch's DistributedDataParallel or FSDP over Gloo: the same model, the same tokens, two
 processes with one thread each, in turns. Forward, backward, the sum of the gradients over both processes, clipping and AdamW in float32.
 
-    bench/ranks_ddp.py build/plumb --python INTERPRETER [--rounds 3] [--quick]
+    bench/ranks_ddp.py build/plumb --python INTERPRETER [--torch ddp|fsdp] [--zero 0] [--rounds 3] [--quick]
 
 Prints a JSON object: seconds a step of both with one process and with two (medians over steps and rounds), what the second process brings
 (speed-up) and the ratio of the steps. The interpreter needs torch and transformers. On a machine that others use too the ratios say more
@@ -25,6 +25,7 @@ parser.add_argument("--python", default=sys.executable, help="an interpreter tha
 for name, default in dict(layers=4, hidden=256, ffn=768, batch=16, length=256, steps=8, rounds=3).items():
     parser.add_argument(f"--{name}", type=int, default=default)
 parser.add_argument("--zero", type=int, default=0, help="run.zero of our side")
+parser.add_argument("--torch", choices=["ddp", "fsdp"], default="ddp", help="fsdp: fully_shard of each layer and of the whole, as --zero 3")
 parser.add_argument("--quick", action="store_true")
 parser.add_argument("--worker", type=int, default=-1, help=argparse.SUPPRESS)
 parser.add_argument("--ranks", type=int, default=1, help=argparse.SUPPRESS)
@@ -50,7 +51,15 @@ def worker():
     if args.ranks > 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(args.port))
         dist.init_process_group("gloo", rank=args.worker, world_size=args.ranks)
-        model = DistributedDataParallel(model)
+        if args.torch == "fsdp":
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard
+            mesh = init_device_mesh("cpu", (args.ranks,))
+            for layer in model.model.layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+        else:
+            model = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.01)
     tokens = torch.randint(0, 320, (args.batch // args.ranks, args.length))
     seconds = []
@@ -73,7 +82,7 @@ def torch_side(ranks):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     names = ["layers", "hidden", "ffn", "batch", "length", "steps"]
-    line = [args.python, __file__] + [f"--{n}={getattr(args, n)}" for n in names] + [f"--ranks={ranks}", f"--port={port}"]
+    line = [args.python, __file__] + [f"--{n}={getattr(args, n)}" for n in names] + [f"--ranks={ranks}", f"--port={port}", f"--torch={args.torch}"]
     processes = [subprocess.Popen(line + [f"--worker={rank}"], stdout=subprocess.PIPE, text=True) for rank in range(ranks)]
     out = [p.communicate()[0] for p in processes]
     if any(p.returncode for p in processes):
