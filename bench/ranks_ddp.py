@@ -103,7 +103,6 @@ seed = 1
 steps = {args.steps + 1}
 checkpoint_every = 0
 threads = 1
-zero = {args.zero}
 [model]
 layers = {args.layers}
 hidden = {args.hidden}
@@ -125,7 +124,7 @@ learning_rate = 1e-4
 micro_batch_tokens = {args.batch * args.length}
 """)
     out = folder / f"run-{ranks}"
-    more = ["--roles", "processes", "--set", f'run.parallel="dp={ranks}"'] if ranks > 1 else []
+    more = ["--roles", "processes", "--set", f'run.parallel="dp={ranks}"', "--set", f"run.zero={args.zero}"] if ranks > 1 else []
     subprocess.run([args.plumb, "train", recipe, "--out", out, "--quiet", "--overwrite", *more], check=True)
     return [json.loads(line)["time/step"] for line in open(out / "metrics.jsonl")][1:]
 
