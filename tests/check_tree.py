@@ -60,7 +60,7 @@ ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/repo
 ALLOWED["run"] = {"run/commands"}
 # Outside headers and the folders that may see them.
 OUTSIDE = {
-    r"(torch|ATen|c10)/": {"policy_model", "policy_model/layers", "policy_model/memory", "learner/ranks"},
+    r"(torch|ATen|c10)/": {"policy_model", "policy_model/layers", "policy_model/memory", "learner/ranks", "learner/update"},
     r"cuda|cub/": {"kernels", "policy_model", "policy_model/layers", "policy_model/memory"},
     r"rocksdb/": {"replay/store", "replay/datasets"},
     r"zmq": {"common/net"},

@@ -13,6 +13,7 @@
 #include "configs/pattern_number.h"
 #include "kernels/update/adamw.h"
 #include "kernels/update/clip_value.h"
+#include "learner/update/muon.h"
 #include "learner/update/part_keeper.h"
 #include "learner/update/rank_memory.h"
 
@@ -148,6 +149,10 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
   CheckCompact(options, stream.device());
   if (sharing.ranks && !sharing.ranks->device()) MeetOnDevice(*sharing.ranks, stream);
   const bool compact = options.moments == configs::Moments::kInt8;
+  if (options.name == configs::OptimizerName::kMuon && sharing.sharded()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "optimizer.name = \"muon\" updates whole matrices: set it to 0", "run.zero");
+  }
   Rules to_apply(rules);
   bool any = false;
   for (const auto& set : weights.sets()) {
@@ -373,6 +378,61 @@ void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
   }
 }
 
+void Optimizer::UpdateRun(SetState& state, const SetState::KeptRun& run,
+                          const kernels::AdamwOptions& adamw) {
+  const FlatBuffer& flat = state.set->flat;
+  if (run.begin == run.end) return;
+  const auto* decays = static_cast<const uint8_t*>(state.decay_mask.data());
+  kernels::Call(
+      {.stream = flat.stream(), .dtype = flat.dtype()},
+      kernels::AdamwUpdate{.master = state.master(run),
+                           .m = state.m.f32() + run.at,
+                           .v = state.v.f32() + run.at,
+                           .grad = state.gradient(run),
+                           .decay_mask = decays + run.place / kernels::kDecayBlock,
+                           .n = run.end - run.begin,
+                           .options = adamw,
+                           .param = state.has_own_master() ? state.weights(run) : nullptr});
+}
+
+void Optimizer::UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
+                               const kernels::AdamwOptions& adamw, double muon_rate) {
+  const FlatBuffer& flat = state.set->flat;
+  const auto part = [&](int64_t begin, int64_t end) {
+    const int64_t further = begin - run.begin;
+    return SetState::KeptRun{
+        .begin = begin, .end = end, .place = run.place + further, .at = run.at + further};
+  };
+  int64_t rest = run.begin;  // what AdamW has not seen yet begins here
+  const MuonOptions options{.learning_rate = static_cast<double>(adamw.learning_rate) * muon_rate,
+                            .momentum = options_.muon_momentum,
+                            .weight_decay = static_cast<double>(adamw.weight_decay),
+                            .grad_scale = static_cast<double>(adamw.grad_scale)};
+  for (const TensorEntry& entry : state.set->table->entries()) {
+    if (entry.offset < run.begin || entry.offset >= run.end) continue;
+    const std::vector<MuonMatrix> matrices = MuonMatrices(entry);
+    if (matrices.empty()) continue;
+    UpdateRun(state, part(rest, entry.offset), adamw);
+    const int64_t columns = entry.columns();
+    for (const MuonMatrix& matrix : matrices) {
+      const int64_t first = entry.offset + matrix.row_begin * columns;
+      const SetState::KeptRun own = part(first, first + matrix.rows * columns);
+      float* master = state.master(own);
+      MuonUpdate(flat.stream(), matrix.rows, columns, master, state.m.f32() + own.at,
+                 state.gradient(own), options);
+      if (state.has_own_master())
+        RoundToBFloat16(flat.stream(), master, static_cast<BFloat16*>(state.weights(own)),
+                        own.end - own.begin);
+    }
+    // Padding behind the tensor is AdamW's, and stays 0.
+    const int64_t end = entry.offset + entry.elements;
+    const int64_t next =
+        (end + kernels::kDecayBlock - 1) / kernels::kDecayBlock * kernels::kDecayBlock;
+    rest = std::min(next, run.end);
+  }
+  UpdateRun(state, part(rest, run.end), adamw);
+}
+
 UpdateResult Optimizer::Update(double learning_rate, double loss,
                                std::optional<double> weight_decay) {
   AddUpGradients();
@@ -413,25 +473,16 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   }
   for (size_t i = 0; i < sets_.size(); ++i) {
     SetState& state = sets_[i];
-    FlatBuffer& flat = state.set->flat;
     if (state.compact()) {
       UpdateCompact(i, adamw);
       continue;
     }
-    const auto* decays = static_cast<const uint8_t*>(state.decay_mask.data());
     for (size_t r = 0; r < state.runs.size(); ++r) {
       adamw.learning_rate = static_cast<float>(learning_rate * state.rates[r]);
       for (const SetState::KeptRun& run : state.KeptOf(state.runs[r])) {
-        kernels::Call(
-            {.stream = flat.stream(), .dtype = flat.dtype()},
-            kernels::AdamwUpdate{.master = state.master(run),
-                                 .m = state.m.f32() + run.at,
-                                 .v = state.v.f32() + run.at,
-                                 .grad = state.gradient(run),
-                                 .decay_mask = decays + run.place / kernels::kDecayBlock,
-                                 .n = run.end - run.begin,
-                                 .options = adamw,
-                                 .param = state.has_own_master() ? state.weights(run) : nullptr});
+        if (options_.name == configs::OptimizerName::kMuon)
+          UpdateWithMuon(state, run, adamw, options_.muon_learning_rate / options_.learning_rate);
+        else UpdateRun(state, run, adamw);
       }
     }
     if (sharded()) ShareUpdated(state);

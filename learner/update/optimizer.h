@@ -1,5 +1,6 @@
 // AdamW over the flat buffers of the sets that are trained, with the guard that keeps non-finite
-// numbers out of the weights.
+// numbers out of the weights; optimizer.name = "muon": of the matrices inside the layers Muon
+// (learner/update/muon.h), whose momentum is kept as their m, while their v stays 0.
 //
 //   set.flat        T[N]        what forward and backward read
 //   master          float[M]    is set.flat itself when T is float
@@ -199,6 +200,12 @@ class Optimizer {
   void ShareUpdated(SetState& state);
   void Divide(SetState& state, int64_t n);
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
+  // Elements [run.begin, run.end) of the set.
+  void UpdateRun(SetState& state, const policy_model::TrainedRun& run,
+                 const kernels::AdamwOptions& adamw);
+  // The same where some of its tensors are Muon's; `muon_rate` over the rate of `adamw`.
+  void UpdateWithMuon(SetState& state, const policy_model::TrainedRun& run,
+                      const kernels::AdamwOptions& adamw, double muon_rate);
   void DrawDropoutKey();
   configs::OptimizerConfig options_;
   uint64_t seed_;
