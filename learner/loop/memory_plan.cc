@@ -8,7 +8,7 @@
 #include "configs/parallel.h"
 #include "kernels/update/adamw_compact.h"
 #include "learner/algorithms/algorithm.h"
-#include "learner/offline/preference_loss.h"
+#include "learner/offline/preference_batch.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/part_keeper.h"
 #include "policy_model/families/model_config.h"
@@ -55,7 +55,7 @@ int64_t GpuAttention(const Weights& weights, int64_t tokens) {
 
 bool HasReference(const configs::Config& config) {
   switch (config.algorithm.name) {
-    case AlgorithmName::kDpo: return UsesReference(config.preference.loss);
+    case AlgorithmName::kDpo: return UsesReference(LossesOf(config.preference));
     case AlgorithmName::kRewardModel:
     case AlgorithmName::kSft: return false;
     default: return NeedsReference(config);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "common/base/error.h"
 
@@ -14,8 +15,11 @@ int64_t Scored(const Demonstration& d) {
   return n;
 }
 
-double Sum(std::span<const float> values) {
-  return std::accumulate(values.begin(), values.end(), 0.0);
+// The share of a pair in the batch's mean over chosen tokens, times the number of pairs.
+double BatchShare(std::span<const PreferencePair* const> batch) {
+  int64_t tokens = 0;
+  for (const PreferencePair* pair : batch) tokens += Scored(pair->chosen);
+  return static_cast<double>(batch.size()) / static_cast<double>(tokens);
 }
 
 // 1 where the chosen answer has the higher reward; equal rewards tell nothing and count as half, as
@@ -40,18 +44,21 @@ PreferenceObjective::PreferenceObjective(TrainStep& train, policy_model::Weights
                                          Optimizer& optimizer, ReferencePolicy* reference,
                                          LogprobCache* cache, const PreferenceLossOptions& loss,
                                          std::span<const PreferencePair> pairs,
-                                         std::span<const PreferencePair> heldout)
+                                         std::span<const PreferencePair> heldout,
+                                         std::vector<WeightedLoss> losses, double ld_alpha)
     : train_(train),
       weights_(weights),
       optimizer_(optimizer),
       options_(loss),
+      losses_(losses.empty() ? std::vector<WeightedLoss>{{loss.kind, 1.0}} : std::move(losses)),
+      ld_alpha_(ld_alpha),
       pairs_(pairs),
       heldout_(heldout) {
-  PLUMB_CHECK(reference != nullptr || !UsesReference(loss.kind),
+  PLUMB_CHECK(reference != nullptr || !UsesReference(losses_),
               "this loss compares with a reference");
   CheckPairs(pairs_);
   CheckPairs(heldout_);
-  if (UsesReference(loss.kind)) reference_.emplace(*reference, cache);
+  if (UsesReference(losses_)) reference_.emplace(*reference, cache);
 }
 
 std::string PreferenceObjective::StateJson() const {
@@ -73,20 +80,71 @@ std::vector<SequenceView> PreferenceObjective::Views(std::span<const PreferenceP
 }
 
 std::vector<double> PreferenceObjective::Reference(std::span<const SequenceView> views) {
-  return reference_ ? reference_->Of(views) : std::vector<double>(views.size(), 0.0);
+  if (!reference_) return std::vector<double>(views.size(), 0.0);
+  std::vector<double> sums = reference_->Of(views);
+  if (ld_alpha_ == 1) return sums;
+  // What of each answer lies within the other's length is a sequence of its own to the cache.
+  std::vector<std::vector<uint8_t>> masks;
+  std::vector<SequenceView> shared;
+  std::vector<size_t> longer;
+  masks.reserve(views.size() / 2);
+  for (size_t i = 0; i < views.size(); ++i) {
+    const auto scored = [](const SequenceView& view) {
+      return std::count_if(view.mask.begin() + 1, view.mask.end(),
+                           [](uint8_t m) { return m != 0; });
+    };
+    const auto within = scored(views[i ^ 1]);
+    if (scored(views[i]) <= within) continue;
+    std::vector<uint8_t>& mask = masks.emplace_back(views[i].mask.begin(), views[i].mask.end());
+    std::ptrdiff_t seen = 0;
+    for (size_t k = 1; k < mask.size(); ++k) {
+      if (mask[k] != 0 && ++seen > within) mask[k] = 0;
+    }
+    shared.push_back({views[i].tokens, mask});
+    longer.push_back(i);
+  }
+  if (shared.empty()) return sums;
+  const std::vector<double> first = reference_->Of(shared);
+  for (size_t j = 0; j < longer.size(); ++j) {
+    double& sum = sums[longer[j]];
+    sum = first[j] + ld_alpha_ * (sum - first[j]);
+  }
+  return sums;
 }
 
-PairLoss<double> PreferenceObjective::Loss(const PreferencePair& pair, double chosen,
-                                           double rejected, double ref_chosen,
-                                           double ref_rejected) const {
-  return PreferenceLoss<double>({.chosen = chosen,
-                                 .rejected = rejected,
-                                 .ref_chosen = ref_chosen,
-                                 .ref_rejected = ref_rejected,
-                                 .chosen_tokens = static_cast<double>(Scored(pair.chosen)),
-                                 .rejected_tokens = static_cast<double>(Scored(pair.rejected)),
-                                 .margin = pair.has_margin ? pair.margin : 0.0},
-                                options_);
+double PreferenceObjective::Sum(std::span<const float> tokens, size_t other) const {
+  double sum = 0;
+  for (size_t k = 0; k < tokens.size(); ++k) {
+    sum += LengthWeight(ld_alpha_, static_cast<int64_t>(k), static_cast<int64_t>(tokens.size()),
+                        static_cast<int64_t>(other)) *
+           static_cast<double>(tokens[k]);
+  }
+  return sum;
+}
+
+PairLogprobs<double> PreferenceObjective::Logprobs(const PreferencePair& pair, double chosen,
+                                                   double rejected, double ref_chosen,
+                                                   double ref_rejected, double batch_share) const {
+  return {.chosen = chosen,
+          .rejected = rejected,
+          .ref_chosen = ref_chosen,
+          .ref_rejected = ref_rejected,
+          .chosen_tokens = static_cast<double>(Scored(pair.chosen)),
+          .rejected_tokens = static_cast<double>(Scored(pair.rejected)),
+          .margin = pair.has_margin ? pair.margin : 0.0,
+          .sft_share = batch_share};
+}
+
+std::vector<PairLoss<double>> PreferenceObjective::Losses(
+    std::span<const PreferencePair* const> batch, const std::vector<std::vector<float>>& policy,
+    std::span<const double> reference) const {
+  std::vector<PairLogprobs<double>> pairs;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const std::vector<float>&chosen = policy[2 * i], &rejected = policy[2 * i + 1];
+    pairs.push_back(Logprobs(*batch[i], Sum(chosen, rejected.size()), Sum(rejected, chosen.size()),
+                             reference[2 * i], reference[2 * i + 1], BatchShare(batch)));
+  }
+  return PreferenceLosses<double>(pairs, losses_, options_);
 }
 
 std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_t> rows,
@@ -95,20 +153,41 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
   for (const uint32_t row : rows) batch.push_back(&pairs_[row]);
   const std::vector<SequenceView> views = Views(batch);
   const std::vector<double> reference = Reference(views);
-  const double scale = 1.0 / static_cast<double>(batch.size());
+  const double scale = 1.0 / static_cast<double>(batch.size()), share = BatchShare(batch);
+  std::vector<PairLoss<double>> ranked;
+  if (ComparesBatch(losses_))
+    ranked = Losses(batch, train_.Score(weights_, views, 1.0f), reference);
   double loss = 0, accuracy = 0, chosen_reward = 0, rejected_reward = 0;
   optimizer_.ZeroGrad();
   train_.AccumulatePairs(
       weights_, views, 1.0f,
       [&](std::span<const ScoredToken> tokens, std::span<TrainStep::Gradient> gradients) {
         const auto pair = static_cast<size_t>(tokens.front().sequence) / 2;
+        const auto of_chosen = static_cast<size_t>(std::count_if(
+            tokens.begin(), tokens.end(), [](const auto& t) { return t.sequence % 2 == 0; }));
+        const size_t of_rejected = tokens.size() - of_chosen;
+        const auto weight = [&](size_t i) {
+          return i < of_chosen ? LengthWeight(ld_alpha_, static_cast<int64_t>(i),
+                                              static_cast<int64_t>(of_chosen),
+                                              static_cast<int64_t>(of_rejected))
+                               : LengthWeight(ld_alpha_, static_cast<int64_t>(i - of_chosen),
+                                              static_cast<int64_t>(of_rejected),
+                                              static_cast<int64_t>(of_chosen));
+        };
         double chosen = 0, rejected = 0;
-        for (const ScoredToken& t : tokens) (t.sequence % 2 == 0 ? chosen : rejected) += t.logprob;
-        const PairLoss<double> l =
-            Loss(*batch[pair], chosen, rejected, reference[2 * pair], reference[2 * pair + 1]);
+        for (size_t i = 0; i < tokens.size(); ++i)
+          (i < of_chosen ? chosen : rejected) += weight(i) * static_cast<double>(tokens[i].logprob);
+        PairLoss<double> l;
+        if (!ranked.empty()) {
+          l = ranked[pair];
+        } else {
+          const PairLogprobs<double> p = Logprobs(
+              *batch[pair], chosen, rejected, reference[2 * pair], reference[2 * pair + 1], share);
+          l = PreferenceLosses<double>(std::span(&p, 1), losses_, options_)[0];
+        }
         for (size_t i = 0; i < tokens.size(); ++i) {
           gradients[i].logprob =
-              static_cast<float>(scale * (tokens[i].sequence % 2 == 0 ? l.d_chosen : l.d_rejected));
+              static_cast<float>(scale * weight(i) * (i < of_chosen ? l.d_chosen : l.d_rejected));
         }
         loss += scale * l.value;
         accuracy += scale * Ranked(l);
@@ -143,9 +222,7 @@ OfflineEval PreferenceObjective::Evaluate() {
     const std::vector<SequenceView> views = Views(batch);
     const std::vector<double> reference = Reference(views);
     const auto policy = train_.Score(weights_, views, 1.0f);
-    for (size_t i = 0; i < batch.size(); ++i) {
-      const PairLoss<double> l = Loss(*batch[i], Sum(policy[2 * i]), Sum(policy[2 * i + 1]),
-                                      reference[2 * i], reference[2 * i + 1]);
+    for (const PairLoss<double>& l : Losses(batch, policy, reference)) {
       out.loss += l.value;
       out.accuracy += Ranked(l);
       out.margin += l.reward_chosen - l.reward_rejected;

@@ -34,7 +34,10 @@ learner::PreferenceLossOptions LossOptions(const configs::PreferenceConfig& c) {
           .beta = c.beta,
           .label_smoothing = c.label_smoothing,
           .simpo_gamma = c.gamma,
-          .length_normalize = c.length_normalize};
+          .length_normalize = c.length_normalize,
+          .divergence = c.divergence,
+          .divergence_alpha = c.divergence_alpha,
+          .discopop_tau = c.discopop_tau};
 }
 
 // What the loop trains, and what its checkpoints and the summary say of the data.
@@ -137,11 +140,11 @@ class PreferenceTraining {
       out.objective = MakeKto(p);
       out.how.shuffle = false;  // its batches are fixed
     } else {
-      if (learner::UsesReference(c.loss))
+      if (learner::UsesReference(learner::LossesOf(c)))
         reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
       out.objective = std::make_unique<learner::PreferenceObjective>(
           p.train, p.weights, p.optimizer, reference_.get(), cache(), LossOptions(c), data_.train,
-          data_.heldout);
+          data_.heldout, learner::LossesOf(c), c.ld_alpha);
     }
     return out;
   }

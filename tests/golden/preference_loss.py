@@ -1,10 +1,14 @@
 """Writes preference_loss.json: values and derivatives of preference losses, from TRL's own code in float64.
 
 The trainers' loss methods run unchanged on a stand-in for the model that returns given log-probs. TRL 1.16 casts ORPO's
-log-probs to float32; the cast alone is switched off. Run: python tests/golden/preference_loss.py
+log-probs to float32; the cast alone is switched off, as is that of the alpha divergence, whose table of bounds has no float64.
+Run: python tests/golden/preference_loss.py
 """
 import collections
+import contextlib
+import inspect
 import json
+import textwrap
 import pathlib
 import types
 
@@ -77,6 +81,49 @@ def dpo(case, loss_type, smoothing):
     return loss, leaves
 
 
+def in_float64():
+    """DPOTrainer._compute_loss without its cast to float32 and with a bound for float64."""
+    source = textwrap.dedent(inspect.getsource(DPOTrainer._compute_loss))
+    for old, new in [("t_chosen.float()", "t_chosen"), ("t_rejected.float()", "t_rejected"),
+                     ("torch.float32: 80.0}", "torch.float32: 80.0, torch.float64: 80.0}")]:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    space = dict(inspect.getmodule(DPOTrainer).__dict__)
+    space["disable_gradient_checkpointing"] = lambda *_: contextlib.nullcontext()  # of a model that has none
+    space["is_peft_model"] = lambda _: False
+    exec(source, space)
+    return space["_compute_loss"]
+
+
+def dpo_batch(name, losses, weights=None, pairs=5, **options):
+    """A batch of pairs: every log-prob of both answers, the reference's sums (of all tokens and, where the tokens behind the
+    shorter answer's length weigh less, weighted by the trainer), loss and gradient."""
+    lengths = [[1 + int(x * 9) for x in torch.rand(2).tolist()] for _ in range(pairs)]
+    order = [l[0] for l in lengths] + [l[1] for l in lengths]
+    mask = mask_of(order)
+    policy = torch.zeros(2 * pairs, S, dtype=torch.float64)
+    reference = torch.zeros_like(policy)
+    for i, n in enumerate(order):
+        policy[i, :n] = -0.05 - 2 * torch.rand(n, dtype=torch.float64)
+        reference[i, :n] = policy[i, :n] + 0.8 * (torch.rand(n, dtype=torch.float64) - 0.5)
+    policy.requires_grad_(True)
+    o = dict(beta=0.4, label_smoothing=0.1, f_divergence_type="reverse_kl", f_alpha_divergence_coef=1.0, ld_alpha=None,
+             discopop_tau=0.05) | options
+    me = Self(model=Model(reference), ref_model=Model(reference), accelerator=Accelerator(), aux_loss_enabled=False,
+              precompute_ref_logps=False, loss_types=losses, loss_weights=weights or [1.0] * len(losses), use_weighting=False,
+              args=types.SimpleNamespace(discopop_tau=o.pop("discopop_tau"), gradient_checkpointing_kwargs=None,
+                                         gradient_checkpointing=False),
+              _total_train_tokens=0, _tp_size=1,
+              _metrics={"train": collections.defaultdict(list), "eval": collections.defaultdict(list)}, **o)
+    inputs = {"input_ids": torch.ones_like(mask), "attention_mask": torch.ones_like(mask), "completion_mask": mask}
+    loss = in_float64()(me, Model(policy), inputs, False)
+    loss.backward()
+    rows = lambda x: [[x[i, :order[i]].tolist(), x[pairs + i, :order[pairs + i]].tolist()] for i in range(pairs)]
+    return {"name": name, "losses": losses, "weights": weights or [1.0] * len(losses), **o,
+            "discopop_tau": me.args.discopop_tau, "policy": rows(policy.detach()), "reference": rows(reference),
+            "gradient": rows(policy.grad), "value": loss.item()}
+
+
 def cpo(case, loss_type, smoothing, gamma, averaged, subtract_reference):
     leaves = [torch.tensor(case[k], dtype=torch.float64, requires_grad=True)
               for k in ("chosen", "rejected", "ref_chosen", "ref_rejected")]
@@ -147,9 +194,25 @@ def main():
                           "value": loss.item(), "gradient": [0.0 if g is None else g.item() for g in grads]})
         judged.append(kto(case["chosen"], case["ref_chosen"], 8 * (u[6].item() - 0.4), 0.0, i % 2 == 0,
                           case["beta"], [1.0, 1.33][i // 2 % 2]))
-    out = {"trl": trl.__version__, "pairs": pairs, "kto": judged}
+    torch.set_default_dtype(torch.float64)  # for the constants in their code
+    batches = [dpo_batch(kind, [kind]) for kind in
+               ["sigmoid", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
+                "discopop", "sft", "sigmoid_norm", "robust"]]
+    batches += [dpo_batch(f"{kind}, {divergence}", [kind], f_divergence_type=divergence, f_alpha_divergence_coef=0.4)
+                for divergence in ["forward_kl", "js_divergence", "alpha_divergence"]
+                for kind in ["sigmoid", "ipo", "exo_pair", "discopop", "sigmoid_norm", "hinge", "bco_pair"]]
+    batches += [
+        dpo_batch("alpha 1", ["sigmoid"], f_divergence_type="alpha_divergence"),
+        dpo_batch("discopop, flat", ["discopop"], discopop_tau=0.6),
+        dpo_batch("mpo", ["sigmoid", "bco_pair", "sft"], [0.8, 0.2, 1.0]),
+        dpo_batch("aot and sft", ["aot", "sft"], [1.0, 0.3]),
+        dpo_batch("ld", ["sigmoid"], ld_alpha=0.3),
+        dpo_batch("ld, aot", ["aot"], ld_alpha=0.3),
+        dpo_batch("ld, per token", ["sigmoid_norm"], ld_alpha=0.0),
+    ]
+    out = {"trl": trl.__version__, "pairs": pairs, "kto": judged, "batches": batches}
     pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(out, indent=0) + "\n")
-    print(f"{len(pairs)} pair losses and {len(judged)} KTO losses from TRL {trl.__version__}")
+    print(f"{len(batches)} batches, {len(pairs)} pair losses and {len(judged)} KTO losses from TRL {trl.__version__}")
 
 
 if __name__ == "__main__":

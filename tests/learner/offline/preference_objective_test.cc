@@ -72,6 +72,41 @@ TEST(OfflineBatch, EveryEpochVisitsEveryRowOnceInItsOwnOrder) {
   EXPECT_EQ(OfflineBatch(3, 4, 1, 5, false), (std::vector<uint32_t>{1, 2, 0, 1}));
 }
 
+// Losses of whole batches, mixtures and weights of lengths go through the same passes.
+TEST(PreferenceObjective, MixturesAndBatchLossesLearn) {
+  using Kind = PreferenceLossKind;
+  struct Case {
+    std::vector<WeightedLoss> losses;
+    double ld_alpha, start;
+  };
+  for (const Case& c :
+       {Case{{{Kind::kAot, 1}}, 1, std::log(2.0)}, Case{{{Kind::kSigmoid, 1}}, 0.3, std::log(2.0)},
+        Case{{{Kind::kSigmoid, 0.8}, {Kind::kBcoPair, 0.2}}, 1, 1.2 * std::log(2.0)}}) {
+    Rig rig;
+    Optimizer optimizer(rig.weights, {});
+    ReferencePolicy reference(rig.weights, rig.train);
+    MemoryCache cache;
+    auto pairs = Pairs(16, 1), heldout = Pairs(8, 2);
+    for (auto* part : {&pairs, &heldout}) {
+      for (PreferencePair& pair : *part) {  // answers of other lengths than each other's
+        pair.rejected.tokens.push_back(5);
+        pair.rejected.loss_mask.push_back(1);
+      }
+    }
+    PreferenceObjective objective(rig.train, rig.weights, optimizer, &reference, &cache,
+                                  {.beta = 0.1}, pairs, heldout, c.losses, c.ld_alpha);
+    const OfflineEval before = objective.Evaluate();
+    EXPECT_NEAR(before.loss, c.start, 1e-6);
+    for (int64_t step = 0; step < 12; ++step) {
+      const auto metrics = objective.Train(OfflineBatch(16, 8, step, 1, true), 5e-3, step);
+      if (step == 0) {
+        EXPECT_NEAR(metrics.at("dpo/loss"), c.start, 1e-6);
+      }
+    }
+    EXPECT_LT(objective.Evaluate().loss, 0.9 * before.loss);
+  }
+}
+
 TEST(PreferenceObjective, StartsAtLogTwoAndLearnsToPrefer) {
   Rig rig;
   Optimizer optimizer(rig.weights, {});
