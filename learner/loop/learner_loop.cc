@@ -112,6 +112,8 @@ void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
     reference_ = std::make_unique<ReferencePolicy>(weights_, train_, config_.sft.steps > 0);
     // A new run's lies in the memory of every rank; a file of it is made once.
     if (restored || first()) checkpoints_.KeepReference(restored, reference_->weights());
+    if (restored && config_.algorithm.reference_sync_every > 0)
+      checkpoints_.LoadRenewedReference(result_.first_step, reference_->weights());
   }
   algorithm_ = MakeAlgorithm({.config = config_,
                               .train = train_,
@@ -305,6 +307,13 @@ void LearnerLoop::CountRewards(std::span<const TrajectoryGroup> groups) {
   }
 }
 
+void LearnerLoop::RenewReference(int64_t steps) {
+  const int64_t every = config_.algorithm.reference_sync_every;
+  if (every == 0 || steps % every != 0 || !reference_) return;
+  reference_->Mix(weights_, config_.algorithm.reference_mix);
+  if (first()) checkpoints_.KeepRenewedReference(steps, reference_->weights());
+}
+
 std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_rate) {
   const auto t0 = SteadyClock::now();
   std::vector<TrajectoryGroup> groups;
@@ -324,6 +333,7 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
   balance_.Begin(ExpertBalance::Phase::kTraining, step);
   out.metrics = algorithm_->Train(groups, learning_rate, step);
   balance_.End(out.metrics);
+  RenewReference(step + 1);
   const auto t2 = SteadyClock::now();
   Publish(step + 1);
   const auto t3 = SteadyClock::now();

@@ -55,6 +55,8 @@ class LearnerLoop : public StepLoop {
   void KeepWarmStart();
   void MakeAlgorithmAndReference(bool restored);
   Deadline StallDeadline() const;
+  // Behind so many steps, where algorithm.reference_sync_every says so.
+  void RenewReference(int64_t steps);
   void CountRewards(std::span<const TrajectoryGroup> groups);
   void CheckAnswers(const std::function<void()>& check);  // what it throws for spoilt weights
                                                           // disowns the steps that led to them

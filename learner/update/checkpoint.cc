@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr char kManifest[] = "manifest.json";
 constexpr char kOptimizer[] = "optimizer.safetensors";
-constexpr char kStep[] = "step-", kWarmStart[] = "warm-start-";
+constexpr char kStep[] = "step-", kWarmStart[] = "warm-start-", kReference[] = "reference-";
 // In front of the name of a checkpoint that is being written, and of one that is on its way out.
 constexpr char kNew[] = "new.", kOld[] = "old.";
 constexpr size_t kMaxManifestBytes = 16 << 20;
@@ -432,6 +432,37 @@ void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference)
   policy_model::SaveModelDirectory(reference, path, tokenizer_source_, base_model_);
   PutManifest(path, std::nullopt);
   RealFileSystem().SyncDirectory(folder_);
+}
+
+void Checkpoints::KeepRenewedReference(int64_t step, policy_model::Weights& reference) const {
+  CheckStillThere();
+  const std::string path = folder_ + "/" + NameOf(kReference, step);
+  RealFileSystem().RemoveAll(path);  // of a life that came no further
+  RealFileSystem().CreateDirectories(path);
+  policy_model::SaveModelDirectory(reference, path, tokenizer_source_, base_model_);
+  PutManifest(path, std::nullopt);
+  RealFileSystem().SyncDirectory(folder_);
+  // A run that is taken up from the oldest checkpoint needs the newest at or before it.
+  const std::vector<std::string> steps = List(kStep);
+  if (steps.empty()) return;
+  const std::string oldest = kReference + steps.front().substr(std::string(kStep).size());
+  std::string needed;
+  for (const std::string& name : List(kReference)) {
+    if (name > oldest) break;
+    if (!needed.empty()) RealFileSystem().RemoveAll(folder_ + "/" + needed);
+    needed = name;
+  }
+}
+
+void Checkpoints::LoadRenewedReference(int64_t step, policy_model::Weights& reference) const {
+  std::string newest;
+  for (const std::string& name : List(kReference)) {
+    if (name <= NameOf(kReference, step)) newest = name;
+  }
+  if (newest.empty()) return;
+  const std::string path = folder_ + "/" + newest;
+  CheckFiles(path, GetManifest(path));
+  reference.LoadTrained(path);
 }
 
 void Checkpoints::ShareModel(int64_t step, const std::string& to) const {

@@ -13,7 +13,8 @@
 //                            cursor, SHA-256 of each file
 //   checkpoints/warm-start-00000020/   the same after 20 updates of a warm start, until there is
 //                                      a step-00000000
-//   checkpoints/reference/             the KL reference, unless it is the base that the run names
+//   checkpoints/reference/             the KL reference, unless it is the base that the run names;
+//   checkpoints/reference-00000020/    as it was renewed behind 20 steps
 //
 // Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; the
 // newest verified one stays until a newer one is complete and synced; the manifest's cursor is the
@@ -112,6 +113,11 @@ class Checkpoints {
   // The KL reference of the run, kept beside the checkpoints with a manifest of its own: a resumed
   // run (`restored`) verifies it and reads it into `reference`, a new one writes it.
   void KeepReference(bool restored, policy_model::Weights& reference) const;
+  // The same of a reference that was renewed at the end of `step` steps: written beside those
+  // before it, of which go that no kept checkpoint needs any more; and the newest of a run that is
+  // taken up behind `step`, verified, where there is one besides KeepReference's.
+  void KeepRenewedReference(int64_t step, policy_model::Weights& reference) const;
+  void LoadRenewedReference(int64_t step, policy_model::Weights& reference) const;
   // The model of the checkpoint of that step in a folder of its own, in place of what lies there:
   // its weights are the same files where the file system can do that (hard links), so that they
   // take their room once. REQUIRES: there is one.

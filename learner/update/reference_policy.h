@@ -2,7 +2,8 @@
 //
 // Purpose: where the base is trained it is a copy of the weights as they were. Where adapters are
 // trained it is the base with the adapters off, which needs no memory; or, after a warm start of
-// theirs, the base with a copy of them. Thread safety: one thread. Ownership: owns what it copied,
+// theirs, the base with a copy of them. Frozen but for Mix, which moves a copy towards the policy
+// (algorithm.reference_sync_every). Thread safety: one thread. Ownership: owns what it copied,
 // shares what is not trained.
 #pragma once
 
@@ -27,6 +28,10 @@ class ReferencePolicy {
     return train_.Score(weights_, sequences, temperature, /*replay=*/false);
   }
   policy_model::Weights& weights() { return weights_; }
+
+  // reference <- share * policy + (1 - share) * reference, of every set that it has a copy of; in
+  // float32, rounded to the type of the weights. REQUIRES: weights of the same shape.
+  void Mix(const policy_model::Weights& policy, double share);
 
  private:
   policy_model::Weights weights_;
