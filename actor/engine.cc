@@ -113,7 +113,8 @@ void Engine::Impl::StartSlots(const StepPlan& plan) {
     sample[s] = request.first_sample + static_cast<uint32_t>(start.index);
     stop.Reset(start.slot);
     if (options.turns) turns[s] = {};
-    sampling.Set(start.slot, request.sampling);
+    sampling.Set(start.slot, request.sampling,
+                 request.greedy_last && start.index + 1 == request.num_samples);
     if (!kept.empty()) kept[s].clear();
     if (expert_form.there()) {
       experts[s].clear();
@@ -423,6 +424,8 @@ void Engine::Submit(GenerateRequest request) {
                std::ssize(request.openings) == static_cast<ptrdiff_t>(request.num_samples)));
   for (const auto& opening : request.openings)
     PLUMB_CHECK(std::ssize(opening) < static_cast<ptrdiff_t>(request.limit));
+  PLUMB_CHECK(!request.greedy_last || !e.options.record_kept || !Filters(e.options.sampling),
+              "a greedy draw has no kept set");
   auto group = std::make_unique<Group>();
   group->result.id = request.id;
   group->result.samples.resize(static_cast<size_t>(request.num_samples));

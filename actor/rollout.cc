@@ -210,6 +210,7 @@ void Rollout::Generate(uint64_t id, std::vector<std::vector<int32_t>> openings) 
   request.id = id;
   request.tokens = lease.prompt.tokens;
   request.num_samples = lease.num_samples;
+  request.greedy_last = options_.greedy_last && lease.purpose == Purpose::kTrain;
   request.prompt_key = RandomAddress(lease.purpose, lease.lease_id);
   request.turns = episodes_ != nullptr;
   request.openings = std::move(openings);

@@ -52,6 +52,7 @@ struct RolloutOptions {
   // between questions for leases, and for newer weights, while busy
   int32_t poll_ms = 20;
   EpisodeOptions episodes;  // where there is an environment
+  bool greedy_last = false;  // of a group to train on, the last answer is the greedy one
 };
 
 // What answers the policy, and where the whole prompt of a lease is found that came without its

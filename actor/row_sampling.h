@@ -24,9 +24,12 @@ class RowSampling {
   RowSampling(const kernels::SamplingOptions& usual, int32_t slots)
       : usual_(usual), slots_(static_cast<size_t>(slots), usual) {}
 
-  // A new sample in `slot`; without options: the usual ones.
-  void Set(int32_t slot, const std::optional<kernels::SamplingOptions>& options) {
-    slots_[static_cast<size_t>(slot)] = options.value_or(usual_);
+  // A new sample in `slot`; without options: the usual ones. `greedy`: at temperature 0.
+  void Set(int32_t slot, const std::optional<kernels::SamplingOptions>& options,
+           bool greedy = false) {
+    kernels::SamplingOptions& own = slots_[static_cast<size_t>(slot)];
+    own = options.value_or(usual_);
+    if (greedy) own.temperature = 0;
   }
 
   const kernels::SamplingOptions& of(int32_t slot) const {

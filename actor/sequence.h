@@ -46,6 +46,7 @@ struct GenerateRequest {
   std::vector<std::vector<int32_t>> openings = {};
   // Of this request alone; empty: the engine's
   std::optional<kernels::SamplingOptions> sampling = std::nullopt;
+  bool greedy_last = false;  // the last sample is drawn at temperature 0
 };
 
 struct GeneratedSample {

@@ -13,18 +13,15 @@ void AlgorithmConfig::Visit(V& v) {
   v({"name", "name", "sets the method's usual values of the other options (docs/algorithms.md)",
      "adv_estimator"},
     name);
-  v({"advantage", "name",
-     "minus the group's mean, minus the others' mean, or whitened over the batch"},
-    advantage);
-  v({"objective", "name",
-     "clipped surrogate, or a bounded weight where every token keeps its gradient"},
+  v({"advantage", "name", "what a reward is compared with (docs/algorithms.md)"}, advantage);
+  v({"objective", "name", "what is done with the ratio (docs/algorithms.md)", "loss_mode"},
     objective);
   v({"ratio", "name",
      "of each token, the geometric mean over the answer (GSPO), or of the whole answer (RLOO)",
      "importance_sampling_level"},
     ratio);
   v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)",
-     "scale_rewards"},
+     "scale_rewards norm_adv_by_std_in_grpo"},
     advantage_std);
   v({"advantage_eps", "1", "added to that standard deviation"}, advantage_eps);
   v({"skip_equal_groups", "bool",
@@ -112,18 +109,22 @@ void AlgorithmConfig::Visit(V& v) {
     kl_bias_correction);
   v({"kl_straight_through", "bool", "the KL estimate's value with k2's gradient"},
     kl_straight_through);
-  v({"sapo_tau_positive", "1", "sapo: temperature at advantages above 0", "sapo_temperature_pos",
-     Positive()},
+  v({"sapo_tau_positive", "1", "sapo: temperature at advantages above 0",
+     "sapo_temperature_pos tau_pos", Positive()},
     sapo_tau_positive);
-  v({"sapo_tau_negative", "1", "sapo: temperature at the others", "sapo_temperature_neg",
+  v({"sapo_tau_negative", "1", "sapo: temperature at the others", "sapo_temperature_neg tau_neg",
      Positive()},
     sapo_tau_negative);
   v({"vespo", "1", "vespo: k and lambda at advantages above 0, then at the others"}, vespo);
-  v({"dro_beta", "1", "dro: weight of the squared log-ratio", AtLeast(0)}, dro_beta);
-  v({"cov_share", "1", "clip_cov, kl_cov: share of the tokens", Within(0, 1)}, cov_share);
-  v({"cov_low", "1", "clip_cov: covariances from here"}, cov_low);
-  v({"cov_high", "1", "clip_cov: to here are left out at random"}, cov_high);
-  v({"cov_kl_coef", "1", "kl_cov: weight of |log ratio| on those tokens", AtLeast(0)}, cov_kl_coef);
+  v({"dro_beta", "1", "dro: half the weight of the squared log-ratio", Positive()}, dro_beta);
+  v({"cov_share", "1", "clip_cov, kl_cov: share of the tokens, one at least",
+     "clip_cov_ratio kl_cov_ratio", Within(0, 1)},
+    cov_share);
+  v({"cov_low", "1", "clip_cov: covariances above it", "clip_cov_lb"}, cov_low);
+  v({"cov_high", "1", "clip_cov: and below this are left out, at random", "clip_cov_ub"}, cov_high);
+  v({"cov_kl_coef", "1", "kl_cov: weight of |log ratio| on those tokens", "ppo_kl_coef",
+     AtLeast(0)},
+    cov_kl_coef);
   v({"off_policy_sequence_mask", "nats/token",
      "answers of negative advantage whose mean log-ratio is beyond it are left out; 0: off",
      "off_policy_mask_threshold", AtLeast(0)},
@@ -210,9 +211,6 @@ void PreferenceConfig::Visit(V& v) {
   v({"ld_alpha", "1", "weight of the tokens behind the shorter answer's length; 1: as all",
      Within(0, 1)},
     ld_alpha);
-  v({"weigh_pairs", "bool", "by the policy's own probability of both answers (WPO)",
-     "use_weighting"},
-    weigh_pairs);
   v({"discopop_tau", "1", "discopop: temperature of the switch between its two losses", Positive()},
     discopop_tau);
 }

@@ -14,6 +14,7 @@
 #include "common/record/task_tokens.h"
 #include "configs/batch_ramp.h"
 #include "configs/fields.h"
+#include "configs/learning_check.h"
 #include "configs/parallel.h"
 #include "configs/pattern_number.h"
 #include "configs/value_text.h"
@@ -444,9 +445,13 @@ void ValidateAlgorithm(const Config& c, Problems& p) {
                      a.ratio == RatioLevel::kToken),
             "algorithm.advantage, objective and ratio are options of the GRPO family: PPO's "
             "advantages come from its critic.");
-  p.Require(a.objective != Objective::kCispo || a.ratio == RatioLevel::kToken,
-            "algorithm.objective = \"cispo\" weighs tokens one by one: it needs algorithm.ratio = "
-            "\"token\".");
+  const std::string objective = "algorithm.objective = \"" + NameOf(a.objective) + "\"";
+  p.Require(
+      a.objective == Objective::kClip || a.objective == Objective::kSapo ||
+          a.ratio == RatioLevel::kToken,
+      objective + (a.objective == Objective::kGeometric || a.objective == Objective::kVespo
+                       ? " has its own ratio of an answer: leave algorithm.ratio at \"token\"."
+                       : " weighs tokens one by one: it needs algorithm.ratio = \"token\"."));
   p.Require(!batch || a.ratio == RatioLevel::kToken,
             "algorithm.advantage = \"batch\" gives every token its own: it needs algorithm.ratio = "
             "\"token\".");
@@ -549,6 +554,7 @@ std::vector<std::string> Validate(const Config& config) {
   ValidateAlgorithm(c, p);
   ValidatePpo(c, p);
   ValidateEval(c, p);
+  for (std::string& sentence : LearningContradictions(c)) p.Require(false, std::move(sentence));
   return std::move(p).list();
 }
 

@@ -402,8 +402,7 @@ struct PreferenceConfig {
   std::vector<std::string> losses;
   Divergence divergence = Divergence::kReverseKl;
   double divergence_alpha = 1;
-  double ld_alpha = 1;       // weight of what an answer is longer than the other one
-  bool weigh_pairs = false;  // by the policy's own probability of them (WPO)
+  double ld_alpha = 1;  // weight of what an answer is longer than the other one
   double discopop_tau = 0.05;
   double desirable_weight = 1;  // kto: of the loss of desirable completions
   double undesirable_weight = 1;

@@ -13,6 +13,7 @@ constexpr char kBatch[] =
     "an update sees rollout.prompts_per_step x rollout.samples_per_prompt answers (pairs: "
     "preference.batch, demonstrations: sft.batch); optimizer.micro_batch_tokens bounds its memory";
 constexpr char kEverySteps[] = "every step's metrics are written";
+constexpr char kVespo[] = "it is one of algorithm.vespo = [k, lambda above 0, k, lambda below]";
 constexpr char kPerToken[] = "it is experts.per_token";
 constexpr Elsewhere kElsewhere[] = {
     {"per_device_train_batch_size", kBatch},
@@ -32,6 +33,14 @@ constexpr Elsewhere kElsewhere[] = {
     {"experts.num_experts_per_tok", kPerToken},
     {"num_experts_per_tok", kPerToken},
     {"file", "a reward part's file is its path, a run's data are data.train"},
+    {"vespo_k_pos", kVespo},
+    {"vespo_lambda_pos", kVespo},
+    {"vespo_k_neg", kVespo},
+    {"vespo_lambda_neg", kVespo},
+    {"use_adaptive_entropy", "it is algorithm.entropy_target > 0"},
+    {"sync_ref_model", "it is algorithm.reference_sync_every > 0"},
+    {"use_weighting", "no option weighs pairs by the policy's probability of them (WPO)"},
+    {"loss_weights", "each of preference.losses has its weight: [\"sigmoid=0.8\", \"sft=1\"]"},
     {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
 };
 
@@ -40,6 +49,8 @@ struct Value {
   const char* value;
   const char* here;
 };
+constexpr char kStraight[] =
+    "write the estimator without \"+\", and algorithm.kl_straight_through = true";
 constexpr char kAllLinear[] = "a list of names, [\"all-linear\"]";
 constexpr Value kValues[] = {
     {"algorithm.aggregation", "grpo",
@@ -50,21 +61,54 @@ constexpr Value kValues[] = {
     {"algorithm.aggregation", "dapo",
      "write algorithm.aggregation = \"token\", the mean over all tokens of an update"},
     {"algorithm.aggregation", "bnpo",
-     "it divides by the tokens of each device's batch, which nothing here does; the mean over all "
-     "tokens of an update is algorithm.aggregation = \"token\""},
+     "write algorithm.aggregation = \"token\", the mean over all tokens of an update, which is one "
+     "batch here on however many devices"},
+    {"algorithm.aggregation", "luspo",
+     "write algorithm.aggregation = \"sequence_sum\" with algorithm.ratio = \"sequence\""},
+    {"algorithm.aggregation", "cispo", "write algorithm.name = \"cispo\""},
+    {"algorithm.aggregation", "sapo",
+     "write algorithm.objective = \"sapo\" with algorithm.aggregation = \"sequence\""},
+    {"algorithm.aggregation", "vespo", "write algorithm.objective = \"vespo\""},
+    {"algorithm.aggregation", "seq-mean-token-sum",
+     "write algorithm.aggregation = \"sequence_sum\""},
+    {"algorithm.aggregation", "seq-mean-token-sum-norm",
+     "write algorithm.aggregation = \"constant\""},
+    {"algorithm.objective", "vanilla", "write algorithm.objective = \"clip\""},
+    {"algorithm.objective", "gspo",
+     "write algorithm.name = \"gspo\", whose ratio is that of a sequence"},
+    {"algorithm.objective", "gpg", "write algorithm.objective = \"policy_gradient\""},
+    {"algorithm.objective", "geo_mean",
+     "write algorithm.objective = \"geometric\" with algorithm.aggregation = \"sequence\""},
+    {"algorithm.kl_estimator", "low_var_kl", "write algorithm.kl_estimator = \"k3\""},
+    {"algorithm.kl_estimator", "kl", "write algorithm.kl_estimator = \"k1\""},
+    {"algorithm.kl_estimator", "mse", "write algorithm.kl_estimator = \"k2\""},
+    {"algorithm.kl_estimator", "k1+", kStraight},
+    {"algorithm.kl_estimator", "k3+", kStraight},
+    {"algorithm.kl_estimator", "abs+", kStraight},
+    {"algorithm.kl_estimator", "low_var_kl+", kStraight},
     {"algorithm.aggregation", "token-mean", "write algorithm.aggregation = \"token\""},
     {"algorithm.aggregation", "seq-mean-token-mean", "write algorithm.aggregation = \"sequence\""},
     {"algorithm.advantage_std", "group", "write algorithm.advantage_std = true"},
     {"algorithm.advantage_std", "none", "write algorithm.advantage_std = false"},
     {"algorithm.advantage_std", "batch",
-     "the deviation of a whole batch is algorithm.advantage = \"batch\" (REINFORCE++), which takes "
-     "the batch's mean, too"},
+     "write algorithm.std_over = \"batch\"; with the batch's mean, too, it is algorithm.advantage "
+     "= "
+     "\"batch\" (REINFORCE++)"},
     {"policy.targets", "all-linear", kAllLinear},
     {"policy.targets", "all", kAllLinear},
     {"preference.loss", "dpo", "write preference.loss = \"sigmoid\", the loss of the DPO paper"},
     {"preference.loss", "kto_pair", "write preference.loss = \"kto\""},
     {"algorithm.name", "gae", "write algorithm.name = \"ppo\", whose advantages are GAE"},
     {"algorithm.name", "reinforce_plus_plus", "write algorithm.name = \"reinforce++\""},
+    {"algorithm.name", "reinforce_plus_plus_baseline",
+     "write algorithm.advantage = \"group_mean_batch_std\""},
+    {"algorithm.name", "remax", "write algorithm.advantage = \"greedy\""},
+    {"algorithm.name", "opo", "write algorithm.advantage = \"optimal\""},
+    {"algorithm.name", "grpo_passk",
+     "write algorithm.advantage = \"pass_k\" with algorithm.pass_k = rollout.samples_per_prompt"},
+    {"algorithm.name", "gpg",
+     "write algorithm.objective = \"policy_gradient\" with algorithm.advantage_std = false"},
+    {"algorithm.name", "gdpo", "write algorithm.reward_aggregation = \"normalize_then_sum\""},
 };
 
 }  // namespace

@@ -452,6 +452,17 @@ void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std
     config.algorithm.clip_high = config.algorithm.clip_low;
     origins["algorithm.clip_high"] = origins["algorithm.clip_low"] + ", " + low;
   }
+  // TRL's CISPO names the bound itself and has none below; verl's epsilons are distances from 1.
+  if (config.algorithm.objective == Objective::kCispo ||
+      (config.algorithm.name == AlgorithmName::kCispo &&
+       !origins.contains("algorithm.objective"))) {
+    if (parser.GivenAs("algorithm.clip_high") == "epsilon_high") {
+      config.algorithm.clip_high -= 1;
+      origins["algorithm.clip_high"] += ", epsilon_high of CISPO is 1 + clip_high";
+      if (origins.emplace("algorithm.clip_low", "epsilon_high of CISPO").second)
+        config.algorithm.clip_low = 1;
+    }
+  }
   // verl counts a minibatch in prompts.
   if (parser.GivenAs("algorithm.minibatches") == "ppo_mini_batch_size") {
     const int64_t prompts = config.rollout.prompts_per_step, size = config.algorithm.minibatches;

@@ -100,25 +100,31 @@ constexpr Row kTable[] = {
      "tis_floor off_policy "
      "recompute_logprobs logprob_gate gamma lam whiten_advantages kl_controller kl_target "
      "kl_horizon reward_normalize "
-     "reward_clip",
+     "reward_clip std_over reward_aggregation pass_k kl_bias_correction kl_straight_through "
+     "sapo_tau_positive sapo_tau_negative vespo dro_beta cov_share cov_low cov_high cov_kl_coef "
+     "off_policy_sequence_mask mask_truncated entropy_quantile entropy_target reference_sync_every "
+     "reference_mix",
      nullptr},
     {"critic", "mode path", "the critic is in the checkpoint"},
     {"critic", "learning_rate value_clip vf_coef warmup_steps", nullptr},
-    {"preference", "loss", "another objective is another run; begin it from this one's model"},
+    {"preference", "loss losses",
+     "another objective is another run; begin it from this one's model"},
     {"preference", "batch heldout max_tokens",
      "it says which rows the steps so far were trained on"},
     {"preference",
      "beta label_smoothing gamma length_normalize desirable_weight undesirable_weight centering "
-     "reference_cache",
+     "reference_cache divergence divergence_alpha ld_alpha discopop_tau",
      nullptr},
     {"optimizer",
-     "learning_rate beta1 beta2 eps weight_decay grad_clip clip_value lr_schedule warmup_fraction "
+     "muon_learning_rate muon_momentum learning_rate beta1 beta2 eps weight_decay grad_clip "
+     "clip_value lr_schedule warmup_fraction "
      "min_lr_fraction decay_fraction "
      "micro_batch_tokens max_skipped_in_a_row recompute",
      nullptr},
     {"optimizer", "ramp_steps ramp_start",
      "rows and stored answers are numbered by the batches so far"},
-    {"optimizer", "masters moments", "the checkpoint holds the optimizer's state in this form"},
+    {"optimizer", "name masters moments",
+     "the checkpoint holds the optimizer's state in this form"},
     {"eval", "every samples success_part bar", nullptr},
     {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},
 };

@@ -3,19 +3,23 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "common/base/error.h"
 #include "common/base/rng.h"
+#include "configs/number_list.h"
+#include "learner/algorithms/advantages.h"
 #include "learner/algorithms/batch_metrics.h"
+#include "learner/algorithms/covariance.h"
 #include "learner/algorithms/gae.h"
 #include "learner/algorithms/logprob_gate.h"
-#include "learner/algorithms/returns.h"
+#include "learner/algorithms/training_mask.h"
 
 namespace plumb::learner {
 namespace {
 
-constexpr uint64_t kMinibatchStream = 0x6290;
+constexpr uint64_t kMinibatchStream = 0x6290, kCovarianceStream = 0xc0f1;
 
 // Values at the scored tokens (token 0 is never scored: nothing precedes it).
 std::vector<float> AtScored(const Trajectory& t, const std::vector<float>& values) {
@@ -26,7 +30,44 @@ std::vector<float> AtScored(const Trajectory& t, const std::vector<float>& value
   return out;
 }
 
+// The trajectory's own reward parts, of a group of `members`; NaN where another was not scored by
+// it.
+void AddParts(const Trajectory& t, size_t i, size_t members, GroupRewards& group) {
+  for (const RewardPart& part : t.rewards) {
+    if (part.scope != RewardScope::kTrajectory) continue;
+    GroupRewards::Part& of = group.parts[part.name];
+    of.weight = part.weight;
+    of.values.resize(members, std::nan(""));
+    of.values[i] = part.value;
+  }
+}
+
+int64_t ScoredTokens(const Trajectory& t) {
+  int64_t n = 0;
+  for (size_t i = 1; i < t.tokens.size(); ++i) n += t.loss_mask[i] != 0;
+  return n;
+}
+
 }  // namespace
+
+AnswerLossOptions AnswerLossOptionsOf(const configs::AlgorithmConfig& options) {
+  const std::vector<double> vespo = configs::ReadNumbers(options.vespo, 4, "algorithm.vespo");
+  return {.objective = options.objective,
+          .level = options.ratio,
+          .clip = {.low = options.clip_low, .high = options.clip_high, .dual = options.dual_clip},
+          .sapo_positive = options.sapo_tau_positive,
+          .sapo_negative = options.sapo_tau_negative,
+          .vespo_positive = {.k = vespo[0], .lambda = vespo[1]},
+          .vespo_negative = {.k = vespo[2], .lambda = vespo[3]},
+          .dro_beta = options.dro_beta,
+          .cov_kl_coef = options.cov_kl_coef};
+}
+
+AnswerKlOptions AnswerKlOptionsOf(const configs::AlgorithmConfig& options) {
+  return {.estimator = options.kl_estimator,
+          .straight_through = options.kl_straight_through,
+          .bias_correction = options.kl_bias_correction};
+}
 
 OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& options) {
   return {.mode = options.tis_cap > 0 ? options.off_policy : OffPolicy::kOff,
@@ -42,13 +83,15 @@ double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, i
       return 1.0 / (static_cast<double>(sequences) * static_cast<double>(length));
     case Aggregation::kConstant:
       return 1.0 / (static_cast<double>(sequences) * static_cast<double>(max_new_tokens));
+    case Aggregation::kSequenceSum: return 1.0 / static_cast<double>(sequences);
   }
   return 0;
 }
 
 struct Grpo::Totals {
   double loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0, approx_kl = 0, importance = 0;
-  int64_t masked = 0;  // tokens of weight 0
+  int64_t masked = 0;    // tokens of importance 0
+  int64_t left_out = 0;  // tokens that a mask left out
   LogprobGate gate;
   double grad_norm = 0;
   int64_t tokens = 0, importance_tokens = 0, updates = 0, skipped = 0, forward_tokens = 0;
@@ -68,12 +111,11 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
                  config.replay.groups_per_step > 0),
       batches_(configs::BatchRampOf(config.optimizer, config.rollout.prompts_per_step)),
       replays_(config.replay.groups_per_step > 0),
-      estimator_(options_.kl_estimator),
-      objective_(options_.objective),
-      ratio_(options_.ratio),
+      loss_(AnswerLossOptionsOf(options_)),
+      kl_(AnswerKlOptionsOf(options_)),
       off_policy_(OffPolicyOptionsOf(options_)),
       aggregation_(options_.aggregation),
-      clip_{.low = options_.clip_low, .high = options_.clip_high, .dual = options_.dual_clip},
+      entropy_(options_.entropy_coef, options_.entropy_target),
       train_(train),
       weights_(weights),
       optimizer_(optimizer),
@@ -91,19 +133,25 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   // Reference log-probs are needed for every usable answer (reward) or for those with a gradient
   // (loss).
   double kl_sum = 0;
-  int64_t kl_sequences = 0, used_groups = 0;
+  int64_t kl_sequences = 0, used_groups = 0, cut = 0;
   std::vector<Sample> samples;
-  const bool over_batch = options_.advantage == Advantage::kBatch;
+  const bool over_batch = WhitenedOverTokens(options_.advantage);
+  const bool of_batch = options_.advantage == Advantage::kBatch;
+  const bool greedy = options_.advantage == Advantage::kGreedy;
+  const bool by_part = options_.reward_aggregation == configs::RewardAggregation::kNormalizeThenSum;
   // Rewards and lengths are reported of what the step generated; replayed groups come behind it.
   const size_t own_groups =
       replays_ ? std::min(groups.size(), static_cast<size_t>(batches_.Of(step))) : groups.size();
+  std::vector<const TrajectoryGroup*> scored;
+  std::vector<GroupRewards> rewards;
+  std::vector<std::vector<std::vector<double>>> kl_tokens;  // of the groups' answers
   for (const auto& group : groups) {
     // dropped
     if (std::none_of(group.trajectories.begin(), group.trajectories.end(), Usable)) continue;
-    std::vector<double> rewards;
-    std::vector<unsigned char> counts;
+    scored.push_back(&group);
+    GroupRewards& of = rewards.emplace_back();
+    auto& kl_of = kl_tokens.emplace_back(group.trajectories.size());
     std::vector<std::vector<float>> reference;
-    std::vector<std::vector<double>> kl_tokens(group.trajectories.size());
     std::vector<SequenceView> views;
     for (const auto& t : group.trajectories) views.push_back(ViewOf(t));
     if (kl_in_reward) reference = reference_->Score(views, temperature_);
@@ -114,41 +162,52 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
         const std::vector<float> lp = AtScored(t, t.logprobs);
         double kl = 0;
         for (size_t k = 0; k < lp.size(); ++k) {
-          kl_tokens[i].push_back(KlEstimate<double>(estimator_, static_cast<double>(lp[k]),
-                                                    static_cast<double>(reference[i][k]))
-                                     .value);
-          kl += kl_tokens[i].back();
+          kl_of[i].push_back(KlEstimate<double>(kl_.estimator, static_cast<double>(lp[k]),
+                                                static_cast<double>(reference[i][k]))
+                                 .value);
+          kl += kl_of[i].back();
         }
         if (Usable(t)) {
           kl_sum += kl;
           ++kl_sequences;
         }
-        reward -= options_.kl_coef * kl;
+        // The baseline is a reward alone, and its log-probs are not of the policy that samples.
+        if (!greedy || i + 1 < group.trajectories.size()) reward -= options_.kl_coef * kl;
       }
-      rewards.push_back(reward);
-      counts.push_back(Usable(t));
+      of.rewards.push_back(reward);
+      of.counts.push_back(Usable(t));
+      of.lengths.push_back(ScoredTokens(t));
+      if (by_part && Usable(t)) AddParts(t, i, group.trajectories.size(), of);
     }
-    const GroupAdvantage advantage =
-        options_.advantage == Advantage::kLeaveOneOut
-            ? LeaveOneOutAdvantages(rewards, counts)
-            : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
+  }
+  const std::vector<GroupAdvantage> advantages = AdvantagesOf(options_, rewards);
+  for (size_t g = 0; g < scored.size(); ++g) {
+    const TrajectoryGroup& group = *scored[g];
+    const GroupAdvantage& advantage = advantages[g];
     // Equal rewards give no policy gradient; the KL and the entropy of such answers have one all
     // the same.
     const bool skipped = advantage.equal && options_.skip_equal_groups && !over_batch;
-    if (skipped && !kl_in_loss && options_.entropy_coef == 0) continue;
+    if (skipped && !kl_in_loss && options_.entropy_coef == 0 && !entropy_.adaptive()) continue;
     used_groups += !skipped;
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
-      if (!counts[i]) continue;
-      Sample sample{.trajectory = &group.trajectories[i], .policy = !skipped};
-      sample.old_logprob = AtScored(*sample.trajectory, sample.trajectory->logprobs);
+      if (!rewards[g].counts[i]) continue;
+      if (greedy && i + 1 == group.trajectories.size()) continue;  // the baseline
+      const Trajectory& t = group.trajectories[i];
+      if (options_.mask_truncated && t.finish == FinishReason::kLength) {
+        ++cut;
+        continue;
+      }
+      Sample sample{.trajectory = &t, .policy = !skipped};
+      sample.old_logprob = AtScored(t, t.logprobs);
       sample.tokens = static_cast<int64_t>(sample.old_logprob.size());
       if (sample.tokens == 0) continue;
+      if (options_.off_policy_sequence_mask > 0) sample.sampled = sample.old_logprob;
       sample.advantage.assign(sample.old_logprob.size(),
-                              over_batch ? group.trajectories[i].reward : advantage.advantage[i]);
-      if (over_batch) {  // a token answers for the reward and for the KL that is still to come
+                              of_batch ? t.reward : advantage.advantage[i]);
+      if (of_batch) {  // a token answers for the reward and for the KL that is still to come
         double to_go = 0;
-        for (size_t k = kl_tokens[i].size(); k-- > 0;) {
-          to_go += kl_tokens[i][k];
+        for (size_t k = kl_tokens[g][i].size(); k-- > 0;) {
+          to_go += kl_tokens[g][i][k];
           sample.advantage[k] -= options_.kl_coef * to_go;
         }
       }
@@ -184,13 +243,55 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
 
   AddBatchMetrics(groups.first(own_groups), metrics);
   metrics["policy/groups_used"] = static_cast<double>(used_groups);
+  if (options_.mask_truncated) metrics["policy/truncated_masked"] = static_cast<double>(cut);
   if (replays_) metrics["replay/groups"] = static_cast<double>(groups.size() - own_groups);
   if (kl_sequences) metrics["objective/kl"] = kl_sum / static_cast<double>(kl_sequences);
   return samples;
 }
 
+void Grpo::LookAhead(std::span<Sample> samples, std::span<const SequenceView> views,
+                     uint64_t update) {
+  const bool clip_cov = loss_.objective == Objective::kClipCov,
+             kl_cov = loss_.objective == Objective::kKlCov,
+             by_entropy = options_.entropy_quantile < 1;
+  if (!clip_cov && !kl_cov && !by_entropy) return;
+  const TrainStep::Scores now = train_.ScoreEntropies(weights_, views, temperature_);
+  std::vector<double> advantage, logprob, old, entropy;  // of all tokens with a policy gradient
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const Sample& s = samples[i];
+    if (!s.policy) continue;
+    advantage.insert(advantage.end(), s.advantage.begin(), s.advantage.end());
+    logprob.insert(logprob.end(), now.logprobs[i].begin(), now.logprobs[i].end());
+    old.insert(old.end(), s.old_logprob.begin(), s.old_logprob.end());
+    entropy.insert(entropy.end(), now.entropies[i].begin(), now.entropies[i].end());
+  }
+  if (advantage.empty()) return;
+  std::vector<uint8_t> picked(advantage.size(), 0);
+  if (clip_cov) {
+    picked = ClipCovTokens<double>(advantage, logprob, old, loss_.clip, options_.cov_share,
+                                   options_.cov_low, options_.cov_high,
+                                   RandomStream(seed_, (kCovarianceStream << 32) + update));
+  } else if (kl_cov) {
+    picked = KlCovTokens<double>(advantage, logprob, options_.cov_share);
+  }
+  const double bound = by_entropy ? EntropyBound(entropy, options_.entropy_quantile) : 0;
+  size_t at = 0;
+  for (Sample& s : samples) {
+    if (!s.policy) continue;
+    const auto n = s.advantage.size();
+    if (clip_cov || kl_cov)
+      s.picked.assign(picked.begin() + static_cast<std::ptrdiff_t>(at),
+                      picked.begin() + static_cast<std::ptrdiff_t>(at + n));
+    if (by_entropy) {
+      s.trains.resize(n);
+      for (size_t k = 0; k < n; ++k) s.trains[k] = entropy[at + k] >= bound;
+    }
+    at += n;
+  }
+}
+
 void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate,
-                     Totals& totals) {
+                     uint64_t update_number, Totals& totals) {
   // The policy term is a mean over the answers that have one, KL and entropy over all of them.
   int64_t tokens = 0, policy_tokens = 0, policy_sequences = 0;
   std::vector<SequenceView> views;
@@ -201,12 +302,15 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
     views.push_back(ViewOf(*s.trajectory));
     totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
   }
+  LookAhead(samples, views, update_number);
   const auto sequences = static_cast<int64_t>(samples.size());
-  double loss = 0;
+  const double entropy_coef = entropy_.applied();
+  double loss = 0, entropy_sum = 0;
   for (const auto& s : samples) {
     if (!RecordedLogprobsAreFinite(*s.trajectory)) loss = std::numeric_limits<double>::quiet_NaN();
   }
-  std::vector<double> logprob, old, weight, derivative;  // of one answer
+  // of one answer
+  std::vector<double> logprob, old, weight, importance, derivative, reference, kl_weight, sampled;
   optimizer_.ZeroGrad();
   train_.AccumulateSequences(
       weights_, views, temperature_,
@@ -219,49 +323,77 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
                                         ? TokenWeight(aggregation_, sample.tokens, policy_sequences,
                                                       policy_tokens, max_new_tokens_)
                                         : 0;
-        const auto importance = [&](size_t k) {
-          return sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]);
-        };
         logprob.resize(n);
-        weight.resize(n);
         derivative.resize(n);
+        weight.assign(n, policy_share);
         old.assign(sample.old_logprob.begin(), sample.old_logprob.end());
+        importance.assign(sample.importance.begin(), sample.importance.end());
         for (size_t k = 0; k < n; ++k) {
           logprob[k] = static_cast<double>(scored[k].logprob);
-          weight[k] = policy_share * importance(k);
+          if (!sample.trains.empty() && !sample.trains[k]) weight[k] = 0;
         }
-        const auto policy = AnswerLoss<double>(objective_, ratio_, clip_, sample.advantage, logprob,
-                                               old, weight, derivative);
+        if (!sample.sampled.empty()) {
+          sampled.assign(sample.sampled.begin(), sample.sampled.end());
+          SequenceMask<double>(options_.off_policy_sequence_mask, sample.advantage, logprob,
+                               sampled, weight);
+        }
+        const auto policy = AnswerLoss<double>(loss_,
+                                               {.advantage = sample.advantage,
+                                                .logprob = logprob,
+                                                .old_logprob = old,
+                                                .weight = weight,
+                                                .importance = importance,
+                                                .picked = sample.picked},
+                                               derivative);
         loss += policy.value;
         totals.ratio += policy.ratio_sum;
         totals.clipped += static_cast<double>(policy.clipped);
+        if (!sample.reference.empty()) {
+          reference.assign(sample.reference.begin(), sample.reference.end());
+          kl_weight.assign(n, share * options_.kl_coef);
+          const auto kl =
+              AnswerKl<double>(kl_, loss_.level, logprob, old, reference, kl_weight, derivative);
+          loss += kl.value;
+          totals.kl += kl.kl_sum;
+        }
         for (size_t k = 0; k < n; ++k) {
-          if (!sample.reference.empty()) {
-            const auto kl = KlEstimate<double>(estimator_, logprob[k],
-                                               static_cast<double>(sample.reference[k]));
-            loss += share * options_.kl_coef * kl.value;
-            derivative[k] += share * options_.kl_coef * kl.derivative;
-            totals.kl += kl.value;
-          }
           const auto entropy = static_cast<double>(scored[k].entropy);
-          loss -= share * options_.entropy_coef * entropy;
-          totals.entropy += entropy;
+          loss -= share * entropy_coef * entropy;
+          entropy_sum += entropy;
           totals.approx_kl += old[k] - logprob[k];
-          totals.importance += importance(k);
-          totals.masked += importance(k) == 0;
+          totals.importance += importance.empty() ? 1 : importance[k];
+          totals.masked += !importance.empty() && importance[k] == 0;
+          totals.left_out += sample.policy && weight[k] == 0;
           if (check_gate) totals.gate.Add(old[k], logprob[k]);
           gradients[k] = {.logprob = static_cast<float>(derivative[k]),
-                          .entropy = static_cast<float>(-share * options_.entropy_coef)};
+                          .entropy = static_cast<float>(-share * entropy_coef)};
         }
         totals.tokens += static_cast<int64_t>(n);
       },
       optimizer_.gradients());
+  totals.entropy += entropy_sum;
   if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo", kv_type_);
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   totals.loss += loss;
   totals.grad_norm += update.applied ? update.grad_norm : 0;
   totals.skipped += !update.applied;
   ++totals.updates;
+  if (tokens > 0) entropy_.Update(entropy_sum / static_cast<double>(tokens));
+}
+
+std::string Grpo::StateJson() const {
+  if (!entropy_.adaptive()) return "{}";
+  nlohmann::json state = {{"entropy_coef", entropy_.coefficient()}};
+  if (std::isfinite(entropy_.last())) state["last_entropy"] = entropy_.last();
+  return state.dump();
+}
+
+void Grpo::RestoreState(const std::string& json) {
+  if (!entropy_.adaptive()) return;
+  const nlohmann::json state = nlohmann::json::parse(json, nullptr, /*allow_exceptions=*/false);
+  if (!state.is_object() || !state.contains("entropy_coef")) return;  // it was fixed until now
+  entropy_.Restore(state["entropy_coef"].get<double>(),
+                   state.value("last_entropy", std::numeric_limits<double>::infinity()));
 }
 
 std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> groups,
@@ -287,7 +419,8 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
       const size_t begin = n * b / minibatches, end = n * (b + 1) / minibatches;
       if (begin == end) continue;
       Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate,
-                fresh && epoch == 0 && b == 0, totals);
+                fresh && epoch == 0 && b == 0,
+                static_cast<uint64_t>(step * options_.epochs + epoch) * minibatches + b, totals);
     }
   }
 
@@ -299,9 +432,12 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
     metrics["policy/ratio"] = totals.ratio / tokens;
     metrics["policy/clip_fraction"] = totals.clipped / tokens;
     metrics["policy/approx_kl"] = totals.approx_kl / tokens;
+    if (options_.entropy_quantile < 1 || options_.off_policy_sequence_mask > 0)
+      metrics["policy/masked"] = static_cast<double>(totals.left_out) / tokens;
     if (options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kLoss)
       metrics["objective/kl"] = totals.kl / tokens;
   }
+  if (entropy_.adaptive()) metrics["policy/entropy_coef"] = entropy_.coefficient();
   if (recompute_ && totals.tokens > 0) {
     metrics["sampling/importance_ratio"] = totals.importance / tokens;
     metrics["sampling/importance_masked"] = static_cast<double>(totals.masked) / tokens;

@@ -10,6 +10,9 @@
 //                      IcePop: Ling team, "Every Step Evolves", 2025 (0.5, 5)
 //   kSequenceTruncate  min(w, cap), w = prod_k w_k, for every token of the answer
 //   kSequenceMask      w inside [floor, cap], else 0: the whole answer is left out
+//   kGeometricMask     1 where the geometric mean of the w_k is inside [floor, cap], else 0
+//   kKlMask            1 where the mean of w_k - 1 - log w_k (k3) is at most cap, else 0
+//                      the last two as verl 0.9.1's seq_mean_k1 and seq_mean_k3
 // Templates over the scalar. Thread safety: pure functions.
 #pragma once
 
@@ -55,6 +58,23 @@ void OffPolicyWeights(const OffPolicyOptions<S>& options, std::span<const S> pro
       S sum = 0;
       for (size_t k = 0; k < weight.size(); ++k) sum += proximal[k] - behaviour[k];
       std::fill(weight.begin(), weight.end(), bounded(sum));
+      return;
+    }
+    case OffPolicy::kGeometricMask:
+    case OffPolicy::kKlMask: {
+      if (weight.empty()) return;
+      S sum = 0, k3 = 0;
+      for (size_t k = 0; k < weight.size(); ++k) {
+        const S d = std::clamp(proximal[k] - behaviour[k], S(-20), S(20));
+        sum += d;
+        k3 += std::exp(d) - 1 - d;
+      }
+      const auto n = static_cast<S>(weight.size());
+      const S mean = std::exp(sum / n);
+      const bool keeps = options.mode == OffPolicy::kKlMask
+                             ? k3 / n <= options.cap
+                             : mean >= options.floor && mean <= options.cap;
+      std::fill(weight.begin(), weight.end(), keeps ? S(1) : S(0));
       return;
     }
   }

@@ -254,9 +254,12 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     double value = importance * surrogate.value;
     double derivative = importance * surrogate.derivative;
     if (!sample.reference.empty()) {
-      const auto kl = KlEstimate<double>(estimator_, lp, sample.reference[k]);
-      value += controller_.coefficient() * kl.value;
-      derivative += controller_.coefficient() * kl.derivative;
+      const auto kl =
+          KlEstimate<double>(estimator_, options_.kl_straight_through, lp, sample.reference[k]);
+      const double ratio = options_.kl_bias_correction ? surrogate.ratio : 1;
+      value += controller_.coefficient() * ratio * kl.value;
+      derivative += controller_.coefficient() * ratio *
+                    (kl.derivative + (options_.kl_bias_correction ? kl.value : 0));
       totals.kl += kl.value;
     }
     value -= options_.entropy_coef * static_cast<double>(token.entropy);

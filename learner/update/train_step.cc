@@ -162,6 +162,32 @@ std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& we
   });
 }
 
+TrainStep::Scores TrainStep::ScoreEntropies(const policy_model::Weights& weights,
+                                            std::span<const SequenceView> sequences,
+                                            float temperature) {
+  Scores out;
+  out.logprobs.resize(sequences.size());
+  out.entropies.resize(sequences.size());
+  Split(sequences, true);
+  InRounds(
+      2,
+      [&](size_t, const MicroBatch& of, std::span<float> results) {
+        Pack(weights, sequences, true, of);
+        transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, false,
+                             results.first(of.rows), results.last(of.rows));
+      },
+      [&](const MicroBatch& of, std::span<const float> results) {
+        List(sequences, of);
+        for (size_t i = 0; i < of.rows; ++i) {
+          const auto sequence = static_cast<size_t>(scored_[i].sequence);
+          out.logprobs[sequence].push_back(results[i]);
+          out.entropies[sequence].push_back(results[of.rows + i]);
+        }
+      },
+      [](const MicroBatch&) {});
+  return out;
+}
+
 std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& weights,
                                                   std::span<const SequenceView> sequences) {
   return EachToken(weights, sequences, false, [&](std::span<float> values) {

@@ -72,6 +72,13 @@ class TrainStep {
                                         std::span<const SequenceView> sequences, float temperature,
                                         bool replay = true);
 
+  // Both of Score, of the policy.
+  struct Scores {
+    std::vector<std::vector<float>> logprobs, entropies;
+  };
+  Scores ScoreEntropies(const policy_model::Weights& weights,
+                        std::span<const SequenceView> sequences, float temperature);
+
   // Values of the states before every scored token, without gradients. Values: `weights` is a model
   // with a scalar head;
   // HeadValues: `head` shares the trunk of `weights`.

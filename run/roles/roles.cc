@@ -118,6 +118,7 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
                           std::min(config.environment.episode_seconds, 1e9) * 1000)),
                       .renders_text = session.Renders(/*messages=*/false),
                       .eos = session.shape().eos_tokens};
+  options.greedy_last = config.algorithm.advantage == configs::Advantage::kGreedy;
   return options;
 }
 

@@ -675,6 +675,28 @@ TEST(Engine, ARequestMayBeSampledInItsOwnWay) {
   ExpectSame(alone, Generate(options, weights, requests, true), "a mixed batch");
 }
 
+// The last sample of a group is that of a greedy engine, the others are as they were.
+TEST(Engine, TheLastSampleOfAGroupMayBeGreedy) {
+  const policy_model::Weights weights = TinyWeights();
+  std::vector<GenerateRequest> requests = MixedRequests(9);
+  EngineOptions greedy = TinyOptions();
+  greedy.sampling.temperature = 0;
+  const Samples drawn = Generate(TinyOptions(), weights, requests),
+                certain = Generate(greedy, weights, requests);
+  Samples wanted;
+  for (const auto& [key, sample] : drawn) {
+    const GenerateRequest& request = requests[key.first];
+    const bool last =
+        key.second + 1 == request.first_sample + static_cast<uint32_t>(request.num_samples);
+    wanted.emplace(key, last ? certain.at(key) : sample);
+  }
+  for (GenerateRequest& request : requests) request.greedy_last = true;
+  ExpectSame(wanted, Generate(TinyOptions(), weights, requests, true), "greedy last");
+  EXPECT_TRUE(std::any_of(wanted.begin(), wanted.end(), [&](const auto& sample) {
+    return sample.second.tokens != certain.at(sample.first).tokens;
+  })) << "nothing is drawn";
+}
+
 TEST(RowSampling, NeighboursThatAreDrawnAlikeAreOneCall) {
   RowSampling sampling({.temperature = 2}, 4);
   sampling.Set(1, kernels::SamplingOptions{.temperature = 0});

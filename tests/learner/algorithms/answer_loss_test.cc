@@ -71,8 +71,10 @@ TEST(AnswerLossTest, EqualsTrlLossAndGradient) {
         if (c.contains("importance")) weight[k] *= c["importance"][i][k].get<double>();
       }
       const std::vector<double> advantage(n, c["advantages"][i].get<double>());
-      const auto out = AnswerLoss<double>(method.objective, method.ratio, clip, advantage, logps[i],
-                                          old[i], weight, derivative);
+      const auto out = AnswerLoss<double>(
+          {.objective = method.objective, .level = method.ratio, .clip = clip},
+          {.advantage = advantage, .logprob = logps[i], .old_logprob = old[i], .weight = weight},
+          derivative);
       loss += out.value;
       clipped += out.clipped;
       for (size_t k = 0; k < n; ++k)
@@ -94,7 +96,10 @@ TEST(AnswerLossTest, DerivativesMatchFiniteDifferences) {
       if (objective == Objective::kCispo && level != RatioLevel::kToken) continue;
       std::vector<double> lp = {-0.97, -0.45, -2.15, -0.91}, derivative(4), unused(4);
       const ClipOptions clip{.low = 0.2, .high = 0.2};
-      AnswerLoss<double>(objective, level, clip, advantage, lp, old, weight, derivative);
+      const AnswerLossOptions options{.objective = objective, .level = level, .clip = clip};
+      const AnswerTokens<double> tokens{
+          .advantage = advantage, .logprob = lp, .old_logprob = old, .weight = weight};
+      AnswerLoss<double>(options, tokens, derivative);
       for (size_t k = 0; k < 4; ++k) {
         const double h = 1e-6, at = lp[k];
         double side[2];
@@ -103,9 +108,7 @@ TEST(AnswerLossTest, DerivativesMatchFiniteDifferences) {
           // CISPO's weight carries no gradient: it is held where it was.
           if (objective == Objective::kCispo)
             side[s] = -weight[k] * std::exp(at - old[k]) * advantage[k] * lp[k];
-          else
-            side[s] = AnswerLoss<double>(objective, level, clip, advantage, lp, old, weight, unused)
-                          .value;
+          else side[s] = AnswerLoss<double>(options, tokens, unused).value;
         }
         lp[k] = at;
         EXPECT_NEAR(derivative[k], (side[1] - side[0]) / (2 * h), 1e-7)
@@ -120,8 +123,9 @@ TEST(AnswerLossTest, ExtremeRatiosStayFinite) {
     std::vector<double> derivative(2);
     const std::vector<double> lp = {-1e-3, -700}, old = {-900, -1e-3}, weight = {0.5, 0.5},
                               advantage = {-3, -3};
-    const auto out = AnswerLoss<double>(Objective::kClip, level, {.low = 0.2, .high = 0.2},
-                                        advantage, lp, old, weight, derivative);
+    const auto out = AnswerLoss<double>(
+        {.level = level, .clip = {.low = 0.2, .high = 0.2}},
+        {.advantage = advantage, .logprob = lp, .old_logprob = old, .weight = weight}, derivative);
     EXPECT_TRUE(std::isfinite(out.value));
     for (const double d : derivative) EXPECT_TRUE(std::isfinite(d));
   }
