@@ -138,8 +138,6 @@ TEST(BadInputTest, AStoreAsPromptsIsToldHowToExportThem) {
   ASSERT_EQ(RunPlumb({"data", "import", rows, "--store", store}).code, 0);
   ExpectRefused(temp, {"data.train=" + store}, "is a store, not a file of rows");
   ExpectRefused(temp, {"data.train=" + store}, "data export rows.jsonl --store " + store);
-  ExpectRefused(temp, {"data.train=" + store, "algorithm.name=sft", "data.eval=", "sft.batch=1"},
-                "no dataset of pairs or demonstrations; it has: train (1 prompts)");
 }
 
 TEST(BadInputTest, AStoppedRunSaysHowFarItCameAndGoesOnFromThere) {

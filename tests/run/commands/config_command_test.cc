@@ -59,7 +59,7 @@ TEST(ConfigShowTest, OtherFilesAreCalledWhatTheyAre) {
   RealFileSystem().WriteFileAtomic(temp / "rows.jsonl", "{\"prompt\": \"1+1=\"}\n");
   RealFileSystem().WriteFileAtomic(temp / "rows", "{\"prompt\": \"1+1=\"}\n");
   RealFileSystem().WriteFileAtomic(temp / "rw.py", "def reward(completions): return [0]\n");
-  for (const std::vector<std::string> verb :
+  for (const std::vector<std::string>& verb :
        {std::vector<std::string>{"train"}, {"reward", "test"}}) {
     const auto said = [&](const std::string& path) {
       std::vector<std::string> line = verb;

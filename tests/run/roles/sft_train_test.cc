@@ -131,6 +131,13 @@ TEST(SftTrainTest, DemonstrationsOfAStoreAreThoseOfTheFile) {
       RunPlumb(Line(temp / "c", 2, {"data.train=" + store, "data.dataset=other", "sft.batch=8"}));
   EXPECT_EQ(unknown.code, 2);
   EXPECT_TRUE(Has(unknown.err, "it has: shown (40 demonstrations)")) << unknown.err;
+  const std::string asked = temp / "asked.jsonl", prompts = temp / "prompts";
+  RealFileSystem().WriteFileAtomic(asked, "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", asked, "--store", prompts}).code, 0);
+  const auto none = RunPlumb(Line(temp / "d", 2, {"data.train=" + prompts, "sft.batch=8"}));
+  EXPECT_EQ(none.code, 2);
+  EXPECT_TRUE(Has(none.err, "no dataset of pairs or demonstrations; it has: train (1 prompts); "))
+      << none.err;
 }
 
 TEST(SftTrainTest, AnAdapterIsTrainedOnABaseThatStays) {
