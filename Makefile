@@ -7,11 +7,13 @@ NINJA = PATH="$(ENV):$$PATH" $(ENV)/ninja
 TORCH_FLAG = $(if $(PLUMB_TORCH),-DPLUMB_TORCH=$(PLUMB_TORCH))
 NVCC := $(shell command -v nvcc 2>/dev/null)
 RUN ?= runs/demo
+R1_RUN ?= runs/r1_tiny
 
-.PHONY: help setup build demo model test test-cuda test-reliability fuzz sanitizers bench format lint install package clean
+.PHONY: help setup build demo r1-tiny model test test-cuda test-reliability fuzz sanitizers bench format lint install package clean
 
 help:
 	@echo "make demo     install what is needed, build, train the small model, show before and after"
+	@echo "make r1-tiny  the same for a course of four stages, from bytes to rewards (docs/algorithms.md)"
 	@echo "make test     install, build, run every test"
 	@echo "make build    release binary at build/plumb"
 	@echo "make install  program, libraries, recipes, manual page and completions to PREFIX (default /usr/local)"
@@ -32,6 +34,10 @@ build: setup
 
 demo: build
 	@build/plumb train configs/arithmetic_grpo.toml --out $(RUN) --overwrite
+
+# From nothing through demonstrations, a reward model, pairs and rewards, each stage above its bar.
+r1-tiny: build
+	@build/plumb train configs/r1_tiny.toml --out $(R1_RUN) --overwrite
 
 test: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null

@@ -16,6 +16,7 @@
 #include "configs/fields.h"
 #include "configs/learning_check.h"
 #include "configs/parallel.h"
+#include "configs/paths.h"
 #include "configs/pattern_number.h"
 #include "configs/value_text.h"
 
@@ -250,9 +251,9 @@ void ValidateTasks(const Config& c, Problems& p) {
   p.Require(column != c.data.map.end(),
             "policy.tasks needs data.map = { task = \"COLUMN\" }: which column of a row names its "
             "task.");
-  p.Require(c.data.train != "arithmetic" && c.data.eval != "arithmetic" &&
+  p.Require(!IsGenerated(c.data.train) && !IsGenerated(c.data.eval) &&
                 (c.sft.steps == 0 || !c.sft.data.empty() || IsOffline(c)),
-            "policy.tasks needs rows with a column of tasks, which generated sums have not: name "
+            "policy.tasks needs rows with a column of tasks, which generated rows have not: name "
             "files.");
   p.Require(
       c.data.max_prompt_tokens > std::max<int64_t>(1, policy.task_tokens),
@@ -301,15 +302,35 @@ void ValidateData(const DataConfig& data, Problems& p) {
   p.Require(data.chat_template || data.system_prompt.empty(),
             "data.system_prompt is a message, which the chat template writes: with "
             "data.chat_template = false put its words into the rows.");
-  p.Require(data.train != data.eval || data.eval == "arithmetic" || data.eval.empty() ||
+  p.Require(data.train != data.eval || IsGenerated(data.eval) || data.eval.empty() ||
                 (data.limit > 0 && data.eval_skip >= data.limit),
             "data.eval is the file of data.train: its rows would be held out and trained on; set "
             "data.limit = N and "
             "data.eval_skip to N or more.");
 }
 
+// Shares that rise from one phase to the next.
+void ValidateCurriculum(const SftConfig& sft, Problems& p) {
+  try {
+    double before = 0;
+    for (const auto& [source, share] : ReadPatternNumbers(sft.curriculum, "sft.curriculum")) {
+      p.Require(share > before && share <= 1,
+                "sft.curriculum lets \"" + source + "\" end at " + NumberText(share) +
+                    " of the steps: each share has to be above the one before, and at most 1.");
+      before = share;
+    }
+  } catch (const Error& e) {
+    p.Require(false, "sft.curriculum " + e.message() + ".");
+  }
+}
+
 // Training without rollouts: there is nothing of them.
 void ValidateOffline(const Config& c, Problems& p) {
+  if (c.algorithm.name != AlgorithmName::kSft) {
+    p.Require(c.sft.curriculum.empty() && c.sft.syntax_penalty == 0,
+              "sft.curriculum and sft.syntax_penalty are options of algorithm.name = \"sft\": take "
+              "them out.");
+  }
   if (!IsOffline(c)) {
     p.Require(
         c.sft.heldout == SftConfig().heldout && c.sft.max_tokens == SftConfig().max_tokens,
@@ -324,8 +345,8 @@ void ValidateOffline(const Config& c, Problems& p) {
             "preference.loss = \"kto\" needs preference.batch >= 2: its reference point comes from "
             "other rows of the batch.");
   p.Require(sft || c.data.train != "arithmetic",
-            "data.train has to name a file of preference pairs (or the folder of a store) for this "
-            "algorithm.");
+            "data.train has to name a file of preference pairs (or the folder of a store, or "
+            "\"tiny_texts\") for this algorithm.");
   p.Require(sft || (c.data.system_prompt.empty() && c.data.prompt_suffix.empty()),
             "data.system_prompt and data.prompt_suffix are put on prompts and demonstrations; " +
                 name + " takes its rows as they are: write them into the rows.");
@@ -346,8 +367,17 @@ void ValidateOffline(const Config& c, Problems& p) {
             "rollout.kv_type is of generation: " + name + " has none, take it out.");
   p.Require(!c.rollout.replay_experts,
             "rollout.replay_experts is of generation: " + name + " has none, take it out.");
-  p.Require(c.reward.parts.empty(),
-            "[[reward.parts]] score rollouts: " + name + " has none, take them out.");
+  const auto reads_tokens = [](const RewardPartConfig& part) {
+    return part.kind == "reward_model" || part.kind == "perplexity";
+  };
+  const bool labels = c.algorithm.name == AlgorithmName::kDpo &&
+                      c.preference.loss != PreferenceLossKind::kKto &&
+                      std::all_of(c.reward.parts.begin(), c.reward.parts.end(), reads_tokens);
+  p.Require(labels || c.reward.parts.empty(),
+            "[[reward.parts]] score rollouts: " + name +
+                " has none, take them out; what labels the pairs of \"dpo\" (not of kto) is kind = "
+                "\"reward_model\" or \"perplexity\".");
+  ValidateCurriculum(c.sft, p);
 }
 
 // Options of [sft] that only a warm start goes by.
@@ -517,8 +547,12 @@ void ValidateOptimizer(const Config& c, Problems& p) {
 }
 
 void ValidateEval(const Config& c, Problems& p) {
-  p.Require(c.eval.bar == 0 || !c.data.eval.empty(),
+  p.Require(c.eval.bar == 0 || IsOffline(c) || !c.data.eval.empty(),
             "eval.bar needs held-out prompts: name data.eval.");
+  const bool sft = c.algorithm.name == AlgorithmName::kSft;
+  p.Require(c.eval.bar == 0 || !IsOffline(c) || (sft ? c.sft.heldout : c.preference.heldout) != 0,
+            std::string("eval.bar needs held-out rows: raise ") +
+                (sft ? "sft.heldout." : "preference.heldout."));
   if (c.eval.success_part.empty()) return;
   const bool found =
       std::any_of(c.reward.parts.begin(), c.reward.parts.end(), [&](const RewardPartConfig& part) {
@@ -536,6 +570,12 @@ std::vector<std::string> Validate(const Config& config) {
   RangeCheck ranges{p, ""};
   c.Visit(ranges);
   ValidateRun(c.run, p);
+  if (!c.run.stages.empty()) {  // all else is checked with each of the recipes
+    p.Require(c.reward.parts.empty(),
+              "[[reward.parts]] of a recipe with run.stages would hold for all of them: write them "
+              "into the recipes of the stages.");
+    return std::move(p).list();
+  }
   p.Require(c.run.checkpoint_every != 0 || c.checkpoint.optimizer_every <= 1,
             "checkpoint.optimizer_every is about the checkpoints between two steps, and "
             "run.checkpoint_every = 0 makes none: raise that, or take it out.");

@@ -229,7 +229,7 @@ struct SftConfig {
   // "source=share" in order: the kinds of demonstrations (their column "source"), each from the end
   // of the one before until that share of the steps; empty: all mixed.
   std::vector<std::string> curriculum;
-  double syntax_penalty = 0;  // added weight of demonstrations of code whose brackets do not match
+  double syntax_penalty = 0;  // weight of the brackets of code that the model would not write
   template <class V>
   void Visit(V& v);
 };

@@ -56,7 +56,7 @@ void RunConfig::Visit(V& v) {
     zero);
   v({"gradient_wire", "name", "as what gradients travel between ranks"}, gradient_wire);
   v({"stages", "recipes",
-     "run one after the other, each from the model of the one before; this recipe's other options "
+     "run one after the other, each from the language model before it; this recipe's other options "
      "hold for all of them"},
     stages);
   v({"listen", "endpoint", "cluster: tcp://host:port that roles join (plumb role --join)"}, listen);
@@ -189,13 +189,14 @@ template <class V>
 void DataConfig::Visit(V& v) {
   v({"train", "file",
      "what the algorithm trains on: prompts, pairs (or the folder of a store) or demonstrations; "
-     "\"arithmetic\": generated sums",
+     "\"arithmetic\": generated sums; \"tiny_texts\": a small generated world",
      "train_files prompt_data"},
     train);
   v({"dataset", "name",
      "training without rollouts from a store's folder: which of its datasets; empty: the only one"},
     dataset);
-  v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"},
+  v({"eval", "file", "held-out prompts, or \"arithmetic\", \"tiny_texts\"; empty: no evaluation",
+     "val_files"},
     eval);
   v({"eval_prompts", "rows", "at most so many rows of eval; 0: all", AtLeast(0)}, eval_prompts);
   v({"eval_skip", "rows",
@@ -289,12 +290,12 @@ void SftConfig::Visit(V& v) {
      "max_seq_length cutoff_len", AtLeast(2)},
     max_tokens);
   v({"curriculum", "texts",
-     "\"source=share\" in order: demonstrations of that source until that share of the steps; "
-     "empty: "
-     "all mixed"},
+     "sft: \"source=share\" in order: demonstrations of that source (their column source) alone "
+     "until that share of the steps, behind the last all mixed; empty: mixed from the start"},
     curriculum);
   v({"syntax_penalty", "1",
-     "weight added to demonstrations of code that does not parse by its brackets; 0: off",
+     "sft: weight of the share of brackets in demonstrations of the source code that the model "
+     "would not write; 0.3 is usual; 0: off",
      AtLeast(0)},
     syntax_penalty);
 }
@@ -417,7 +418,11 @@ void EvalConfig::Visit(V& v) {
   v({"samples", "answers", "a held-out prompt", AtLeast(1)}, samples);
   v({"success_part", "name", "reward part that says solved (>= 0.5); empty: the first"},
     success_part);
-  v({"bar", "1", "share solved at the end below which the run exits with 7; 0: none", Within(0, 1)},
+  v({"bar", "1",
+     "share solved at the end below which the run exits with 7; of pairs the share ranked right, "
+     "of "
+     "demonstrations 1 / perplexity; 0: none",
+     Within(0, 1)},
     bar);
   v({"keep_best", "bool", "the checkpoint of the best evaluation stays, as RUN/best",
      "load_best_model_at_end"},

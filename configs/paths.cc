@@ -83,10 +83,15 @@ struct Finder {
   template <class Field>
   void operator()(const FieldInfo& info, Field& field) {
     const std::string_view unit = info.unit;
+    const auto find = [&](std::string& file) {
+      const fs::path path = file;
+      if (path.is_relative() && !Exists(path) && Exists(folder / path)) file = Full(folder / path);
+    };
     if constexpr (std::same_as<Field, std::string>) {
-      if ((unit != "file" && unit != "folder") || field.empty()) return;
-      const fs::path path = field;
-      if (path.is_relative() && !Exists(path) && Exists(folder / path)) field = Full(folder / path);
+      if ((unit == "file" || unit == "folder") && !field.empty()) find(field);
+    } else if constexpr (std::same_as<Field, std::vector<std::string>>) {
+      if (unit != "recipes") return;
+      for (std::string& recipe : field) find(recipe);
     } else if constexpr (std::same_as<Field, std::vector<RewardPartConfig>>) {
       for (RewardPartConfig& part : field) part.Visit(*this);
     }
@@ -99,13 +104,15 @@ struct Finder {
 
 }  // namespace
 
+bool IsGenerated(std::string_view data) { return data == "arithmetic" || data == "tiny_texts"; }
+
 void FindBesideRecipe(Config& config, const std::string& recipe) {
   Finder finder{fs::path(recipe).parent_path()};
   config.Visit(finder);
 }
 
 std::string PathInRecipe(const std::string& path, const std::string& recipe) {
-  if (path.empty() || path == "arithmetic") return path;
+  if (path.empty() || IsGenerated(path)) return path;
   const fs::path place = Place(path);
   if (recipe.empty()) return place.string();
   const fs::path folder = Place(recipe).parent_path();
@@ -119,11 +126,21 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   std::vector<std::string> missing;
   const auto look = [&](const std::string& option, const std::string& value,
                         const std::string& advice) {
-    if (value.empty() || value == "arithmetic" || Exists(value)) return;
+    if (value.empty() || IsGenerated(value) || Exists(value)) return;
+    if (value.starts_with(kOfStage)) {
+      missing.push_back(option + " = \"" + value +
+                        "\" is the model of a stage: it is there where a recipe with run.stages "
+                        "runs this one; by itself it needs a folder");
+      return;
+    }
     const std::string here = Full(value), beside = Full(fs::path(recipe).parent_path() / value);
     missing.push_back(option + " = \"" + value + "\" is not there: looked for " + here +
                       (beside == here ? "" : " and " + beside) + advice);
   };
+  if (!config.run.stages.empty()) {  // they name the files
+    for (const std::string& stage : config.run.stages) look("run.stages", stage, "");
+    return missing;
+  }
   const char model[] =
       "; a model is a folder with config.json (for a .gguf file: plumb convert; names on a hub are "
       "not fetched)";

@@ -8,11 +8,20 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "configs/config.h"
 
 namespace plumb::configs {
+
+// Rows that the program makes itself stand under these names where a file could: "arithmetic"
+// (sums) and "tiny_texts" (a small world in sentences, code and dialogues).
+bool IsGenerated(std::string_view data);
+
+// Of a recipe that a recipe with run.stages runs: the model folder of an earlier stage, by its
+// name.
+inline constexpr std::string_view kOfStage = "stage:";
 
 // Relative paths of options whose unit is file or folder: one that leads nowhere from the working
 // folder and somewhere from the folder of `recipe` becomes that place, in full; so a run folder
@@ -23,8 +32,8 @@ void FindBesideRecipe(Config& config, const std::string& recipe);
 // leads to the same place from every working folder (but one that has a file of that very path
 // itself, which goes before: FindBesideRecipe): relative to the recipe's folder, so that both
 // may be moved together; in full where they share no folder below the root or not their file
-// system. "arithmetic" and an empty path stay. The last name of the path is not followed where it
-// is a link: its ending says what the file is.
+// system. Names of generated rows and an empty path stay. The last name of the path is not followed
+// where it is a link: its ending says what the file is.
 std::string PathInRecipe(const std::string& path, const std::string& recipe);
 
 // A sentence for each of the data, model, environment and reward options that leads nowhere, with

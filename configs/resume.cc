@@ -61,8 +61,10 @@ constexpr Row kTable[] = {
      "overlong shuffle limit "
      "arithmetic_digits arithmetic_sft_examples",
      kRows},
+    {"sft", "syntax_penalty", nullptr},
     {"sft", "batch data", "the updates on demonstrations are counted and cut by it"},
-    {"sft", "heldout max_tokens", "it says which rows the steps so far were trained on"},
+    {"run", "stages", "a stage goes on from the model of the one before"},
+    {"sft", "heldout max_tokens curriculum", "it says which rows the steps so far were trained on"},
     {"sft",
      "steps learning_rate lr_schedule warmup_fraction min_lr_fraction weight_decay eval_every "
      "patience",

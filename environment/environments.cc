@@ -3,19 +3,16 @@
 #include "common/base/error.h"
 #include "common/text/template/transcript.h"
 #include "environment/calculator.h"
+#include "environment/doors/open_environment.h"
 
 namespace plumb::environment {
 namespace {
 
 using configs::EnvironmentKind;
 
-// The kinds behind doors join here, in the three functions below that call this.
-[[noreturn]] void NotThereYet(EnvironmentKind kind) {
-  throw Error(ErrorCode::kUnsupported,
-              "kind = \"" + NameOf(kind) +
-                  "\" is not built into this program; there is "
-                  "\"calculator\"",
-              "environment.kind");
+OpenOptions Options(const ChatTemplate* chat_template, bool allow_unsandboxed) {
+  return {.chat_template = chat_template ? chat_template->source() : "",
+          .allow_unsandboxed = allow_unsandboxed};
 }
 
 bool Encodes(const Tokenizer& tokenizer, const std::string& text) {
@@ -29,31 +26,20 @@ bool Encodes(const Tokenizer& tokenizer, const std::string& text) {
 }  // namespace
 
 std::unique_ptr<EnvironmentPort> MakeEnvironments(const configs::EnvironmentConfig& config,
-                                                  const Tokenizer& tokenizer) {
-  switch (config.kind) {
-    case EnvironmentKind::kNone: return nullptr;
-    case EnvironmentKind::kCalculator:
-      return std::make_unique<Calculator>(/*says_why=*/Encodes(tokenizer, "error: no number"));
-    case EnvironmentKind::kTools:
-    case EnvironmentKind::kProgram:
-    case EnvironmentKind::kPlugin:
-    case EnvironmentKind::kHttp:
-    case EnvironmentKind::kPython: break;
-  }
-  NotThereYet(config.kind);
+                                                  const Tokenizer& tokenizer,
+                                                  const ChatTemplate* chat_template,
+                                                  bool allow_unsandboxed) {
+  if (config.kind == EnvironmentKind::kNone) return nullptr;
+  if (config.kind == EnvironmentKind::kCalculator)
+    return std::make_unique<Calculator>(/*says_why=*/Encodes(tokenizer, "error: no number"));
+  return OpenEnvironment(config, Options(chat_template, allow_unsandboxed));
 }
 
-std::string ToolsJsonOf(const configs::EnvironmentConfig& config) {
-  switch (config.kind) {
-    case EnvironmentKind::kNone:
-    case EnvironmentKind::kCalculator: return "";
-    case EnvironmentKind::kTools:
-    case EnvironmentKind::kProgram:
-    case EnvironmentKind::kPlugin:
-    case EnvironmentKind::kHttp:
-    case EnvironmentKind::kPython: break;
-  }
-  NotThereYet(config.kind);
+std::string ToolsJsonOf(const configs::EnvironmentConfig& config, const ChatTemplate* chat_template,
+                        bool allow_unsandboxed) {
+  if (config.kind == EnvironmentKind::kNone || config.kind == EnvironmentKind::kCalculator)
+    return "";
+  return OfferedTools(config, Options(chat_template, allow_unsandboxed));
 }
 
 std::string ReplyRole(EnvironmentKind kind) {
@@ -70,10 +56,9 @@ std::string ReplyRole(EnvironmentKind kind) {
 }
 
 void CheckTemplate(const configs::EnvironmentConfig& config, const ChatTemplate* chat_template,
-                   const std::string& model) {
+                   const std::string& tools_json, const std::string& model) {
   if (config.kind == EnvironmentKind::kNone || chat_template == nullptr) return;
-  CheckKeepsBeginnings(*chat_template, ReplyRole(config.kind), WithTools("", ToolsJsonOf(config)),
-                       model);
+  CheckKeepsBeginnings(*chat_template, ReplyRole(config.kind), WithTools("", tools_json), model);
 }
 
 }  // namespace plumb::environment

@@ -28,14 +28,16 @@ class OfflineLoop : public StepLoop {
 
   std::optional<Step> Train(int64_t step, double learning_rate) override {
     const auto begin = SteadyClock::now();
-    const auto rows =
-        OfflineBatch(objective_.size(), sizes_, step, config_.run.seed, options_.shuffle);
+    const auto rows = options_.curriculum.Batch(objective_.size(), sizes_, step, config_.run.seed,
+                                                options_.shuffle);
     if (balance_) balance_->Begin(ExpertBalance::Phase::kTraining, step);
     Step out{.metrics = objective_.Train(rows, learning_rate, step)};
     if (balance_) balance_->End(out.metrics);
     out.metrics["time/train"] = std::chrono::duration<double>(SteadyClock::now() - begin).count();
     out.metrics["data/epoch"] =
         static_cast<double>(sizes_.Before(step + 1)) / static_cast<double>(objective_.size());
+    if (!options_.curriculum.phases().empty())
+      out.metrics["sft/phase"] = static_cast<double>(options_.curriculum.PhaseOf(step) + 1);
     out.per_second = out.metrics["perf/train_tokens"];
     return out;
   }

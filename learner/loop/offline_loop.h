@@ -15,6 +15,7 @@
 
 #include "configs/config.h"
 #include "learner/loop/step_loop.h"
+#include "learner/offline/curriculum.h"
 #include "learner/offline/offline_objective.h"
 #include "learner/update/checkpoint.h"
 #include "learner/update/optimizer.h"
@@ -26,6 +27,7 @@ namespace plumb::learner {
 struct OfflineOptions {
   int64_t batch = 16;   // rows an update
   bool shuffle = true;  // another order in every epoch
+  Curriculum curriculum = {};
   // What the objective trains with, for the load of its experts; nullptr: nobody looks after it.
   policy_model::Transformer* transformer = nullptr;
 };

@@ -1,6 +1,7 @@
 #include "learner/offline/sft_objective.h"
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
@@ -15,6 +16,13 @@ int64_t ScoredTokens(std::span<const SequenceView> views) {
   for (const auto& v : views) {
     for (size_t i = 1; i < v.mask.size(); ++i) n += v.mask[i] != 0;
   }
+  return n;
+}
+
+// Of those that are scored: nothing predicts the first token.
+int64_t LearnedBrackets(const std::vector<uint8_t>& brackets, std::span<const uint8_t> mask) {
+  int64_t n = 0;
+  for (size_t i = 1; i < brackets.size(); ++i) n += brackets[i] != 0 && mask[i] != 0;
   return n;
 }
 
@@ -37,44 +45,65 @@ double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
 SftObjective::SftObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
                            std::span<const Demonstration> data,
                            std::span<const Demonstration> heldout,
-                           std::optional<double> weight_decay)
+                           std::optional<double> weight_decay, SyntaxPenalty syntax)
     : train_(train),
       weights_(weights),
       optimizer_(optimizer),
       data_(data),
       heldout_(heldout),
-      weight_decay_(weight_decay) {}
+      weight_decay_(weight_decay),
+      syntax_(std::move(syntax)) {
+  PLUMB_CHECK(syntax_.weight == 0 || syntax_.brackets.size() == data.size());
+}
 
 std::map<std::string, double> SftObjective::Train(std::span<const uint32_t> rows,
                                                   double learning_rate, int64_t /*step*/) {
   std::vector<SequenceView> batch;
-  double tokens = 0;
+  std::vector<const std::vector<uint8_t>*> code;  // of each sequence, where there is a penalty
+  double tokens = 0, brackets = 0;
   for (const uint32_t row : rows) {
     batch.push_back(View(data_[row]));
     tokens += static_cast<double>(batch.back().tokens.size());
+    if (syntax_.weight == 0) continue;
+    code.push_back(&syntax_.brackets[row]);
+    brackets += static_cast<double>(LearnedBrackets(*code.back(), data_[row].loss_mask));
   }
   const int64_t scored = ScoredTokens(batch);
   if (scored == 0)
     throw Error(ErrorCode::kInvalidArgument, "a batch of demonstrations has no token to learn");
-  double loss = 0;
+  double loss = 0, missed = 0;
   const auto scale = static_cast<float>(1.0 / static_cast<double>(scored));
   optimizer_.ZeroGrad();
   train_.Accumulate(
       weights_, batch, 1.0f,
       [&](const ScoredToken& token) {
         loss -= token.logprob;
-        return TrainStep::Gradient{-scale, 0.0f};
+        TrainStep::Gradient gradient{-scale, 0.0f};
+        if (brackets > 0) {
+          const std::vector<uint8_t>& is = *code[static_cast<size_t>(token.sequence)];
+          if (!is.empty() && is[static_cast<size_t>(token.token)] != 0) {
+            const double p = std::exp(static_cast<double>(token.logprob));
+            missed += 1 - p;
+            gradient.logprob -= static_cast<float>(syntax_.weight * p / brackets);
+          }
+        }
+        return gradient;
       },
       optimizer_.gradients());
   loss /= static_cast<double>(scored);
-  const UpdateResult update = optimizer_.Update(learning_rate, loss, weight_decay_);
-  return {{"sft/loss", loss},
-          {"sft/tokens", static_cast<double>(scored)},
-          {"optim/grad_norm", update.grad_norm},
-          {"optim/lr", learning_rate},
-          {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-          {"perf/train_tokens", tokens},
-          {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+  const double syntax = brackets > 0 ? missed / brackets : 0;
+  const UpdateResult update =
+      optimizer_.Update(learning_rate, loss + syntax_.weight * syntax, weight_decay_);
+  std::map<std::string, double> metrics = {
+      {"sft/loss", loss},
+      {"sft/tokens", static_cast<double>(scored)},
+      {"optim/grad_norm", update.grad_norm},
+      {"optim/lr", learning_rate},
+      {"optim/skipped", static_cast<double>(optimizer_.skipped())},
+      {"perf/train_tokens", tokens},
+      {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+  if (syntax_.weight > 0) metrics["sft/syntax"] = syntax;
+  return metrics;
 }
 
 OfflineEval SftObjective::Evaluate() {

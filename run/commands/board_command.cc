@@ -14,6 +14,7 @@
 #include "run/board/watch.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/commands/stages/train_stages.h"
 #include "run/report/report.h"
 
 namespace plumb::run {
@@ -105,7 +106,8 @@ void AddReportCommand(CLI::App& app, CliResult&) {
   report->callback([arguments] {
     const std::string out =
         arguments->out.empty() ? arguments->run + "/report.html" : arguments->out;
-    WriteReport(arguments->run, out);
+    if (HasStages(arguments->run)) WriteStagesReport(arguments->run, out);
+    else WriteReport(arguments->run, out);
     std::printf("%s\n", out.c_str());
   });
 }

@@ -20,6 +20,7 @@
 #include "configs/paths.h"
 #include "configs/recipe_text.h"
 #include "run/commands/cli.h"
+#include "run/commands/stages/train_stages.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/recipe_proposal.h"
 
@@ -70,6 +71,10 @@ void Show(const ShowArguments& a) {
   const std::string list =
       configs::List(loaded, {.width = OutputWidth(), .only = a.only, .changed = a.changed});
   std::fputs(list.empty() ? "nothing differs from the defaults\n" : list.c_str(), stdout);
+  if (!loaded.config.run.stages.empty()) {
+    std::printf("\nstages, each by itself: %s config show RECIPE\n%s", ProgramCall().c_str(),
+                ListOfStages(PlanStages(loaded, "RUN")).c_str());
+  }
 }
 
 void New(const NewArguments& a) {

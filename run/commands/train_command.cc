@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -20,6 +21,7 @@
 #include "learner/update/schedule.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/commands/stages/train_stages.h"
 #include "run/report/line_wrap.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
@@ -148,10 +150,9 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
                  static_cast<long long>(r.after->answers), r.after->reason.c_str());
     return kExitFewerSteps;
   }
-  if (r.after && r.after->accuracy < bar) {
-    std::fprintf(stderr,
-                 "plumb: error: held-out pass@1 %.3f is below the recipe's eval.bar = %.3f\n",
-                 r.after->accuracy, bar);
+  if (r.after && bar > 0 && BarValue(*r.after) < bar) {
+    std::fprintf(stderr, "plumb: error: held-out %s %.3f is below the recipe's eval.bar = %.3f\n",
+                 BarName(session.config()).c_str(), BarValue(*r.after), bar);
     return kExitFewerSteps;
   }
   return 0;
@@ -286,6 +287,35 @@ int TrainAsRank(learner::Ranks& ranks, RunOptions options) {
   });
 }
 
+int Train(const TrainArguments& arguments);
+
+// Of a recipe with run.stages. What --steps, --roles and --set say stands in the recipe by now.
+int TrainAllStages(configs::Loaded recipe, const TrainArguments& arguments) {
+  if (RanksOf(recipe.config)) {
+    throw Error(
+        ErrorCode::kUnsupported,
+        "the ranks of a learner that others start (RANK, WORLD_SIZE) train one recipe: start "
+        "each of the stages by itself, or leave the ranks to run.parallel",
+        "run.stages");
+  }
+  return TrainStages({.recipe = arguments.recipe,
+                      .loaded = std::move(recipe),
+                      .out = arguments.out,
+                      .resume = arguments.resume,
+                      .overwrite = arguments.overwrite,
+                      .quiet = arguments.quiet},
+                     [&](const Stage& stage, bool resume) {
+                       TrainArguments own;
+                       own.recipe = stage.recipe;
+                       own.out = stage.folder;
+                       own.overrides = stage.overrides;
+                       own.resume = resume;
+                       own.newest = resume && arguments.newest;
+                       own.quiet = arguments.quiet;
+                       return Train(own);
+                     });
+}
+
 int Train(const TrainArguments& arguments) {
   if (arguments.resume && arguments.overwrite) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -310,7 +340,9 @@ int Train(const TrainArguments& arguments) {
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
-  configs::Config config = CheckedRecipe(arguments.recipe, overrides).config;
+  configs::Loaded recipe = CheckedRecipe(arguments.recipe, overrides);
+  if (!recipe.config.run.stages.empty()) return TrainAllStages(std::move(recipe), arguments);
+  configs::Config config = std::move(recipe.config);
   if (!arguments.out.empty()) config.run.out = arguments.out;
   if (const std::string many = TooManyThreads(config, ProcessorsAllowed()); !many.empty())
     std::fprintf(stderr, "plumb: warning: %s\n", many.c_str());

@@ -440,6 +440,15 @@ std::string HeldOutText(const configs::Config& config, const learner::EvalResult
   return text;
 }
 
+double BarValue(const learner::EvalResult& e) {
+  return e.perplexity ? 1 / *e.perplexity : e.accuracy;
+}
+
+std::string BarName(const configs::Config& config) {
+  if (config.algorithm.name == configs::AlgorithmName::kSft) return "1 / perplexity";
+  return configs::IsOffline(config) ? "accuracy" : "pass@1";
+}
+
 std::string LossLine(const std::map<std::string, int64_t>& counters) {
   const auto count = [&](const std::string& name) {
     const auto found = counters.find(name);

@@ -101,6 +101,11 @@ HyperParameters TellingOptions(const configs::Config& config);
 // What an evaluation found, in the words of the algorithm: "accuracy 0.500, margin 0.1, ... (8
 // pairs)".
 std::string HeldOutText(const configs::Config& config, const learner::EvalResult& result);
+// What eval.bar is held against: the share solved or ranked right; of demonstrations, of which
+// nothing is solved, 1 / perplexity.
+double BarValue(const learner::EvalResult& result);
+// The same in words: "pass@1".
+std::string BarName(const configs::Config& config);
 
 // What was dropped and what has no score, on one line, from a run's counters.
 std::string LossLine(const std::map<std::string, int64_t>& counters);

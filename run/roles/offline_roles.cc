@@ -22,6 +22,8 @@
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
 #include "run/session/demonstration_data.h"
+#include "run/session/lessons/lesson_plan.h"
+#include "run/session/lessons/pair_labels.h"
 #include "run/session/preference_data.h"
 
 namespace plumb::run {
@@ -80,16 +82,20 @@ void Note(Observer* observer, const std::string& line) {
 class SftTraining {
  public:
   SftTraining(const Session& session, Observer* observer, learner::Ranks* ranks)
-      : data_(LoadSftData(session)) {
+      : data_(LoadSftData(session)),
+        lessons_(PlanLessons(session.config(), session.tokenizer(), data_)) {
+    for (const std::string& note : lessons_.notes) Note(observer, note);
     for (const std::string& note : data_.notes) Note(observer, note);
     if (observer) observer->CountRows(data_.rows);
     if (ranks) ranks->CheckSame("the demonstrations", data_.identity);
   }
   Offline Make(Policy& p) {
-    return {.objective = std::make_unique<learner::SftObjective>(p.train, p.weights, p.optimizer,
-                                                                 data_.train, data_.heldout),
+    return {.objective = std::make_unique<learner::SftObjective>(
+                p.train, p.weights, p.optimizer, data_.train, data_.heldout,
+                /*weight_decay=*/std::nullopt, lessons_.syntax),
             .how = {.batch = p.config.sft.batch,
                     .shuffle = p.config.data.shuffle,
+                    .curriculum = lessons_.curriculum,
                     .transformer = &p.transformer},
             .identity = data_.identity,
             .counters = [this] {
@@ -100,6 +106,7 @@ class SftTraining {
 
  private:
   const DemonstrationData data_;
+  const LessonPlan lessons_;
 };
 
 // Pairs and judged completions, which lie in the run's store.
@@ -109,8 +116,7 @@ class PreferenceTraining {
       : session_(session),
         observer_(observer),
         store_(!ranks || ranks->first() ? OpenStore(session) : nullptr),
-        data_(ranks ? SharedPreferences(*ranks, [&] { return LoadPreferences(session, *store_); })
-                    : LoadPreferences(session, *store_)) {
+        data_(ranks ? SharedPreferences(*ranks, [&] { return Load(); }) : Load()) {
     for (const std::string& note : data_.notes) Note(observer, note);
     if (observer) observer->CountRows(data_.rows);
     const std::string& shared = session.config().preference.reference_cache;
@@ -150,6 +156,11 @@ class PreferenceTraining {
   }
 
  private:
+  PreferenceData Load() const {
+    PreferenceData data = LoadPreferences(session_, *store_);
+    LabelByParts(session_, data);
+    return data;
+  }
   std::unique_ptr<learner::OfflineObjective> MakeKto(Policy& p) {
     const configs::PreferenceConfig& c = p.config.preference;
     reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);

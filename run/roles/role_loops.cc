@@ -58,8 +58,9 @@ std::string RewardLoop::Summary() const {
 }
 
 bool RunActorLoop(const Session& session, const std::string& name, const ActorEnds& ends) {
-  const std::unique_ptr<EnvironmentPort> environment =
-      environment::MakeEnvironments(session.config().environment, session.tokenizer());
+  const std::unique_ptr<EnvironmentPort> environment = environment::MakeEnvironments(
+      session.config().environment, session.tokenizer(), session.chat_template(),
+      session.config().reward.allow_unsandboxed);
   const actor::Surroundings around{.environment = environment.get(),
                                    .whole_prompt = [&](const PromptLease& lease) {
                                      if (lease.prompt_sum == 0) return lease.prompt;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <span>
@@ -12,6 +13,7 @@
 #include "replay/datasets/rows/dataset_import.h"
 #include "run/session/answer_text.h"
 #include "run/session/generated_sums.h"
+#include "run/session/lessons/generated_texts.h"
 #include "run/session/offline_source.h"
 #include "run/session/overlong.h"
 #include "run/session/row_counts.h"
@@ -165,8 +167,23 @@ std::string Identity(std::span<const Demonstration> train, std::span<const Demon
 int64_t LeaveOutHeldOut(DemonstrationData& data) {
   std::set<std::vector<int32_t>> heldout;
   for (const Demonstration& d : data.heldout) heldout.insert(d.tokens);
+  // The sources stay beside their rows.
+  std::vector<std::string> sources;
+  for (size_t i = 0; i < data.sources.size(); ++i) {
+    if (!heldout.contains(data.train[i].tokens)) sources.push_back(std::move(data.sources[i]));
+  }
+  data.sources = std::move(sources);
   return static_cast<int64_t>(std::erase_if(
       data.train, [&](const Demonstration& d) { return heldout.contains(d.tokens); }));
+}
+
+// What a row says of where it comes from.
+std::string SourceOf(const replay::TextDemonstration& text) {
+  if (text.columns_json.empty()) return "";
+  const auto columns = nlohmann::json::parse(text.columns_json, nullptr, false);
+  if (!columns.is_object() || !columns.contains("source") || !columns["source"].is_string())
+    return "";
+  return columns["source"].get<std::string>();
 }
 
 std::string EqualToHeldOut(int64_t n) {
@@ -230,6 +247,8 @@ DemonstrationData LoadSftData(const Session& session) {
     if (config.data.limit > 0 && std::ssize(texts) > config.data.limit)
       texts.resize(static_cast<size_t>(config.data.limit));
     for (size_t i = 0; i < texts.size(); ++i) texts[i].row = i;
+  } else if (source == replay::kTinyTexts) {
+    texts = replay::TinyDemonstrations(TinyTextsOf(config, config.sft.heldout));
   } else if (IsStoreFolder(source)) {
     texts = FromStore(config.data, data.notes, counts);
   } else {
@@ -257,6 +276,7 @@ DemonstrationData LoadSftData(const Session& session) {
     }
     if (d) {
       data.train.push_back(std::move(*d));
+      data.sources.push_back(SourceOf(text));
       rows.push_back(text.row);
     }
   }
@@ -274,6 +294,7 @@ DemonstrationData LoadSftData(const Session& session) {
                 source);
   }
   if (heldout > 0) data.heldout = TakeFrom(data.train, begins[begins.size() - heldout]);
+  data.sources.resize(data.train.size());
   const int64_t equal = LeaveOutHeldOut(data);
   if (data.train.empty()) {
     throw Error(ErrorCode::kInvalidArgument,

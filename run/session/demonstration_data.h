@@ -22,6 +22,8 @@ namespace plumb::run {
 
 struct DemonstrationData {
   std::vector<Demonstration> train, heldout;
+  // Of each in `train`, where a run trains on nothing else: its column "source"; "": it has none.
+  std::vector<std::string> sources;
   // Of a run that trains on nothing else: number and digest of its demonstrations.
   std::string identity;
   std::vector<std::string> notes;       // what was read, rejected and left out

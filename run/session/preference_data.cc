@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 
 #include "common/base/error.h"
 #include "replay/datasets/importer.h"
 #include "run/session/answer_text.h"
+#include "run/session/lessons/generated_texts.h"
 #include "run/session/offline_source.h"
 #include "run/session/overlong.h"
 #include "run/session/row_counts.h"
@@ -16,6 +18,7 @@ namespace {
 
 constexpr char kDataset[] = "pairs";
 constexpr uint64_t kPiece = 1024;  // rows read at a time
+constexpr uint64_t kScoredPairs = 0, kTrainedPairs = 1;
 
 // Dataset "pairs" of the run's store, from the dataset of another store. Copied: a run's data never
 // changes.
@@ -32,6 +35,20 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
 
 bool Learns(const Demonstration& d) {
   return std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) != d.loss_mask.end();
+}
+
+// The same of generated pairs. A reward model and what is trained by it see others.
+std::string Generate(const configs::Config& config, replay::Store& store) {
+  const auto pairs = replay::TinyPairs(
+      TinyTextsOf(config, config.preference.heldout),
+      config.algorithm.name == configs::AlgorithmName::kRewardModel ? kScoredPairs : kTrainedPairs);
+  uint64_t hash = replay::kNoRowsHash;
+  for (size_t first = 0; first < pairs.size(); first += kPiece) {
+    const size_t n = std::min<size_t>(kPiece, pairs.size() - first);
+    store.AppendPreferences(kDataset, first, std::span(pairs).subspan(first, n), hash);
+  }
+  store.SealPreferences(kDataset, pairs.size(), hash);
+  return std::to_string(pairs.size()) + " generated";
 }
 
 }  // namespace
@@ -215,7 +232,9 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store,
   PreferenceData out{.notes = session.TextNotes()};
   RowCounts counts("pairs");
   int64_t prompts = 0;
-  if (IsStoreFolder(config.data.train)) {
+  if (config.data.train == replay::kTinyTexts) {
+    out.notes.push_back("pairs: " + Generate(config, store));
+  } else if (IsStoreFolder(config.data.train)) {
     out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
   } else {
     replay::ImportRequest request;

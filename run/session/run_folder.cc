@@ -57,6 +57,14 @@ bool NeverBegan(const RunFolder& folder) {
          (!fs::exists(folder.checkpoints()) || fs::is_empty(folder.checkpoints()));
 }
 
+// "2-rm": a stage of a run of stages.
+bool IsStage(const fs::path& entry) {
+  const std::string name = entry.filename().string();
+  const size_t digits = name.find_first_not_of("0123456789");
+  return digits != std::string::npos && digits > 0 && name[digits] == '-' &&
+         fs::exists(RunFolder{entry.string()}.identity());
+}
+
 // What a run puts into its folder, but for the lock. The name that makes it a run is the last, so
 // that what is cut short can be done again.
 std::vector<fs::path> OwnEntries(const std::string& folder) {
@@ -66,7 +74,8 @@ std::vector<fs::path> OwnEntries(const std::string& folder) {
       "model",       "tokenizer",     "pids.json",     kStoppedMark,    "run.json"};
   std::vector<fs::path> entries;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (kOwn.contains(entry.path().filename().string()) || IsUnfinished(entry.path()))
+    if (kOwn.contains(entry.path().filename().string()) || IsUnfinished(entry.path()) ||
+        IsStage(entry.path()))
       entries.push_back(entry.path());
   }
   std::stable_partition(entries.begin(), entries.end(),
@@ -137,6 +146,58 @@ std::string ReadRunId(const RunFolder& folder) {
   }
 }
 
+namespace {
+
+// `stages`: of a run that holds runs.
+void WriteIdentity(const RunFolder& folder, const std::string& recipe,
+                   const std::vector<std::string>& stages) {
+  // Who made it, so that a page about it can say so years later.
+  Json identity = {
+      {"run_id", NewRunId()},    {"format", 1},
+      {"recipe", recipe},        {"version", BuiltVersion()},
+      {"commit", BuiltCommit()}, {"began_s", static_cast<double>(RealClock().WallMs()) / 1000.0}};
+  if (!stages.empty()) identity["stages"] = stages;
+  RealFileSystem().WriteFileAtomic(
+      folder.identity(), identity.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+// What stands in the way of beginning, or going on with, a run in the folder.
+void RefuseFolder(const RunFolder& folder, bool there, bool exists, bool resume, bool overwrite) {
+  if (!there && resume) {
+    throw Error(ErrorCode::kNotFound,
+                "there is no run in this folder to go on with: name its --out, or leave --resume "
+                "out to begin one",
+                folder.path);
+  }
+  if (there && !resume && !overwrite) {
+    throw Error(ErrorCode::kConflict,
+                "there is a run in this folder already: go on with --resume, start anew with "
+                "--overwrite, or choose another --out",
+                folder.path);
+  }
+  if (!exists && HoldsSomething(folder.path)) {
+    throw Error(ErrorCode::kConflict,
+                "this folder is not empty and is not a run: choose another --out", folder.path);
+  }
+}
+
+}  // namespace
+
+RunLock BeginStagedRun(const RunFolder& folder, const StagedRunRequest& request) {
+  PutBackWhatWasMoving(folder);
+  const bool exists = fs::exists(folder.identity()), unbegun = NeverBegan(folder);
+  RefuseFolder(folder, exists && !unbegun, exists, request.resume, request.overwrite);
+  RealFileSystem().CreateDirectories(folder.path);
+  RunLock lock(folder.path);
+  if (request.resume) return lock;
+  if (exists && !unbegun) SetAside(folder);
+  else RemoveOwnEntries(folder.path);  // what a killed process left
+  WriteIdentity(folder, request.recipe, request.stages);
+  return lock;
+}
+
+void PutBackReplacedRun(const RunFolder& folder) { PutBack(folder); }
+
 PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, bool resume,
                        bool overwrite, bool newest) {
   if (config.run.out.empty()) config.run.out = "runs/" + fs::path(recipe_path).stem().string();
@@ -148,22 +209,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
 
   PutBackWhatWasMoving(folder);
   const bool exists = fs::exists(folder.identity()), unbegun = NeverBegan(folder);
-  if ((!exists || unbegun) && resume) {
-    throw Error(ErrorCode::kNotFound,
-                "there is no run in this folder to go on with: name its --out, or leave --resume "
-                "out to begin one",
-                folder.path);
-  }
-  if (exists && !unbegun && !resume && !overwrite) {
-    throw Error(ErrorCode::kConflict,
-                "there is a run in this folder already: go on with --resume, start anew with "
-                "--overwrite, or choose another --out",
-                folder.path);
-  }
-  if (!exists && HoldsSomething(folder.path)) {
-    throw Error(ErrorCode::kConflict,
-                "this folder is not empty and is not a run: choose another --out", folder.path);
-  }
+  RefuseFolder(folder, exists && !unbegun, exists, resume, overwrite);
   files.CreateDirectories(folder.path);
   run.lock_ = RunLock(folder.path);
   if (fs::exists(folder.identity()) != exists) {
@@ -213,16 +259,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
   } else {
     if (exists && !unbegun) SetAside(folder);
     else RemoveOwnEntries(folder.path);  // what a killed process left
-    // Who made it, so that a page about it can say so years later.
-    files.WriteFileAtomic(folder.identity(),
-                          Json{{"run_id", NewRunId()},
-                               {"format", 1},
-                               {"recipe", recipe_path},
-                               {"version", BuiltVersion()},
-                               {"commit", BuiltCommit()},
-                               {"began_s", static_cast<double>(RealClock().WallMs()) / 1000.0}}
-                                  .dump(1, ' ', false, Json::error_handler_t::replace) +
-                              "\n");
+    WriteIdentity(folder, recipe_path, {});
   }
   for (const std::string& path : {folder.logs(), folder.checkpoints(), folder.tensorboard()})
     files.CreateDirectories(path);
@@ -242,10 +279,12 @@ bool PreparedRun::Finished(const configs::Config& config) const {
   };
   // A bar that was missed is said once more, by the evaluation.
   const double bar = config.eval.bar;
-  const Json accuracy = said("/eval/after/accuracy");
-  if (bar > 0 &&
-      (!accuracy.is_number() || accuracy < Json(bar) || said("/eval/after/aborted") != Json(0)))
-    return false;
+  const Json accuracy = said("/eval/after/accuracy"), perplexity = said("/eval/after/perplexity");
+  const double reached = perplexity.is_number() ? 1 / perplexity.get<double>()
+                         : accuracy.is_number() && said("/eval/after/aborted") == Json(0)
+                             ? accuracy.get<double>()
+                             : -1;
+  if (bar > 0 && reached < bar) return false;
   // A life that goes on removes it: it is the last one's.
   return summary.is_object() && said("/steps") == Json(config.run.steps) &&
          said("/stopped_early") == Json(false);

@@ -47,6 +47,18 @@ std::string ReadRunId(const RunFolder& folder);
 // The new run has trained: the one that it replaces is removed.
 void ReplacedRunGoes(const RunFolder& folder);
 
+// A run that holds runs, its stages (run/session/stages/stage_plan.h).
+struct StagedRunRequest {
+  std::string recipe;
+  std::vector<std::string> stages;  // their folders' names
+  bool resume = false, overwrite = false;
+};
+// Makes its folder, or takes it up when `resume`. `overwrite` sets an older run aside until
+// ReplacedRunGoes or PutBackReplacedRun.
+RunLock BeginStagedRun(const RunFolder& folder, const StagedRunRequest& request);
+// The new run has trained nothing: what it was to replace is back.
+void PutBackReplacedRun(const RunFolder& folder);
+
 class PreparedRun {
  public:
   const RunFolder& folder() const { return folder_; }

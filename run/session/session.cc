@@ -9,6 +9,7 @@
 #include "common/base/file.h"
 #include "common/record/task_tokens.h"
 #include "common/text/template/transcript.h"
+#include "configs/paths.h"
 #include "environment/environments.h"
 #include "kernels/device/process_gpu.h"
 #include "policy_model/families/family.h"
@@ -16,6 +17,7 @@
 #include "policy_model/memory/key_table.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
+#include "replay/datasets/rows/tiny_texts.h"
 #include "reward/rules/rules.h"
 #include "run/session/generated_sums.h"
 #include "run/session/prompt_room.h"
@@ -132,7 +134,6 @@ std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config, bool
 void Session::ReadModel(bool scalar_head) {
   Session& s = *this;
   const auto& model = s.config_.model;
-  s.tools_json_ = environment::ToolsJsonOf(s.config_.environment);
   if (!model.path.empty()) {
     s.shape_ = policy_model::ReadModelConfig(model.path, LongestSequence(s.config_));
     if (s.shape_.scalar_head && !scalar_head) {
@@ -153,8 +154,11 @@ void Session::ReadModel(bool scalar_head) {
     FillSpecialTokens(model.path, *s.tokenizer_, s.shape_);
     s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
     s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
+    s.tools_json_ = environment::ToolsJsonOf(s.config_.environment, s.template_.get(),
+                                             s.config_.reward.allow_unsandboxed);
     if (s.config_.data.chat_template)
-      environment::CheckTemplate(s.config_.environment, s.template_.get(), model.path);
+      environment::CheckTemplate(s.config_.environment, s.template_.get(), s.tools_json_,
+                                 model.path);
     return;
   }
   s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
@@ -162,18 +166,20 @@ void Session::ReadModel(bool scalar_head) {
   AddExperts(model, s.config_.experts, s.shape_);
   s.shape_.bos_token = s.tokenizer_->Find("<bos>");
   s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
+  if (model.vocabulary == configs::Vocabulary::kBytes) s.template_ = ChatTemplate::BuiltIn("bytes");
   s.add_bos_ = s.shape_.bos_token >= 0;
   policy_model::Validate(s.shape_, "[model]");
   if (s.folder_.path.empty()) return;
   s.tokenizer_source_ = s.folder_.tokenizer();
   RealFileSystem().CreateDirectories(s.tokenizer_source_);
   // What transformers' AutoTokenizer asks for.
-  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                       {"bos_token", "<bos>"},
-                       {"eos_token", "<eos>"},
-                       {"pad_token", "<pad>"},
-                       {"clean_up_tokenization_spaces", false},
-                       {"model_max_length", model.max_positions}};
+  Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                 {"bos_token", "<bos>"},
+                 {"eos_token", "<eos>"},
+                 {"pad_token", "<pad>"},
+                 {"clean_up_tokenization_spaces", false},
+                 {"model_max_length", model.max_positions}};
+  if (s.template_) config["chat_template"] = s.template_->source();
   // Each looked for by itself: a life before may have ended between the two.
   const auto put = [&](const char* name, const std::string& text) {
     const std::string path = s.tokenizer_source_ + name;
@@ -229,18 +235,22 @@ void Session::PutTask(std::string_view columns_json, const std::string& where,
 }
 
 std::vector<std::string> Session::TextNotes() const {
-  if (config_.model.path.empty()) {  // its only vocabulary has no template
-    if (shape_.family != "plumb") return {};
-    return {
-        "model: of a form that only Plumb has (model_type \"plumb\"): its folders are read by "
-        "plumb, not by transformers"};
+  std::vector<std::string> notes;
+  if (config_.model.path.empty()) {
+    if (shape_.family == "plumb") {
+      notes.emplace_back(
+          "model: of a form that only Plumb has (model_type \"plumb\"): its folders are read by "
+          "plumb, not by transformers");
+    }
+    if (!template_) return notes;  // a vocabulary without one: nothing could become of text
   }
-  if (!template_) return {"prompts: text as it is (the model has no chat template)"};
-  return {config_.data.chat_template
-              ? "prompts: text through the model's chat template (data.chat_template = false: as "
-                "it is)"
-              : "prompts: text as it is, without the model's chat template (data.chat_template = "
-                "false)"};
+  notes.emplace_back(
+      !template_ ? "prompts: text as it is (the model has no chat template)"
+      : config_.data.chat_template
+          ? "prompts: text through the model's chat template (data.chat_template = false: as it is)"
+          : "prompts: text as it is, without the model's chat template (data.chat_template = "
+            "false)");
+  return notes;
 }
 
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
@@ -260,16 +270,27 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
     for (const auto& [why, n] : dropped) counts.Dropped(why, n);
     data.rows.insert(counts.counters().begin(), counts.counters().end());
   };
-  const bool generated_train = config.data.train == kArithmetic,
-             generated_eval = config.data.eval == kArithmetic;
+  const bool generated_train = configs::IsGenerated(config.data.train),
+             generated_eval = configs::IsGenerated(config.data.eval);
   if (generated_train || generated_eval) {
-    replay::ArithmeticSets sets = GeneratedSums(config);
-    if (generated_train) data.train = std::move(sets.train);
-    if (generated_eval) data.eval = std::move(sets.eval);
+    if (config.data.train == kArithmetic || config.data.eval == kArithmetic) {
+      replay::ArithmeticSets sets = GeneratedSums(config);
+      if (config.data.train == kArithmetic) data.train = std::move(sets.train);
+      if (config.data.eval == kArithmetic) data.eval = std::move(sets.eval);
+    }
+    const uint64_t seed = config.run.seed;
+    if (config.data.train == replay::kTinyTexts)
+      data.train = replay::TinyPrompts(seed, /*heldout=*/false, config.data.limit);
+    if (config.data.eval == replay::kTinyTexts)
+      data.eval = replay::TinyPrompts(seed, /*heldout=*/true, config.data.eval_prompts);
+    const std::string kind =
+        config.data.train == replay::kTinyTexts || config.data.eval == replay::kTinyTexts
+            ? "generated prompts"
+            : "generated sums";
     FitCounts overlong;
     for (auto* list : {&data.train, &data.eval}) {
       for (Prompt& p : *list) p.tokens = tokenize(p);
-      const FitCounts n = FitPrompts(room, config.data.overlong, "generated sums", *list);
+      const FitCounts n = FitPrompts(room, config.data.overlong, kind, *list);
       if (n.left_out > 0)
         left_out[list == &data.train ? "train" : "eval"] =
             std::to_string(n.left_out) + " are longer: " + room.bound;
@@ -281,7 +302,7 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
       overlong.left_out += n.left_out;
       overlong.cut += n.cut;
     }
-    data.notes.push_back("generated sums: " + std::to_string(data.train.size()) + " to train on, " +
+    data.notes.push_back(kind + ": " + std::to_string(data.train.size()) + " to train on, " +
                          std::to_string(data.eval.size()) + " held out" +
                          (overlong.left_out + overlong.cut > 0
                               ? ", " + std::to_string(overlong.left_out) + " left out and " +

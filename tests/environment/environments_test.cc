@@ -21,11 +21,11 @@ std::string Refusal(auto call) {
 TEST(Environments, OfARecipe) {
   const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   configs::EnvironmentConfig config;
-  EXPECT_EQ(MakeEnvironments(config, *tokenizer), nullptr);
+  EXPECT_EQ(MakeEnvironments(config, *tokenizer, nullptr, false), nullptr);
   config.kind = EnvironmentKind::kCalculator;
-  const auto calculator = MakeEnvironments(config, *tokenizer);
+  const auto calculator = MakeEnvironments(config, *tokenizer, nullptr, false);
   ASSERT_NE(calculator, nullptr);
-  EXPECT_EQ(calculator->ToolsJson(), ToolsJsonOf(config));
+  EXPECT_EQ(calculator->ToolsJson(), ToolsJsonOf(config, nullptr, false));
   // A vocabulary without letters gets an error that it can read.
   calculator->Begin(0, {}, 0);
   calculator->Act(0, "=");
@@ -39,25 +39,25 @@ TEST(Environments, WhatIsNotThereIsNamed) {
   const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   configs::EnvironmentConfig config;
   config.kind = EnvironmentKind::kProgram;
-  const std::string said = Refusal([&] { MakeEnvironments(config, *tokenizer); });
-  EXPECT_NE(said.find("\"program\""), std::string::npos) << said;
-  EXPECT_NE(said.find("environment.kind"), std::string::npos) << said;
+  config.path = "/no/such/program";
+  const std::string said = Refusal([&] { MakeEnvironments(config, *tokenizer, nullptr, false); });
+  EXPECT_NE(said.find("/no/such/program"), std::string::npos) << said;
 }
 
 TEST(Environments, ATemplateThatRewritesIsRefusedBeforeARun) {
   configs::EnvironmentConfig config;
   config.kind = EnvironmentKind::kCalculator;
   const auto chatml = ChatTemplate::BuiltIn("chatml");
-  EXPECT_NO_THROW(CheckTemplate(config, chatml.get(), "folder"));
-  EXPECT_NO_THROW(CheckTemplate(config, nullptr, "folder"));
+  EXPECT_NO_THROW(CheckTemplate(config, chatml.get(), "", "folder"));
+  EXPECT_NO_THROW(CheckTemplate(config, nullptr, "", "folder"));
   const auto counting = ChatTemplate::Parse(
       "{{ messages | length }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", "",
       "");
-  const std::string said = Refusal([&] { CheckTemplate(config, counting.get(), "folder"); });
+  const std::string said = Refusal([&] { CheckTemplate(config, counting.get(), "", "folder"); });
   EXPECT_NE(said.find("folder"), std::string::npos) << said;
   EXPECT_NE(said.find("turn 1"), std::string::npos) << said;
   config.kind = EnvironmentKind::kNone;
-  EXPECT_NO_THROW(CheckTemplate(config, counting.get(), "folder"));
+  EXPECT_NO_THROW(CheckTemplate(config, counting.get(), "", "folder"));
 }
 
 }  // namespace

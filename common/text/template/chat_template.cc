@@ -235,8 +235,15 @@ std::unique_ptr<ChatTemplate> ChatTemplate::BuiltIn(const std::string& name) {
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
         "<|im_start|>", "<|im_end|>");
   }
+  if (name == "bytes") {
+    return Parse(
+        "{{ bos_token }}{% for message in messages %}{{ '<' + message['role'] + '>' + "
+        "message['content'] + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}",
+        "<bos>", "<eos>");
+  }
   throw Error(ErrorCode::kInvalidArgument,
-              "there is no built-in chat template '" + name + "': use \"chatml\"");
+              "there is no built-in chat template '" + name + "': use \"chatml\" or \"bytes\"");
 }
 
 }  // namespace plumb

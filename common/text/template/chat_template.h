@@ -24,7 +24,7 @@ class ChatTemplate {
   static std::unique_ptr<ChatTemplate> LoadOrNull(const std::string& directory);
   // `bos`/`eos` are the texts of those tokens. Throws kCorruption with the line of a syntax error.
   static std::unique_ptr<ChatTemplate> Parse(std::string source, std::string bos, std::string eos);
-  // Built-in by name: "chatml".
+  // Built-in by name: "chatml"; "bytes", of the vocabulary of that name.
   static std::unique_ptr<ChatTemplate> BuiltIn(const std::string& name);
 
   virtual ~ChatTemplate() = default;

@@ -105,12 +105,83 @@ class CharacterTokenizer : public Tokenizer {
   std::string json_;
 };
 
+// One token a byte, ids 0..255 as the bytes are, and behind them what a dialogue and an answer are
+// marked with. Written as the tokenizer.json of a byte-level vocabulary without merges, so that
+// others read it and nothing but the list is ours. Append-only: checkpoints depend on the ids.
+constexpr int32_t kBytes = 256;
+constexpr std::array<std::string_view, 10> kByteMarks = {
+    "<pad>",       "<bos>",   "<eos>",    "<system>", "<user>",
+    "<assistant>", "<think>", "</think>", "<answer>", "</answer>"};
+constexpr size_t kByteSpecials = 6;  // the tags are part of the text
+
+// How byte-level vocabularies write a byte: those without a form of their own as the characters
+// from U+0100 on.
+std::string ShownByte(int byte, int* hidden) {
+  const bool shown = (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte != 0xAD);
+  const int code = shown ? byte : kBytes + (*hidden)++;
+  if (code < 0x80) return {static_cast<char>(code)};
+  return {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
+}
+
+std::unique_ptr<Tokenizer> MakeByteTokenizer() {
+  using Json = nlohmann::ordered_json;
+  Json vocab = Json::object(), added = Json::array();
+  int hidden = 0;
+  for (int byte = 0; byte < kBytes; ++byte) vocab[ShownByte(byte, &hidden)] = byte;
+  for (size_t i = 0; i < kByteMarks.size(); ++i) {
+    const int32_t id = kBytes + static_cast<int32_t>(i);
+    vocab[std::string(kByteMarks[i])] = id;
+    added.push_back({{"id", id},
+                     {"content", std::string(kByteMarks[i])},
+                     {"single_word", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"normalized", false},
+                     {"special", i < kByteSpecials}});
+  }
+  const auto piece = [](const char* kind, const char* id) {
+    return Json{{kind, {{"id", id}, {"type_id", 0}}}};
+  };
+  const Json bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"),
+             b = piece("Sequence", "B");
+  const Json bytes = {{"type", "ByteLevel"},
+                      {"add_prefix_space", false},
+                      {"trim_offsets", true},
+                      {"use_regex", false}};
+  const Json file = {
+      {"version", "1.0"},
+      {"truncation", nullptr},
+      {"padding", nullptr},
+      {"added_tokens", added},
+      {"normalizer", nullptr},
+      {"pre_tokenizer", bytes},
+      {"post_processor",
+       {{"type", "TemplateProcessing"},
+        {"single", Json::array({bos, a})},
+        {"pair", Json::array({bos, a, b})},
+        {"special_tokens",
+         {{"<bos>", {{"id", "<bos>"}, {"ids", {kBytes + 1}}, {"tokens", {"<bos>"}}}}}}}},
+      {"decoder", bytes},
+      {"model",
+       {{"type", "BPE"},
+        {"dropout", nullptr},
+        {"unk_token", nullptr},
+        {"continuing_subword_prefix", nullptr},
+        {"end_of_word_suffix", nullptr},
+        {"fuse_unk", false},
+        {"byte_fallback", false},
+        {"vocab", vocab},
+        {"merges", Json::array()}}}};
+  return Tokenizer::Parse(file.dump(1), "the vocabulary \"bytes\"");
+}
+
 }  // namespace
 
 std::unique_ptr<Tokenizer> Tokenizer::BuiltIn(const std::string& name) {
   if (name == "arithmetic") return std::make_unique<CharacterTokenizer>();
+  if (name == "bytes") return MakeByteTokenizer();
   throw Error(ErrorCode::kInvalidArgument,
-              "there is no built-in vocabulary '" + name + "': use \"arithmetic\"");
+              "there is no built-in vocabulary '" + name + "': use \"arithmetic\" or \"bytes\"");
 }
 
 }  // namespace plumb

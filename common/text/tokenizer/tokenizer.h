@@ -38,9 +38,9 @@ class Tokenizer {
   static std::unique_ptr<Tokenizer> Load(const std::string& directory);
   // Same from the JSON text (`where` for messages).
   static std::unique_ptr<Tokenizer> Parse(std::string_view json, const std::string& where);
-  // The built-in vocabulary of the from-scratch demo model ("arithmetic"): single characters and
-  // whole tags such as <think>, </think>, <answer>, </answer>, <bos>, <eos>; greedy longest match.
-  // Its own tokenizer.json round-trips through Load.
+  // Of a model from scratch. "arithmetic": characters and whole tags (<think>, <answer>, <eos>,
+  // ...), longest match; "bytes": the 256 bytes as ids, behind them <pad>, <bos>, <eos>, <system>,
+  // <user>, <assistant> and those tags. Their own tokenizer.json round-trips through Load.
   static std::unique_ptr<Tokenizer> BuiltIn(const std::string& name);
 
   virtual ~Tokenizer() = default;

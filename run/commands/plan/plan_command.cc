@@ -4,6 +4,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/size_text.h"
@@ -15,6 +17,7 @@
 #include "run/roles/time_plan.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/session.h"
+#include "run/session/stages/stage_plan.h"
 
 namespace plumb::run {
 namespace {
@@ -48,7 +51,8 @@ nlohmann::ordered_json TimeJson(const configs::Config& config, const Session& se
   return out;
 }
 
-void PrintJson(const RunMemory& memory, bool automatic, nlohmann::ordered_json time) {
+nlohmann::ordered_json PlanJson(const RunMemory& memory, bool automatic,
+                                nlohmann::ordered_json time) {
   nlohmann::ordered_json out = {{"device", DeviceName(memory.device)},
                                 {"items", nlohmann::ordered_json::array()}};
   for (const learner::MemoryItem& item : memory.plan.items)
@@ -59,7 +63,7 @@ void PrintJson(const RunMemory& memory, bool automatic, nlohmann::ordered_json t
   out["recompute"] = {{"value", configs::NameOf(memory.recompute)}, {"automatic", automatic}};
   out["smaller_with"] = memory.smaller;
   out["time"] = std::move(time);
-  std::printf("%s\n", out.dump(1).c_str());
+  return out;
 }
 
 // The speeds that were asked for; else those of this machine, where it is what the recipe runs on.
@@ -73,11 +77,14 @@ std::optional<Speeds> KnownSpeeds(const configs::Config& config, const Session& 
   return std::nullopt;
 }
 
-// What a recipe would take, without a run.
-void Plan(const PlanArguments& arguments) {
-  configs::Config config =
-      CheckedRecipe(arguments.recipe, arguments.overrides, nullptr, nullptr, Surroundings::kIgnored)
-          .config;
+// What one recipe would take, without a run.
+struct OnePlan {
+  RunMemory memory;
+  std::string text;             // for people
+  nlohmann::ordered_json json;  // where that was asked for
+};
+
+OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
   const Card* card = arguments.gpu.empty() ? nullptr : &FindCard(arguments.gpu);
   if (card != nullptr) {
     config.run.device = "cuda";
@@ -96,8 +103,9 @@ void Plan(const PlanArguments& arguments) {
   std::optional<Speeds> speeds;
   if (!arguments.no_time) speeds = KnownSpeeds(config, *session, memory, card, arguments);
   if (arguments.json) {
-    PrintJson(memory, automatic, TimeJson(config, *session, memory, speeds, arguments.lengths));
-    return memory.Check();
+    return {
+        memory, "",
+        PlanJson(memory, automatic, TimeJson(config, *session, memory, speeds, arguments.lengths))};
   }
   std::string text = memory.plan.Text();
   if (automatic)
@@ -112,8 +120,38 @@ void Plan(const PlanArguments& arguments) {
   else if (!arguments.no_time)
     text += "time a step           not known of " + DeviceName(memory.device) +
             ": name the card (--gpu), or give speeds (--rates)\n";
-  std::fputs(text.c_str(), stdout);
-  memory.Check();
+  return {memory, text, nullptr};
+}
+
+// The stages of a recipe one after the other, each with a model like the one that the first begins
+// with: those that they will have are not there yet.
+void PlanEachStage(const configs::Loaded& recipe, const PlanArguments& arguments) {
+  const std::vector<Stage> stages = PlanStages(recipe, "RUN");
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  std::vector<RunMemory> memories;
+  for (size_t i = 0; i < stages.size(); ++i) {
+    OnePlan plan = PlanOne(WithFirstModel(stages, i), arguments);
+    memories.push_back(plan.memory);
+    if (arguments.json) {
+      plan.json["stage"] = stages[i].name;
+      all.push_back(std::move(plan.json));
+    } else {
+      std::printf("%s%s\n%s", i == 0 ? "" : "\n", StageName(stages, i).c_str(), plan.text.c_str());
+    }
+  }
+  if (arguments.json)
+    std::printf("%s\n", nlohmann::ordered_json{{"stages", std::move(all)}}.dump(1).c_str());
+  for (const RunMemory& memory : memories) memory.Check();
+}
+
+void Plan(const PlanArguments& arguments) {
+  const configs::Loaded recipe = CheckedRecipe(arguments.recipe, arguments.overrides, nullptr,
+                                               nullptr, Surroundings::kIgnored);
+  if (!recipe.config.run.stages.empty()) return PlanEachStage(recipe, arguments);
+  const OnePlan plan = PlanOne(recipe.config, arguments);
+  if (arguments.json) std::printf("%s\n", plan.json.dump(1).c_str());
+  else std::fputs(plan.text.c_str(), stdout);
+  plan.memory.Check();
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ configs::Loaded CheckedRecipe(const std::string& path, const std::vector<std::st
   if (change) change(loaded.config);
   const configs::Config& config = loaded.config;
   // A key of a part that was misspelt may have been its kind, and is said already.
-  if (!configs::IsOffline(config)) {
+  if (!configs::IsOffline(config) || config.algorithm.name == configs::AlgorithmName::kDpo) {
     for (const std::string& problem :
          PartProblems(config.reward, surroundings, /*kinds=*/problems.empty()))
       problems.push_back(path + ": " + problem);

@@ -2,6 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+
+#include "tests/learner/algorithms/ppo_rig.h"
+#include "tests/learner/tiny_learner.h"
+
 namespace plumb::learner {
 namespace {
 
@@ -51,6 +57,21 @@ TEST(BatchMetrics, NoneWithoutAnEnvironment) {
   AddBatchMetrics(std::span(&group, 1), metrics);
   EXPECT_FALSE(metrics.contains("turns/mean"));
   EXPECT_FALSE(metrics.contains("tools/call_frequency"));
+}
+
+TEST(BatchMetricsTest, CountsWhatIsNotScored) {
+  Rig rig(PpoConfig("own"));
+  auto groups = RandomGroups(2, 4, 9, rig.train, rig.weights, 0);
+  for (auto& t : groups[0].trajectories) t.reward = 1;
+  groups[1].trajectories[0].scored = false;
+  groups[1].trajectories[1].finish = FinishReason::kLength;
+  std::map<std::string, double> metrics;
+  AddBatchMetrics(groups, metrics);
+  EXPECT_EQ(metrics.at("reward/unscored"), 1);
+  EXPECT_GE(metrics.at("reward/zero_std_groups"), 1);
+  EXPECT_DOUBLE_EQ(metrics.at("response_length/clipped"), 1.0 / 8);
+  EXPECT_GT(metrics.at("response_length/max"), metrics.at("response_length/min"));
+  EXPECT_EQ(metrics.count("reward/correct/mean"), 1u);
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
-// learner/algorithms/ppo.h, critic.h and batch_metrics.h on a tiny model: the gradient of the whole
-// loss, critic included; a rule that is learned in seconds; resume bit for bit; numbers that are
-// not finite.
+// learner/algorithms/ppo.h on a tiny model: the gradient of the whole loss, critic included; a rule
+// that is learned in seconds; resume bit for bit; numbers that are not finite.
 #include "learner/algorithms/ppo.h"
 
 #include <gtest/gtest.h>
@@ -12,9 +11,9 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/text/tokenizer/tokenizer.h"
-#include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/critic.h"
 #include "policy_model/memory/scalar_head.h"
+#include "tests/learner/algorithms/ppo_rig.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 
@@ -30,52 +29,6 @@ std::vector<std::byte> Bytes(const FlatBuffer& buffer) {
   buffer.CopyToHost(out);
   return out;
 }
-
-configs::Config PpoConfig(const std::string& mode) {
-  configs::Config config;
-  config.algorithm.name = configs::AlgorithmName::kPpo;
-  config.algorithm.kl_estimator = KlEstimator::kK1;
-  config.algorithm.kl_placement = configs::KlPlacement::kReward;
-  config.critic.mode = configs::FromName<configs::CriticMode>(mode).value();
-  config.rollout.max_new_tokens = 12;
-  config.optimizer.learning_rate = 1e-3;
-  config.optimizer.beta1 = 0.9;
-  return config;
-}
-
-// A policy with everything that PPO needs around it.
-struct Rig {
-  Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
-  Transformer transformer{TinyShape(), Device::kCpu, DType::kFloat32};
-  TrainStep train{transformer, 64};
-  configs::Config config;
-  Optimizer optimizer;
-  std::unique_ptr<ReferencePolicy> reference;
-  std::unique_ptr<Ppo> ppo;
-
-  explicit Rig(const configs::Config& c) : config(c), optimizer(Initialised(), config.optimizer) {
-    if (config.algorithm.kl_coef > 0) {
-      reference = std::make_unique<ReferencePolicy>(weights, train);
-      reference->weights().Initialise(4, 0.1);  // not the policy itself: the KL is not 0
-    }
-    ppo = std::make_unique<Ppo>(AlgorithmContext{.config = config,
-                                                 .train = train,
-                                                 .weights = weights,
-                                                 .optimizer = optimizer,
-                                                 .reference = reference.get()});
-  }
-  // A new head is 0 and hides the trunk's gradient: this one is not.
-  void DrawHead() {
-    Weights& critic = ppo->critic().weights();
-    RandomStream random(5, 5);
-    for (int64_t i = 0; i < 32; ++i)
-      critic.flat().f32()[critic.table().score() + i] = 0.2f * random.NextNormal();
-  }
-  Weights& Initialised() {
-    weights.Initialise(3, 0.2);
-    return weights;
-  }
-};
 
 std::vector<float> Gradient(Optimizer& optimizer) {
   // The first moment after one update is (1 - beta1) * gradient: a way to read it.
@@ -522,86 +475,6 @@ TEST(PpoTest, RewardsOfTokensAndSegmentsCountWhereTheyStand) {
   // 1 at the first token alone, 3 at the last: before all
   EXPECT_NEAR(metrics.at("value/return_mean"), 3 + 1 / n, 1e-9);
   EXPECT_EQ(metrics.at("value/mean"), 0);
-}
-
-TEST(CriticTest, RefusesAModelThatCannotBeItsCritic) {
-  testing::TempFolder folder;
-  configs::Config config = PpoConfig("own");
-  policy_model::ModelShape other = TinyShape();
-  other.vocab = 23;
-  Weights wrong(other, Device::kCpu, DType::kFloat32),
-      headless(TinyShape(), Device::kCpu, DType::kFloat32);
-  wrong.Initialise(1, 0.1);
-  headless.Initialise(1, 0.1);
-  policy_model::SaveModelDirectory(wrong, folder.path() + "/vocab", "");
-  policy_model::SaveModelDirectory(headless, folder.path() + "/headless", "");
-  const std::pair<const char*, const char*> cases[] = {
-      {"/vocab", "share a tokenizer"}, {"/headless", "scalar head"}, {"/nowhere", "config.json"}};
-  for (const auto& [name, expected] : cases) {
-    config.critic.path = folder.path() + name;
-    try {
-      Rig rig(config);
-      FAIL() << name;
-    } catch (const Error& e) {
-      EXPECT_NE(std::string(e.what()).find(expected), std::string::npos) << e.what();
-    }
-  }
-}
-
-TEST(CriticTest, StartsFromAModelWithAScalarHeadAndTheSameTokenizer) {
-  testing::TempFolder folder;
-  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
-  policy_model::ModelShape shape = TinyShape();
-  shape.vocab = tokenizer->size();
-  Weights policy(shape, Device::kCpu, DType::kFloat32);
-  policy.Initialise(6, 0.1);
-  const Weights saved = policy_model::ScalarHeadFrom(policy, 8);
-  const std::string critic_path = folder.path() + "/critic",
-                    policy_path = folder.path() + "/policy";
-  policy_model::SaveModelDirectory(saved, critic_path, "");
-  policy_model::SaveModelDirectory(policy, policy_path, "");
-  RealFileSystem().WriteFileAtomic(policy_path + "/tokenizer.json", tokenizer->json());
-  RealFileSystem().WriteFileAtomic(critic_path + "/tokenizer.json", tokenizer->json());
-  configs::Config config = PpoConfig("own");
-  config.model.path = policy_path;
-  config.critic.path = critic_path;
-  Transformer transformer(shape, Device::kCpu, DType::kFloat32);
-  TrainStep train(transformer, 64);
-  Critic critic(config, policy, train);
-  // the head too: it knows something already
-  EXPECT_EQ(critic.weights().ComputeDigest(), saved.ComputeDigest());
-
-  // The same size, two tokens exchanged: numbers would mean other texts.
-  std::string other = tokenizer->json();
-  const std::string a(tokenizer->TokenBytes(tokenizer->Find("3"))),
-      b(tokenizer->TokenBytes(tokenizer->Find("4")));
-  nlohmann::json j = nlohmann::json::parse(other);
-  auto& vocabulary = j["model"]["vocab"];
-  ASSERT_TRUE(vocabulary.contains(a) && vocabulary.contains(b));
-  std::swap(vocabulary[a], vocabulary[b]);
-  RealFileSystem().WriteFileAtomic(critic_path + "/tokenizer.json", j.dump());
-  try {
-    Critic wrong(config, policy, train);
-    FAIL() << "another tokenizer has to be refused";
-  } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("tokenizer is not the policy's"), std::string::npos)
-        << e.what();
-  }
-}
-
-TEST(BatchMetricsTest, CountsWhatIsNotScored) {
-  Rig rig(PpoConfig("own"));
-  auto groups = RandomGroups(2, 4, 9, rig.train, rig.weights, 0);
-  for (auto& t : groups[0].trajectories) t.reward = 1;
-  groups[1].trajectories[0].scored = false;
-  groups[1].trajectories[1].finish = FinishReason::kLength;
-  std::map<std::string, double> metrics;
-  AddBatchMetrics(groups, metrics);
-  EXPECT_EQ(metrics.at("reward/unscored"), 1);
-  EXPECT_GE(metrics.at("reward/zero_std_groups"), 1);
-  EXPECT_DOUBLE_EQ(metrics.at("response_length/clipped"), 1.0 / 8);
-  EXPECT_GT(metrics.at("response_length/max"), metrics.at("response_length/min"));
-  EXPECT_EQ(metrics.count("reward/correct/mean"), 1u);
 }
 
 }  // namespace

@@ -124,6 +124,49 @@ TEST(SftObjective, ALongAnswerWeighsMoreAndAPromptNothing) {
   EXPECT_EQ(SftObjective(train, weights, optimizer, data, {}).Evaluate().examples, 0);
 }
 
+// L = CE + weight * mean over brackets of (1 - p), by finite differences of both along the step
+// that an update takes.
+TEST(SftObjective, TheSyntaxPenaltyIsTheShareOfBracketsThatWouldNotBeWritten) {
+  policy_model::Transformer transformer(TinyShape(), Device::kCpu, DType::kFloat32);
+  TrainStep train(transformer, 64);
+  const std::vector<Demonstration> data = {
+      {.tokens = {3, 9, 4, 7, 5}, .loss_mask = {0, 0, 1, 1, 1}},
+      {.tokens = {8, 3, 6}, .loss_mask = {0, 1, 1}}};
+  // A bracket that is not learned does not count.
+  const SyntaxPenalty syntax{.weight = 0.3, .brackets = {{0, 1, 1, 0, 1}, {}}};
+  const std::vector<SequenceView> views = {{data[0].tokens, data[0].loss_mask},
+                                           {data[1].tokens, data[1].loss_mask}};
+  const auto measured = [&](const policy_model::Weights& weights) {
+    const auto scores = train.Score(weights, views, 1.0f);
+    double loss = 0;
+    for (const auto& list : scores) {
+      for (const float lp : list) loss -= lp / 5;
+    }
+    const double missed = 1 - (std::exp(scores[0][0]) + std::exp(scores[0][2])) / 2;
+    return std::pair(loss, missed);
+  };
+  const std::vector<uint32_t> rows = {0, 1};
+  std::vector<double> norms;
+  for (const double weight : {0.0, 0.3, 5.0}) {
+    policy_model::Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
+    weights.Initialise(3, 0.3);
+    configs::OptimizerConfig options;
+    options.weight_decay = 0;
+    Optimizer optimizer(weights, options);
+    const auto [loss, missed] = measured(weights);
+    SyntaxPenalty asked = syntax;
+    asked.weight = weight;
+    SftObjective objective(train, weights, optimizer, data, {}, std::nullopt, asked);
+    const auto metrics = objective.Train(rows, 1e-4, 0);
+    EXPECT_NEAR(metrics.at("sft/loss"), loss, 1e-6);
+    ASSERT_EQ(metrics.contains("sft/syntax"), weight > 0);
+    if (weight > 0) EXPECT_NEAR(metrics.at("sft/syntax"), missed, 1e-6);
+    norms.push_back(metrics.at("optim/grad_norm"));
+    if (weight == 5.0) EXPECT_LT(measured(weights).second, missed);
+  }
+  EXPECT_NE(norms[0], norms[1]);
+}
+
 TEST(SftObjective, ARunInTwoPartsEqualsTheUnbrokenOne) {
   const plumb::testing::TempFolder temp;
   configs::Config config;

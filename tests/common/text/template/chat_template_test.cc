@@ -238,5 +238,13 @@ TEST(ChatTemplate, ChatMlIsBuiltIn) {
   EXPECT_THROW(ChatTemplate::BuiltIn("poetry"), Error);
 }
 
+TEST(ChatTemplate, OfTheBytesVocabularyMarksWhoSpeaks) {
+  const auto t = ChatTemplate::BuiltIn("bytes");
+  const std::vector<Message> two = {{.role = "user", .content = "What is it?"},
+                                    {.role = "assistant", .content = "A goat."}};
+  EXPECT_EQ(t->Render(std::span(two).first(1), true), "<bos><user>What is it?<eos><assistant>");
+  EXPECT_EQ(t->Render(two, false), "<bos><user>What is it?<eos><assistant>A goat.<eos>");
+}
+
 }  // namespace
 }  // namespace plumb

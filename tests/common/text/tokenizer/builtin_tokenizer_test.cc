@@ -64,5 +64,34 @@ TEST(BuiltInTokenizer, ItsJsonReadsBackToTheSameBehaviour) {
   }
 }
 
+TEST(BytesTokenizer, IdsAreTheBytesAndTheMarksBehindThem) {
+  const auto t = Tokenizer::BuiltIn("bytes");
+  ASSERT_EQ(t->size(), 266);
+  for (int32_t id = 0; id < 256; ++id)
+    EXPECT_EQ(t->TokenBytes(id), std::string(1, static_cast<char>(id))) << id;
+  const char* const marks[] = {"<pad>",       "<bos>",   "<eos>",    "<system>", "<user>",
+                               "<assistant>", "<think>", "</think>", "<answer>", "</answer>"};
+  for (int32_t i = 0; i < 10; ++i) {
+    EXPECT_EQ(t->Find(marks[i]), 256 + i);
+    EXPECT_EQ(t->IsSpecial(256 + i), i < 6) << marks[i];
+  }
+}
+
+TEST(BytesTokenizer, WritesAnyTextAndReadsItBack) {
+  const auto t = Tokenizer::BuiltIn("bytes");
+  const std::string text =
+      "<bos>def f(x):\n  return {'\u00e9': [x, \"  \"]}\t\u20ac<answer>1</answer><eos>";
+  const auto ids = t->Encode(text);
+  EXPECT_EQ(ids.front(), 257);
+  EXPECT_EQ(ids.back(), 258);
+  EXPECT_EQ(ids[1], 'd');
+  EXPECT_EQ(t->Decode(ids), text);
+  EXPECT_EQ(t->surroundings().front, std::vector<int32_t>{257});
+  // A mark is a text like any other where it is not allowed.
+  EXPECT_EQ(t->Encode("<eos>", /*allow_special=*/false).size(), 5u);
+  const auto read = Tokenizer::Parse(t->json(), "round trip");
+  EXPECT_EQ(read->Encode(text), ids);
+}
+
 }  // namespace
 }  // namespace plumb
