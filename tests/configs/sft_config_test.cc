@@ -3,6 +3,7 @@
 
 #include "common/base/error.h"
 #include "configs/config.h"
+#include "configs/resume.h"
 
 namespace plumb::configs {
 namespace {
@@ -51,11 +52,50 @@ TEST(SftConfigTest, ContradictionsAreSentences) {
            std::pair("rollout.replay_experts=true", "rollout.replay_experts is of generation"),
            std::pair("sft.heldout=-2", "sft.heldout = -2 has to be at least -1."),
            std::pair("replay.groups_per_step=1", "sft does not take them"),
+           std::pair("sft.curriculum=[\"code\"]", "write \"pattern=number\""),
+           std::pair("sft.curriculum=[\"code=1.5\"]", "lets \"code\" end at 1.5 of the steps"),
+           std::pair("sft.curriculum=[\"text=0.5\", \"code=0.5\"]", "above the one before"),
        }) {
     const std::string problems = ProblemsOf(kSft, {set});
     EXPECT_NE(problems.find(sentence), std::string::npos) << set << ": " << problems;
     EXPECT_EQ(problems.find('\n'), std::string::npos) << "one sentence says it: " << problems;
   }
+}
+
+TEST(SftConfigTest, ABarNeedsHeldOutRows) {
+  EXPECT_EQ(ProblemsOf(kSft, {"eval.bar=0.5"}), "");
+  EXPECT_NE(ProblemsOf(kSft, {"eval.bar=0.5", "sft.heldout=0"}).find("raise sft.heldout"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(kSft, {"algorithm.name=dpo", "eval.bar=0.5", "preference.heldout=0",
+                              "data.train=pairs.jsonl"})
+                .find("raise preference.heldout"),
+            std::string::npos);
+}
+
+TEST(SftConfigTest, RewardModelsLabelPairsOfDpoAndNothingElseDoes) {
+  const std::vector<std::string> dpo = {"algorithm.name=dpo", "data.train=pairs.jsonl"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), dpo.begin(), dpo.end());
+    return ProblemsOf(kSft, more);
+  };
+  EXPECT_EQ(with({"reward.parts=[{ kind = \"reward_model\", path = \"rm\" }]"}), "");
+  EXPECT_NE(with({"reward.parts=[{ kind = \"answer\" }]"}).find("what labels the pairs"),
+            std::string::npos);
+  EXPECT_NE(with({"reward.parts=[{ kind = \"reward_model\" }]", "preference.loss=kto"})
+                .find("what labels the pairs"),
+            std::string::npos);
+  EXPECT_NE(with({"sft.curriculum=[\"code=1\"]"}).find("are options of algorithm.name = \"sft\""),
+            std::string::npos);
+}
+
+TEST(SftConfigTest, ARecipeOfStagesIsCheckedWithThem) {
+  EXPECT_EQ(ProblemsOf("[run]\nstages = [\"a.toml\"]\n", {}), "");
+  EXPECT_NE(
+      ProblemsOf("[run]\nstages = [\"a.toml\"]\nschedule = \"async\"\n", {}).find("max_staleness"),
+      std::string::npos);
+  EXPECT_EQ(ResumeRuleOf("run.stages").what, OnResume::kFixed);
+  EXPECT_EQ(ResumeRuleOf("sft.curriculum").what, OnResume::kFixed);
+  EXPECT_EQ(ResumeRuleOf("sft.syntax_penalty").what, OnResume::kMayChange);
 }
 
 TEST(SftConfigTest, NothingIsSaidOfCheckpointsThatAreNotMade) {
