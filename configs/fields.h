@@ -59,8 +59,6 @@ void RunConfig::Visit(V& v) {
      "run one after the other, each from the language model before it; this recipe's other options "
      "hold for all of them"},
     stages);
-  v({"listen", "endpoint", "cluster: tcp://host:port that roles join (plumb role --join)"}, listen);
-  v({"keys", "folder", "cluster: CURVE keys of the roles (plumb keys generate)"}, keys);
 }
 
 template <class V>
