@@ -205,7 +205,7 @@ void ValidateMuon(const Config& c, Problems& p) {
             "optimizer.name = \"muon\" keeps momentum and masters as float32: leave "
             "optimizer.moments and optimizer.masters out.");
   p.Require(
-      c.run.zero == 0,
+      c.run.parallel.empty() || c.run.zero == 0,
       "optimizer.name = \"muon\" updates whole matrices, and run.zero cuts them: set it to 0.");
 }
 

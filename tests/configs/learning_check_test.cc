@@ -111,6 +111,16 @@ TEST(LearningCheckTest, PreferenceLosses) {
   Check(kRollouts, {{{"preference.losses=[\"sft=1\"]"}, "algorithm.name = \"dpo\""}});
 }
 
+TEST(LearningCheckTest, Muon) {
+  Check(kRollouts,
+        {{{"optimizer.name=muon"}, nullptr},
+         {{"optimizer.optim=muon", "optimizer.muon_learning_rate=0.01"}, nullptr},
+         {{"optimizer.muon_learning_rate=0.01"}, "are of optimizer.name"},
+         {{"optimizer.name=muon", "optimizer.moments=int8"}, "keeps momentum and masters"},
+         {{"optimizer.name=muon", "run.parallel=dp=2"}, "run.zero cuts them"},
+         {{"optimizer.name=muon", "run.parallel=dp=2", "run.zero=0"}, nullptr}});
+}
+
 TEST(LearningCheckTest, NamesOfOtherSystemsKeepTheirDefinitions) {
   // TRL's bound of CISPO is the bound, verl's its distance from 1.
   const Config trl = Read(kRollouts, {"algorithm.objective=cispo", "algorithm.epsilon_high=5"});
