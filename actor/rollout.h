@@ -51,7 +51,7 @@ struct RolloutOptions {
   int32_t renew_ms = 30'000;
   // between questions for leases, and for newer weights, while busy
   int32_t poll_ms = 20;
-  EpisodeOptions episodes;  // where there is an environment
+  EpisodeOptions episodes;   // where there is an environment
   bool greedy_last = false;  // of a group to train on, the last answer is the greedy one
 };
 

@@ -201,8 +201,7 @@ class Optimizer {
   void Divide(SetState& state, int64_t n);
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
   // Elements [run.begin, run.end) of the set.
-  void UpdateRun(SetState& state, const SetState::KeptRun& run,
-                 const kernels::AdamwOptions& adamw);
+  void UpdateRun(SetState& state, const SetState::KeptRun& run, const kernels::AdamwOptions& adamw);
   // The same where some of its tensors are Muon's; `muon_rate` over the rate of `adamw`.
   void UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
                       const kernels::AdamwOptions& adamw, double muon_rate);

@@ -170,7 +170,7 @@ TrainStep::Scores TrainStep::ScoreEntropies(const policy_model::Weights& weights
   out.entropies.resize(sequences.size());
   Split(sequences, true);
   InRounds(
-      2,
+      weights, Passes::kForward, 2,
       [&](size_t, const MicroBatch& of, std::span<float> results) {
         Pack(weights, sequences, true, of);
         transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, false,
