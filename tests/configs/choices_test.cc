@@ -100,7 +100,7 @@ TEST(ChoicesTest, AnUnknownNameIsRefusedWithItsPlaceTheNearestAndAllThatThereAre
   EXPECT_EQ(ProblemsOf("algorithm.aggregation=\"tokens\""),
             "--set algorithm.aggregation=\"tokens\": algorithm.aggregation = \"tokens\" is not "
             "known, did you mean 'token'? Use one of "
-            "token, sequence, constant");
+            "token, sequence, constant, sequence_sum");
   EXPECT_NE(
       ProblemsOf("algorithm.kl_estimator=3").find("has to be a string in quotes, not integer"),
       std::string::npos);
