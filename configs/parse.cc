@@ -585,15 +585,13 @@ Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overr
                                                            : ", did you mean '" + meant + "'?"),
                 path);
   }
-  if (std::filesystem::is_directory(path)) {
+  const Place place = PlaceOf(path);
+  if (std::filesystem::is_directory(path) || (place >= Place::kRows && place <= Place::kPython)) {
     throw Error(ErrorCode::kInvalidArgument,
                 NotWhatIsWanted(path, "a recipe") +
-                    (PlaceOf(path) == Place::kRun ? ", its recipe " + path + "/config.toml" : ""),
+                    (place == Place::kRun ? ", its recipe " + path + "/config.toml" : ""),
                 path);
   }
-  const Place place = PlaceOf(path);
-  if (place >= Place::kRows && place <= Place::kPython)
-    throw Error(ErrorCode::kInvalidArgument, NotWhatIsWanted(path, "a recipe"), path);
   Loaded loaded =
       Parse(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides, problems);
   FindBesideRecipe(loaded.config, path);

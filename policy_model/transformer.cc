@@ -21,7 +21,6 @@
 #include "policy_model/task_pass.h"
 
 namespace plumb::policy_model {
-
 using kernels::Call;
 using kernels::Launch;
 
@@ -249,6 +248,7 @@ Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dt
 Transformer::~Transformer() = default;
 const ModelShape& Transformer::shape() const { return impl_->shape; }
 DType Transformer::dtype() const { return impl_->dtype; }
+const void* Transformer::step_memory() const { return impl_->paged.At(0); }
 void Transformer::SetParts(const ParameterSet* base, PassParts* parts) {
   impl_->parted = base;
   impl_->parts_of = parts;
@@ -551,8 +551,6 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   }
   m.EndPass(weights, PassParts::Way::kForward);
 }
-
-const void* Transformer::step_memory() const { return impl_->paged.At(0); }
 
 const float* Transformer::ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                                        const kernels::PagedRows& rows, const kernels::PagedKv& kv,
