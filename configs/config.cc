@@ -572,8 +572,7 @@ std::vector<std::string> Validate(const Config& config) {
   ValidateRun(c.run, p);
   if (!c.run.stages.empty()) {  // all else is checked with each of the recipes
     p.Require(c.reward.parts.empty(),
-              "[[reward.parts]] of a recipe with run.stages would hold for all of them: write them "
-              "into the recipes of the stages.");
+              "[[reward.parts]] beside run.stages belong into the recipes of the stages.");
     return std::move(p).list();
   }
   p.Require(c.run.checkpoint_every != 0 || c.checkpoint.optimizer_every <= 1,

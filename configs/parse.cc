@@ -11,8 +11,7 @@
 // toml++ 3.3 asserts what a recipe can break ("[(a]"), and reports it properly right behind the
 // assertion.
 #define TOML_ASSERT(condition) static_cast<void>(0)
-// Its test for blanks beyond ASCII declares unreachable what a letter such as U+00E9 reaches. The
-// answer there is "no".
+// Its test for blanks beyond ASCII declares unreachable what a letter such as U+00E9 reaches: "no".
 #include <toml++/impl/preprocessor.h>
 #undef TOML_UNREACHABLE
 #define TOML_UNREACHABLE return false

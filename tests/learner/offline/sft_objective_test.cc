@@ -160,9 +160,13 @@ TEST(SftObjective, TheSyntaxPenaltyIsTheShareOfBracketsThatWouldNotBeWritten) {
     const auto metrics = objective.Train(rows, 1e-4, 0);
     EXPECT_NEAR(metrics.at("sft/loss"), loss, 1e-6);
     ASSERT_EQ(metrics.contains("sft/syntax"), weight > 0);
-    if (weight > 0) EXPECT_NEAR(metrics.at("sft/syntax"), missed, 1e-6);
+    if (weight > 0) {
+      EXPECT_NEAR(metrics.at("sft/syntax"), missed, 1e-6);
+    }
     norms.push_back(metrics.at("optim/grad_norm"));
-    if (weight == 5.0) EXPECT_LT(measured(weights).second, missed);
+    if (weight == 5.0) {
+      EXPECT_LT(measured(weights).second, missed);
+    }
   }
   EXPECT_NE(norms[0], norms[1]);
 }
