@@ -3,9 +3,14 @@
 #include "run/commands/stages/train_stages.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "common/base/file.h"
 #include "tests/run/cli_runner.h"
@@ -64,7 +69,7 @@ TEST_F(TrainStagesTest, RunOneAfterTheOtherAsOneRun) {
   EXPECT_EQ(finished.code, 0) << finished.err;
   EXPECT_TRUE(Has(finished.out, "this run is finished")) << finished.out;
   const auto asked = RunPlumb(
-      {"generate", temp_ / "run", "--prompt", "What does the goat eat?", "--max-tokens", "2"});
+      {"generate", temp_ / "run", "--prompt", "What does the goat eat?", "--max-new-tokens", "2"});
   EXPECT_EQ(asked.code, 0) << asked.err;
   EXPECT_EQ(RunPlumb({"report", temp_ / "run", "--out", temp_ / "page.html"}).code, 0);
   EXPECT_TRUE(Has(testing::Read(temp_ / "page.html"), "4-ppo/report.html"));
@@ -88,6 +93,37 @@ TEST_F(TrainStagesTest, ABarThatIsMissedEndsTheCommandAndAResumeGoesOn) {
   ASSERT_EQ(resumed.code, 0) << resumed.err << resumed.out;
   // The same as a run that was never ended.
   ASSERT_EQ(RunPlumb(Tiny({"train", Recipe(), "--out", temp_ / "whole"})).code, 0);
+  for (const char* stage : {"1-sft", "2-rm", "3-dpo", "4-ppo"})
+    EXPECT_EQ(Weights(std::string("run/") + stage), Weights(std::string("whole/") + stage))
+        << stage;
+}
+
+// Where it is stopped is chance: what it comes to is not.
+TEST_F(TrainStagesTest, ARunThatIsStoppedWithinAStageGoesOnThereToTheBit) {
+  const auto line = [&](const std::string& out) {
+    std::vector<std::string> words = Tiny({"train", Recipe(), "--out", temp_ / out});
+    words.insert(words.end(), {"--set", "run.steps=60"});
+    return words;
+  };
+  const pid_t child = testing::StartProgram(line("run"), temp_ / "run");
+  const std::string metrics = temp_ / "run/1-sft/metrics.jsonl";
+  const auto steps = [&] {  // whole lines: the last may be half written
+    const std::string text = fs::exists(metrics) ? testing::Read(metrics) : "";
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  for (int i = 0; i < 6000 && steps() < 3; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  kill(child, SIGINT);
+  int status = 0;
+  waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << testing::Read(temp_ / "run.out");
+  const std::string said = testing::Read(temp_ / "run.out");
+  EXPECT_TRUE(Has(said, "stopped in stage ")) << said;
+  EXPECT_TRUE(Has(said, "train --resume --out " + (temp_ / "run"))) << said;
+  EXPECT_FALSE(fs::exists(temp_ / "run/4-ppo/summary.json")) << "it was stopped too late";
+  const auto resumed = RunPlumb({"train", "--resume", "--out", temp_ / "run"});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  ASSERT_EQ(RunPlumb(line("whole")).code, 0);
   for (const char* stage : {"1-sft", "2-rm", "3-dpo", "4-ppo"})
     EXPECT_EQ(Weights(std::string("run/") + stage), Weights(std::string("whole/") + stage))
         << stage;
