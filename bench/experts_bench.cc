@@ -99,6 +99,7 @@ class Layer {
     PackedPass pass{{{.stream = Device::kCpu, .dtype = weights_.dtype()},
                      weights_,
                      {},
+                     std::nullopt,
                      routing_.load.empty() ? nullptr : &routing_},
                     attention,
                     nullptr,
