@@ -26,10 +26,11 @@ template <class E>
 concept Choice = kNames<E>
 .size() > 0;
 
-// One process for all roles, or one for each.
-enum class Roles : uint8_t { kLocal, kProcesses };
+// One process for all roles, or one for each: on this machine, or on any that join run.listen.
+enum class Roles : uint8_t { kLocal, kProcesses, kCluster };
 template <>
-inline constexpr auto kNames<Roles> = std::to_array<std::string_view>({"local", "processes"});
+inline constexpr auto kNames<Roles> = std::to_array<std::string_view>({"local", "processes",
+                                                                       "cluster"});
 
 // Which weights answer for which step: batch k by version k, or by one a bounded number of versions
 // behind.

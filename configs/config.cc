@@ -84,6 +84,13 @@ void ValidateRun(const RunConfig& run, Problems& p) {
   } catch (const Error& e) {
     p.Require(false, std::string(e.what()) + ".");
   }
+  const bool cluster = run.roles == Roles::kCluster;
+  p.Require(
+      !cluster || run.listen.starts_with("tcp://"),
+      "run.roles = \"cluster\" needs run.listen, where roles join: \"tcp://0.0.0.0:7777\", or "
+      "\"tcp://127.0.0.1:7777\" for roles of this machine.");
+  p.Require(cluster || (run.listen.empty() && run.keys.empty()),
+            "run.listen and run.keys are of run.roles = \"cluster\": set it, or take them out.");
   p.Require(ParseDevice(run.device).has_value(),
             "run.device = \"" + run.device + "\" is not known: use one of cpu, cuda, cuda:N.");
 }
@@ -360,7 +367,10 @@ void ValidateOffline(const Config& c, Problems& p) {
             "algorithm.kl_coef (beta) is for rollouts: " +
                 (sft ? name + " has no reference."
                      : std::string("the strength of DPO is preference.beta.")));
-  p.Require(c.run.roles == Roles::kLocal || !c.run.parallel.empty(),
+  p.Require(c.run.roles != Roles::kCluster,
+            "run.roles = \"cluster\" needs actors: " + name +
+                " has none; several machines train it as ranks (docs/ranks.md).");
+  p.Require(c.run.roles != Roles::kProcesses || !c.run.parallel.empty(),
             "run.roles = \"processes\" needs actors: " + name +
                 " has none, use local; or run.parallel = \"dp=2\", which starts learners.");
   p.Require(c.rollout.kv_type == KvType::kModel,

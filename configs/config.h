@@ -67,6 +67,8 @@ struct RunConfig {
   GradientWire gradient_wire = GradientWire::kFloat32;
   // Recipes that this one runs one after the other, each from the model of the one before.
   std::vector<std::string> stages;
+  std::string listen;  // cluster: tcp://host:port that roles join
+  std::string keys;    // cluster: folder of CURVE keys
   template <class V>
   void Visit(V& v);
 };

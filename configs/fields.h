@@ -15,7 +15,10 @@ template <class V>
 void RunConfig::Visit(V& v) {
   v({"seed", "1", "every random draw is keyed by it; the same seed gives the same run"}, seed);
   v({"out", "path", "run folder; empty: runs/<recipe name>"}, out);
-  v({"roles", "name", "one process for all, or one for each role, restarted when killed"}, roles);
+  v({"roles", "name",
+     "one process for all; one for each role, restarted when killed; or cluster: roles of other "
+     "machines join (docs/cluster.md)"},
+    roles);
   v({"schedule", "name", "batch k uses version k only, reproducible; or generation runs ahead"},
     schedule);
   v({"max_staleness", "versions", "how far generation may run ahead under async; 0 under sync",
@@ -39,7 +42,10 @@ void RunConfig::Visit(V& v) {
   v({"memory_gb", "GB", "of the device for the run; 0: what is free. More is refused at the start",
      Within(0, 1e6)},
     memory_gb);
-  v({"actors", "processes", "generating processes under roles = processes", Within(1, 256)},
+  v({"actors", "processes",
+     "generating processes under roles = processes; cluster: of plans and job scripts, in a run as "
+     "many as join",
+     Within(1, 256)},
     actors);
   v({"reward_workers", "processes", "scoring processes under roles = processes", Within(1, 256)},
     reward_workers);
@@ -59,6 +65,14 @@ void RunConfig::Visit(V& v) {
      "run one after the other, each from the language model before it; this recipe's other options "
      "hold for all of them"},
     stages);
+  v({"listen", "endpoint",
+     "cluster: tcp://address:port that roles join (plumb role --join); that port and the four "
+     "behind "
+     "it"},
+    listen);
+  v({"keys", "folder",
+     "cluster: CURVE keys of the roles (plumb keys generate FOLDER/); empty: the loopback only"},
+    keys);
 }
 
 template <class V>

@@ -33,7 +33,7 @@ constexpr Row kTable[] = {
     {"run", "schedule", "it says which weights answer for which step"},
     {"run",
      "roles steps max_staleness checkpoint_every keep_checkpoints threads device memory_gb actors "
-     "reward_workers stall_seconds parallel zero gradient_wire",
+     "reward_workers stall_seconds parallel zero gradient_wire listen keys",
      nullptr},
     {"checkpoint", "optimizer optimizer_every background", nullptr},
     {"model", "path",

@@ -32,13 +32,18 @@ struct CurveKeys {
 struct CurveClient {
   std::string server_key;
   CurveKeys own;
+  // A person said that these peers may talk without keys beyond the loopback: neither proved nor
+  // encrypted.
+  bool open = false;
   bool empty() const { return server_key.empty(); }
 };
 
-// What a server needs: its own pair and the file of the clients it lets in.
+// What a server needs: its own pair and the file, or files, of the clients it lets in.
 struct CurveServer {
   CurveKeys own;
   std::string allowed_file;
+  std::string also_allowed_file = {};  // those of this one, too; empty: there is none
+  bool open = false;                   // as a client's
   bool empty() const { return own.empty(); }
 };
 

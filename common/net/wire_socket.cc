@@ -74,9 +74,13 @@ WireSocket::WireSocket(Kind kind, const std::string& endpoint, WireOptions optio
     : kind_(kind), options_(std::move(options)), endpoint_(endpoint) {
   const bool router = kind == Kind::kRouter;
   CheckEndpoint(endpoint, /*bind=*/router,
-                router ? !options_.server.empty() : !options_.client.empty());
-  if (router && !options_.server.empty())
+                router ? !options_.server.empty() || options_.server.open
+                       : !options_.client.empty() || options_.client.open);
+  if (router && !options_.server.empty()) {
     allowed_ = std::make_unique<AllowedKeys>(options_.server.allowed_file);
+    if (const std::string& also = options_.server.also_allowed_file; !also.empty())
+      also_allowed_ = std::make_unique<AllowedKeys>(also);
+  }
   bell_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   context_ = zmq_ctx_new();
   try {
@@ -245,6 +249,10 @@ void WireSocket::Listen() {
   }
 }
 
+bool WireSocket::Allows(const std::string& key) {
+  return allowed_->Allows(key) || (also_allowed_ && also_allowed_->Allows(key));
+}
+
 // ZeroMQ's question "may this key connect?" (ZAP). The key becomes the connection's User-Id.
 void WireSocket::AnswerKeys() {
   for (Parts in; ReceiveNow(side_, in);) {
@@ -253,7 +261,7 @@ void WireSocket::AnswerKeys() {
     const bool curve = in.size() == 7 && in[0]->view() == "1.0" && in[5]->view() == "CURVE" &&
                        in[6]->view().size() == 32;
     if (curve) zmq_z85_encode(key, reinterpret_cast<const uint8_t*>(in[6]->view().data()), 32);
-    const bool known = curve && allowed_->Allows(key);
+    const bool known = curve && Allows(key);
     ++(known ? accepted_ : refused_);
     const std::string_view id = in.size() > 1 ? in[1]->view() : "";
     const std::string_view reply[] = {
@@ -297,7 +305,7 @@ bool WireSocket::Receive(Incoming& message) {
   while (socket_ && ReceiveNow(socket_, parts)) {
     if (allowed_) {
       const char* user = zmq_msg_gets(&parts.back()->msg, "User-Id");
-      if (!allowed_->Allows(user ? user : "")) {
+      if (!Allows(user ? user : "")) {
         ++refused_;  // taken off the list after it had connected, or never asked for by ZAP
         continue;
       }

@@ -96,12 +96,13 @@ class WireSocket {
   void Say(std::string state) noexcept;
   void Listen();
   void AnswerKeys();
+  bool Allows(const std::string& key);
   const char* ProblemOf(std::string_view header, std::string_view payload);
 
   const Kind kind_;
   const WireOptions options_;
   std::string endpoint_;
-  std::unique_ptr<AllowedKeys> allowed_;
+  std::unique_ptr<AllowedKeys> allowed_, also_allowed_;
   void* context_ = nullptr;
   void* socket_ = nullptr;
   // A dealer's: what happens to its connection. A keyed router's: who wants to connect.

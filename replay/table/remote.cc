@@ -59,6 +59,7 @@ struct ReplayServer::Impl {
   };
 
   ReplayTable* table = nullptr;
+  ReplayVerbs verbs;
   Mutex mu;
   CondVar wake;
   std::list<Parked> parked PLUMB_GUARDED_BY(mu);  // the parker works on nodes that it has taken out
@@ -148,6 +149,11 @@ struct ReplayServer::Impl {
 
   void Handle(RpcRequest request, RpcResponder responder) {
     try {
+      if (!verbs.only.empty() && !verbs.only.contains(request.verb)) {
+        if (verbs.others) return verbs.others(std::move(request), std::move(responder));
+        throw Error(ErrorCode::kUnsupported,
+                    "'" + request.verb.substr(0, 40) + "' is not for this role to ask");
+      }
       Dispatch(request, responder);
     } catch (const Error& e) {
       responder.Fail(e);
@@ -368,9 +374,10 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
 }
 
 ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint,
-                           RpcServerOptions options)
+                           RpcServerOptions options, ReplayVerbs verbs)
     : impl_(std::make_unique<Impl>()) {
   impl_->table = table;
+  impl_->verbs = std::move(verbs);
   impl_->parker = std::thread([impl = impl_.get()] { impl->RunParker(); });
   try {
     impl_->server = std::make_unique<RpcServer>(

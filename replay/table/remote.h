@@ -28,6 +28,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,11 +46,18 @@ inline constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
 inline constexpr char kAwaitNext[] = "await_next", kAwaitEvaluate[] = "await_evaluate";
 inline constexpr uint32_t kMaxPromptsAtOnce = 65'536;  // in one question
 
+// What a server that not everybody may ask everything answers.
+struct ReplayVerbs {
+  std::set<std::string, std::less<>> only = {};  // of those above; empty: all
+  RpcHandler others = {};  // is given what is none of `only`; empty: kUnsupported
+};
+
 class ReplayServer {
  public:
   // `endpoint`: ipc in a private folder, or loopback tcp, or with keys in `options` any tcp
   // (common/net/endpoint.h).
-  ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options = {});
+  ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options = {},
+               ReplayVerbs verbs = {});
   // Parked questions end with kUnavailable.
   ~ReplayServer();
   ReplayServer(const ReplayServer&) = delete;

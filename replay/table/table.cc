@@ -30,6 +30,7 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
     : store_(store),
       options_(std::move(options)),
       batches_(options_.prompts_per_step, options_.ramp_steps, options_.ramp_start),
+      actors_(options_.actors),
       train_(options_.lease_timeout_ms),
       eval_(options_.lease_timeout_ms) {
   const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
@@ -129,9 +130,8 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
           purpose == Purpose::kEval ? std::numeric_limits<uint64_t>::max() : TrainLimit();
       LeaseBook& book = Book(purpose);
       int most = max_groups - static_cast<int>(taken.size());
-      if (options_.actors > 1) {
-        const auto share =
-            (static_cast<int64_t>(book.Unanswered(limit)) + options_.actors - 1) / options_.actors;
+      if (const int64_t actors = actors_.load(); actors > 1) {
+        const auto share = (static_cast<int64_t>(book.Unanswered(limit)) + actors - 1) / actors;
         most = static_cast<int>(std::clamp<int64_t>(share - book.HeldBy(actor), 0, most));
       }
       for (auto& held : book.HandOut(most, limit, actor, now)) {
@@ -167,6 +167,13 @@ void ReplayTable::Release(std::span<const PromptLease> leases) {
   for (const PromptLease& lease : leases)
     released += Book(lease.purpose).Release(lease.lease_id, lease.attempt) ? 1 : 0;
   if (released > 0) store_->Count("released", released);
+  changed_.notify_all();
+}
+
+void ReplayTable::ShareAmong(int64_t actors) {
+  PLUMB_CHECK(actors >= 1);
+  if (actors_.exchange(actors) == actors) return;
+  MutexLock lock(mu_);
   changed_.notify_all();
 }
 

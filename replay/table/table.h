@@ -45,6 +45,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -107,6 +108,8 @@ class ReplayTable : public StorePort {
   int ReleaseActor(const std::string& actor);
   // The time of all that it holds begins anew. Returns how many leases that are.
   int RenewActor(const std::string& actor);
+  // From now on so many share the leases, instead of TableOptions::actors; at least 1.
+  void ShareAmong(int64_t actors);
 
   std::vector<InsertResult> InsertMany(std::span<const ScoredBody> groups) override;
 
@@ -237,6 +240,7 @@ class ReplayTable : public StorePort {
   Store* const store_;
   const TableOptions options_;
   const configs::BatchRamp batches_;
+  std::atomic<int64_t> actors_;
   std::unique_ptr<StepPlanner> planner_;
   LogEvery drop_log_{std::chrono::seconds(5)};
 

@@ -15,6 +15,7 @@
 #include "learner/ranks/rank_mesh.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "reward/doors/plugin_host.h"
+#include "run/commands/cluster/cluster_commands.h"
 #include "run/commands/environment/env_command.h"
 #include "run/commands/plan/plan_command.h"
 
@@ -196,6 +197,8 @@ int RunCli(int argc, char** argv) {
       "11 of a learner of several ranks: another rank was lost, or computes something else.");
   CliResult result;
   AddTrainCommand(app, result);
+  AddRoleCommand(app, result);
+  AddLaunchCommand(app);
   AddPlanCommand(app);
   AddDataCommand(app, result);
   AddConfigCommand(app, result);
@@ -232,7 +235,7 @@ int RunCli(int argc, char** argv) {
     return ExitCodeOf(ErrorCode::kInvalidArgument);
   } catch (const Error& e) {
     // one of several processes on a terminal: the line says which
-    if (app.got_subcommand("role")) {
+    if (app.got_subcommand("role-process") || app.got_subcommand("role")) {
       LogError(e.what());
     } else {
       // the run's log; the terminal gets it once

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -16,6 +17,7 @@
 #include "reward/scorer.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/roles/cluster/cluster_keys.h"
 #include "run/session/model_folder.h"
 
 namespace plumb::run {
@@ -130,9 +132,23 @@ void AddRewardServeCommand(CLI::App& app, CliResult& result) {
       app.add_subcommand("keys", "CURVE keys that guard sockets")->require_subcommand(1);
   auto path = std::make_shared<std::string>();
   CLI::App* generate = keys->add_subcommand(
-      "generate", "Write PATH.key (secret, for this side) and PATH.pub (for the other)");
-  generate->add_option("path", *path, "without ending")->required();
+      "generate",
+      "Write PATH.key (secret, for this side) and PATH.pub (for the other); in a folder, FOLDER/, "
+      "those of a cluster: a pair for the head and for each kind of role, and the lists of who may "
+      "join");
+  generate->add_option("path", *path, "without ending; or a folder, with a / at its end")
+      ->required();
   generate->callback([path] {
+    if (path->ends_with("/") || std::filesystem::is_directory(*path)) {
+      const std::string folder = path->substr(0, path->find_last_not_of('/') + 1);
+      WriteClusterKeys(folder);
+      std::printf(
+          "%s: head.key stays with the head (run.keys); a machine with actors gets head.pub and "
+          "actor.key, one with reward workers head.pub and reward.key (--keys). actor.allowed and "
+          "reward.allowed at the head say who may join\n",
+          folder.c_str());
+      return;
+    }
     const CurveKeys made = GenerateCurveKeys();
     WriteCurveKeys(*path, made);
     std::printf("%s.key stays here; %s.pub goes to the other side: %s\n", path->c_str(),

@@ -1,5 +1,6 @@
 // plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the
-// supervisor. The hidden verb `role` is such a process.
+// supervisor, or the head of a cluster. The hidden verb `role-process` is a role under the
+// supervisor.
 #include <unistd.h>
 
 #include <cstdio>
@@ -23,6 +24,7 @@
 #include "run/commands/cli.h"
 #include "run/commands/stages/train_stages.h"
 #include "run/report/line_wrap.h"
+#include "run/roles/cluster/head.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
 #include "run/roles/rank_start.h"
@@ -47,7 +49,7 @@ struct TrainArguments {
   std::string recipe, out, roles;
   std::vector<std::string> overrides;
   int64_t steps = -1;
-  bool resume = false, newest = false, overwrite = false, quiet = false;
+  bool resume = false, newest = false, overwrite = false, quiet = false, insecure = false;
 };
 
 struct RoleArguments {
@@ -172,7 +174,7 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const SocketFolder sockets;
   std::vector<RoleProcess> roles;
   const auto add = [&](const std::string& role, int64_t index, bool decides) {
-    std::vector<std::string> line = {"role",         "--run",    session.folder().path, "--role",
+    std::vector<std::string> line = {"role-process", "--run",    session.folder().path, "--role",
                                      role,           "--index",  std::to_string(index), "--sockets",
                                      sockets.path(), "--called", ProgramCall()};
     if (arguments.quiet) line.push_back("--quiet");
@@ -419,6 +421,10 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
   }
   if (!arguments.quiet) SayBegin(folder, BatchSizes(config));
   if (config.run.roles == configs::Roles::kProcesses) return TrainInProcesses(*session, arguments);
+  if (config.run.roles == configs::Roles::kCluster) {
+    return Conclude(*session, RunClusterHead(*session, options, arguments.insecure),
+                    arguments.quiet);
+  }
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
 
@@ -497,7 +503,8 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   train->add_option("--out", arguments->out, "run folder (default: runs/<recipe name>)");
   train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")
       ->check(WholeNumber(0));
-  train->add_option("--roles", arguments->roles, "local | processes, instead of run.roles");
+  train->add_option("--roles", arguments->roles,
+                    "local | processes | cluster, instead of run.roles");
   train->add_option("--set", arguments->overrides, "section.key=value, any number of times")
       ->allow_extra_args(false);
   train->add_flag("--resume", arguments->resume,
@@ -510,12 +517,14 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
       ->needs("--resume");
   train->add_flag("--overwrite", arguments->overwrite,
                   "replace an older run in the run folder, once the new one trains");
+  train->add_flag("--insecure", arguments->insecure,
+                  "cluster: roles of other machines join without keys and unencrypted");
   train->add_flag("--quiet", arguments->quiet, "no progress");
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
 
   auto role = std::make_shared<RoleArguments>();
   CLI::App* hidden =
-      app.add_subcommand("role", "One role of a run in processes (started by train)");
+      app.add_subcommand("role-process", "One role of a run in processes (started by train)");
   hidden->group("");  // not listed
   hidden->add_option("--run", role->folder)->required();
   hidden->add_option("--role", role->role)->required();

@@ -125,37 +125,56 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
   LogInfo("stopping:" + rewards.Summary());
 }
 
-void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index,
-                  const RunOptions& options) {
-  const std::string name = "actor-" + std::to_string(index);
-  replay::ReplayClient replay(endpoints.replay(), {.actor = name, .report_interval = kReports});
-  actor::RemoteWeightSource source(endpoints.weights());
+bool RunActorAt(const Session& session, const ActorAt& at) {
+  const RpcClientOptions rpc{.curve = at.curve};
+  replay::ReplayClient replay(
+      at.replay, {.actor = at.name, .epoch = at.epoch, .report_interval = kReports, .rpc = rpc});
+  actor::RemoteWeightSource source(at.weights, rpc);
   policy_model::UseThreads(ThreadSharesOf(session.config()).actor);
   const RunMemory memory = PlanRun(session);
   actor::FetchedPolicy policy(
       WithPlan(memory, [&] { return EmptyWeights(session, session.stream()); }), &source);
 
   std::vector<std::unique_ptr<Sender>> senders;
-  for (int64_t i = 0; i < session.config().run.reward_workers; ++i) {
-    senders.push_back(std::make_unique<Sender>(SenderOptions{.endpoint = endpoints.reward(i),
+  for (const std::string& endpoint : at.rewards) {
+    senders.push_back(std::make_unique<Sender>(SenderOptions{.endpoint = endpoint,
                                                              .run = session.run_id(),
-                                                             .producer = name,
-                                                             .epoch = replay.epoch()}));
+                                                             .producer = at.name,
+                                                             .epoch = replay.epoch(),
+                                                             .curve = at.curve}));
   }
   GroupSender groups(senders);
   const auto sink = [&](const TrajectoryGroup& group) { groups.Send(group); };
   NowBusy(Busy::kInOrder);
-  const auto stop = [&] { return options.Stopped(); };
   const bool finished = WithPlan(memory, [&] {
-    return RunActorLoop(session, name,
+    return RunActorLoop(session, at.name,
                         {.store = replay,
                          .stream = session.stream(),
                          .policy = policy,
                          .sink = sink,
-                         .stop = stop});
+                         .stop = at.stop});
   });
-  if (!finished) return;
-  for (auto& sender : senders) sender->Flush(After(std::chrono::seconds(30)));
+  if (!finished && at.flush_when_stopped.count() == 0) return false;
+  const Deadline until = After(finished ? milliseconds(30'000) : at.flush_when_stopped);
+  try {
+    for (auto& sender : senders) sender->Flush(until);
+  } catch (const Error& e) {
+    if (finished) throw;
+    LogInfo(std::string("answers that others will give again: ") + e.what());
+  }
+  return finished;
+}
+
+void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index,
+                  const RunOptions& options) {
+  ActorAt at{.name = "actor-" + std::to_string(index),
+             .replay = endpoints.replay(),
+             .weights = endpoints.weights(),
+             .rewards = {},
+             .stop = [&] { return options.Stopped(); }};
+  for (int64_t i = 0; i < session.config().run.reward_workers; ++i)
+    at.rewards.push_back(endpoints.reward(i));
+  RunActorAt(session, at);
 }
 
 RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,

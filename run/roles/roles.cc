@@ -54,10 +54,11 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   // Where roles are threads, the actor cannot be lost without the run, and its leases never run
   // out: a second answer to one would be sampled by weights that the learner changes in place. A
   // process that hangs is out of the game before the run is.
-  const bool processes = config.run.roles == configs::Roles::kProcesses;
+  const bool threads = config.run.roles == configs::Roles::kLocal;
   options.lease_timeout_ms =
-      processes ? std::max<int64_t>(1, StallTime(config).count() / 2) : kNeverMs;
-  options.actors = processes ? config.run.actors : 1;
+      threads ? kNeverMs : std::max<int64_t>(1, StallTime(config).count() / 2);
+  // Of a cluster as many as have joined (ReplayTable::ShareAmong).
+  options.actors = config.run.roles == configs::Roles::kProcesses ? config.run.actors : 1;
   options.planner = PlannerOptionsOf(config);
   options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
   options.unscored = config.reward.on_failure;
@@ -130,9 +131,12 @@ ThreadShares ThreadSharesOf(const configs::Config& config, int ranks_here) {
   const bool processes = config.run.roles == configs::Roles::kProcesses,
              sync = config.run.schedule == configs::Schedule::kSync;
   const auto given = static_cast<int>(config.run.threads);
-  if (given > 0 && (processes || sync)) return {.learner = given, .actor = given};
+  const bool cluster = config.run.roles == configs::Roles::kCluster;
+  if (given > 0 && (processes || cluster || sync)) return {.learner = given, .actor = given};
   const int all =
       given > 0 ? given : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  // Each has a machine to itself.
+  if (cluster) return {.learner = std::max(1, all / ranks_here), .actor = all};
   const int actors = processes ? static_cast<int>(config.run.actors) : 1;
   if (sync) return {.learner = std::max(1, all / ranks_here), .actor = std::max(1, all / actors)};
   return {.learner = std::max(1, (all - all / 2) / ranks_here),

@@ -17,8 +17,10 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "actor/rollout.h"
+#include "common/net/curve_keys.h"
 #include "learner/loop/learner_loop.h"
 #include "learner/ranks/ranks.h"
 #include "replay/table/step_planner.h"
@@ -65,6 +67,21 @@ struct Endpoints {
   std::string reward(int64_t i) const { return "ipc://" + folder + "/reward" + std::to_string(i); }
   std::string weights() const { return "ipc://" + folder + "/weights"; }  // served by the learner
 };
+
+// An actor's ends of the ring, wherever they are.
+struct ActorAt {
+  std::string name;
+  std::string replay, weights;       // endpoints
+  std::vector<std::string> rewards;  // those of the reward workers; groups are shared out by lease
+  CurveClient curve = {};            // of all of them
+  uint64_t epoch = 0;                // 0: the time
+  std::function<bool()> stop;
+  // After a stop: how long groups that are sent may take to be acknowledged.
+  std::chrono::milliseconds flush_when_stopped{0};
+};
+// Generates until the run has finished (true) or `stop`; the process's threads and memory are the
+// actor's.
+bool RunActorAt(const Session& session, const ActorAt& at);
 
 // One role of a run in processes; returns when the run has ended or `options.stop` is set.
 void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);

@@ -52,6 +52,13 @@ std::string ShareOfBfloat16(const ModelShape& shape, const actor::EngineOptions&
   return text;
 }
 
+int64_t WeightBytes(const policy_model::Weights& weights, bool trained) {
+  int64_t bytes = 0;
+  for (const auto& set : weights.sets())
+    bytes += !trained || set->trained ? static_cast<int64_t>(set->flat.bytes()) : 0;
+  return bytes;
+}
+
 // What the actors take, and what the hand-over of weights to them takes.
 void AddActors(const Config& config, const policy_model::Weights& weights, MemoryPlan& plan) {
   const ModelShape& shape = weights.shape();
@@ -81,14 +88,11 @@ void AddActors(const Config& config, const policy_model::Weights& weights, Memor
                      policy_model::BytesOfPositions(weights)),
            each + "logits and activations of a step");
   if (SharesWeights(config)) return;
-  int64_t all = 0, trained = 0;
-  for (const auto& set : weights.sets()) {
-    const auto bytes = static_cast<int64_t>(set->flat.bytes());
-    all += bytes;
-    trained += set->trained ? bytes : 0;
-  }
-  plan.Add("weights of actors", actors * all, each + "a copy of their own");
-  if (cpu) plan.Add("hand-over", trained, "the newest version on its way to the actors");
+  plan.Add("weights of actors", actors * WeightBytes(weights, /*trained=*/false),
+           each + "a copy of their own");
+  if (cpu)
+    plan.Add("hand-over", WeightBytes(weights, /*trained=*/true),
+             "the newest version on its way to the actors");
 }
 
 MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device) {
@@ -101,6 +105,12 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
   plan.Add("other ranks", (ranks - 1) * plan.total(),
            std::to_string(ranks - 1) + " more with as much");
   if (configs::IsOffline(config)) return plan;
+  if (config.run.roles == configs::Roles::kCluster) {  // its actors are elsewhere
+    if (device.is_cpu())
+      plan.Add("hand-over", WeightBytes(weights, /*trained=*/false),
+               "the newest version, kept for actors that join");
+    return plan;
+  }
   AddActors(config, weights, plan);
   if (device.is_cpu() && processes) {
     const int64_t programs = 1 + ranks + config.run.actors + config.run.reward_workers;

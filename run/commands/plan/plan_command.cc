@@ -10,6 +10,8 @@
 #include "common/base/error.h"
 #include "common/base/size_text.h"
 #include "run/commands/checked_numbers.h"
+#include "run/roles/cluster/ring_model.h"
+#include "run/roles/observer.h"
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
 #include "run/roles/speed_probe.h"
@@ -23,7 +25,9 @@ namespace plumb::run {
 namespace {
 
 struct PlanArguments {
-  std::string recipe, gpu, rates;
+  std::string recipe, gpu, rates, from;
+  int64_t nodes = 0, actors = 0, rewards = 1, learners = 1;
+  double network = 1.25;
   Lengths lengths;
   std::vector<std::string> overrides;
   bool json = false, no_time = false;
@@ -75,6 +79,59 @@ std::optional<Speeds> KnownSpeeds(const configs::Config& config, const Session& 
   if (memory.device.is_cpu())
     return MeasureSpeeds(config, session.shape(), Device::kCpu, arguments.lengths);
   return std::nullopt;
+}
+
+// How long a step would take on several machines, by what a finished run measured on one.
+void PlanRing(const PlanArguments& arguments, const configs::Config& config,
+              const Session& session) {
+  // What it measured is of the recipe that it ran.
+  const configs::Config measured = configs::LoadRecipe(RunFolder{arguments.from}.config()).config;
+  const bool processes = measured.run.roles == configs::Roles::kProcesses;
+  RingRates rates =
+      ReadRingRates(arguments.from, arguments.from, processes ? measured.run.actors : 1);
+  rates.sync = config.run.schedule == configs::Schedule::kSync;
+  // A recipe with another batch has as much more, or less, to do.
+  const auto answers = [](const configs::Config& c) {
+    return static_cast<double>(c.rollout.prompts_per_step * c.rollout.samples_per_prompt);
+  };
+  const double scale = answers(config) / answers(measured);
+  for (double* each : {&rates.tokens, &rates.reward_s, &rates.train_s}) *each *= scale;
+  rates.groups = static_cast<double>(config.rollout.prompts_per_step);
+  rates.group_bytes *= static_cast<double>(config.rollout.samples_per_prompt) /
+                       static_cast<double>(measured.rollout.samples_per_prompt);
+  rates.network_bytes_per_s = arguments.network * 1e9;
+  const policy_model::Weights weights =
+      PlannedWeights(config, session.shape(), Stream(Device::kCpu));
+  for (const auto& set : weights.sets())
+    rates.weight_bytes += set->trained ? static_cast<double>(set->flat.bytes()) : 0;
+  std::vector<Ring> rings;
+  if (arguments.actors > 0 || arguments.nodes == 0) {
+    rings.push_back({.actors = std::max<int64_t>(1, arguments.actors),
+                     .rewards = arguments.rewards,
+                     .learners = arguments.learners});
+  }
+  if (arguments.nodes > 0) rings.push_back(BestRing(rates, arguments.nodes, arguments.rewards));
+  for (const int64_t machines : {8, 64, 1024})
+    rings.push_back(BestRing(rates, machines, std::max(arguments.rewards, machines / 8)));
+  if (!arguments.json) {
+    std::fputs(RingText(rates, rings).c_str(), stdout);
+    return;
+  }
+  nlohmann::ordered_json out = {{"measured_step_s", rates.measured_step_s},
+                                {"rings", nlohmann::ordered_json::array()}};
+  for (const Ring& ring : rings) {
+    const RingTime time = PredictStep(rates, ring);
+    nlohmann::ordered_json stages;
+    for (size_t i = 0; i < time.stage.size(); ++i) stages[RingTime::kStages[i]] = time.stage[i];
+    out["rings"].push_back({{"learners", ring.learners},
+                            {"actors", ring.actors},
+                            {"reward_workers", ring.rewards},
+                            {"step_s", time.step},
+                            {"stages_s", stages},
+                            {"bottleneck", RingTime::kStages[time.bottleneck]},
+                            {"idle_actors", time.idle_actors}});
+  }
+  std::printf("%s\n", out.dump(1).c_str());
 }
 
 // What one recipe would take, without a run.
@@ -148,6 +205,14 @@ void Plan(const PlanArguments& arguments) {
   const configs::Loaded recipe = CheckedRecipe(arguments.recipe, arguments.overrides, nullptr,
                                                nullptr, Surroundings::kIgnored);
   if (!recipe.config.run.stages.empty()) return PlanEachStage(recipe, arguments);
+  if (!arguments.from.empty())
+    return PlanRing(arguments, recipe.config, *Session::WithoutRun(recipe.config));
+  if (arguments.nodes > 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "needs --from RUN, a finished run of this recipe on a machine of the kind: what it "
+                "measured is what several are planned with",
+                "plan --nodes");
+  }
   const OnePlan plan = PlanOne(recipe.config, arguments);
   if (arguments.json) std::printf("%s\n", plan.json.dump(1).c_str());
   else std::fputs(plan.text.c_str(), stdout);
@@ -181,6 +246,23 @@ void AddPlanCommand(CLI::App& app) {
       ->add_option("--answer-tokens", plan->lengths.answer,
                    "of the mean answer (default: the longest that the recipe allows)")
       ->check(WholeNumber(1));
+  planned->add_option("--from", plan->from,
+                      "folder of a finished run: a step's time on several machines by what it "
+                      "measured, and what holds up 8, 64 and 1,024 of them (docs/cluster.md)");
+  planned
+      ->add_option("--nodes", plan->nodes,
+                   "with --from: machines, or GPUs, that learner and actors share as is best")
+      ->check(WholeNumber(2, 1'000'000));
+  planned->add_option("--actors", plan->actors, "with --from: so many, on a machine each")
+      ->check(WholeNumber(1, 1'000'000));
+  planned->add_option("--learners", plan->learners, "with --from and --actors: ranks (default 1)")
+      ->check(WholeNumber(1, 1'000'000));
+  planned->add_option("--reward-workers", plan->rewards, "with --from (default 1)")
+      ->check(WholeNumber(1, 1'000'000));
+  planned
+      ->add_option("--network", plan->network,
+                   "with --from: GB/s of the head's network (default 1.25, which is 10 Gbit/s)")
+      ->check(NumberAbove(0));
   planned->add_flag("--no-time", plan->no_time,
                     "memory only: nothing is measured, no time is said");
   planned->footer("Exit code 2: it does not fit.");
