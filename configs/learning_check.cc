@@ -11,13 +11,6 @@
 namespace plumb::configs {
 namespace {
 
-struct Problems {
-  std::vector<std::string> list = {};
-  void Require(bool fine, std::string sentence) {
-    if (!fine) list.push_back(std::move(sentence));
-  }
-};
-
 // Options that change a formula, and what they need.
 void ValidateObjective(const Config& c, Problems& p) {
   const AlgorithmConfig& a = c.algorithm;
@@ -211,13 +204,11 @@ void ValidateMuon(const Config& c, Problems& p) {
 
 }  // namespace
 
-std::vector<std::string> LearningContradictions(const Config& config) {
-  Problems p;
-  ValidateObjective(config, p);
-  ValidateFamily(config, p);
-  ValidatePreference(config, p);
-  ValidateMuon(config, p);
-  return std::move(p.list);
+void CheckLearning(const Config& config, Problems& problems) {
+  ValidateObjective(config, problems);
+  ValidateFamily(config, problems);
+  ValidatePreference(config, problems);
+  ValidateMuon(config, problems);
 }
 
 }  // namespace plumb::configs

@@ -4,13 +4,11 @@
 // functions. Errors: none; one sentence a contradiction, which names the options.
 #pragma once
 
-#include <string>
-#include <vector>
-
 #include "configs/config.h"
+#include "configs/problems.h"
 
 namespace plumb::configs {
 
-std::vector<std::string> LearningContradictions(const Config& config);
+void CheckLearning(const Config& config, Problems& problems);
 
 }  // namespace plumb::configs

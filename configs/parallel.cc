@@ -78,6 +78,12 @@ void CheckParallel(const Config& config, int64_t ranks) {
                 "from weights that are whole: 2 keeps gradients in parts",
                 "run.zero");
   }
+  if (config.run.zero > 2 && config.eval.keep_best) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "eval.keep_best writes weights in the middle of a run, and run.zero = 3 keeps a "
+                "part of them on each rank: use run.zero = 2",
+                "run.zero");
+  }
   if (config.run.zero > 2 && config.experts.bias_rate > 0) {
     throw Error(ErrorCode::kUnsupported,
                 "is above 0, and moves a bias of weights that are whole: set it to 0, or run.zero "

@@ -54,6 +54,12 @@ inline std::string Text(double v) {
   if (out.find_first_of(".en") == std::string::npos) out += ".0";
   return out;
 }
+// As people write it in a sentence, which wants no point.
+inline std::string NumberText(double v) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", v);
+  return text;
+}
 inline std::string Text(const std::vector<std::string>& v) {
   std::string out = "[";
   for (size_t i = 0; i < v.size(); ++i) out += (i ? ", " : "") + Quote(v[i]);

@@ -9,15 +9,20 @@
 namespace plumb::policy_model {
 namespace {
 
-constexpr int64_t kLogitChunkBytes = int64_t{32} << 20;  // of float logits at a time
+// Of float logits at a time. On a GPU every chunk adds to the gradient of the whole head, which is
+// half a gigabyte at 896 x 151,936: the chunk has to be worth that, and fill the card.
+constexpr int64_t kLogitBytes = int64_t{32} << 20, kLogitBytesOnGpu = int64_t{1} << 30;
+constexpr int64_t kProductTile = 128;  // rows of a product that a GPU computes as one
 constexpr int64_t kFusedVocab = 4096;  // pieces enough for the threads of most machines
 
 bool BeginsLayer(size_t branch) { return branch % kBranchesALayer == 0; }
 
 }  // namespace
 
-int64_t PassMemory::LogitRows(int64_t rows, int64_t vocab) {
-  return std::clamp<int64_t>(kLogitChunkBytes / (4 * vocab), 1, std::max<int64_t>(1, rows));
+int64_t PassMemory::LogitRows(Device device, int64_t rows, int64_t vocab) {
+  int64_t most = (device.is_cpu() ? kLogitBytes : kLogitBytesOnGpu) / (4 * vocab);
+  if (!device.is_cpu() && most > kProductTile) most -= most % kProductTile;
+  return std::clamp<int64_t>(most, 1, std::max<int64_t>(1, rows));
 }
 
 bool PassMemory::FusedHead(const kernels::Launch& launch, const ModelShape& shape) {
@@ -26,7 +31,7 @@ bool PassMemory::FusedHead(const kernels::Launch& launch, const ModelShape& shap
 }
 
 int64_t PassMemory::HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows) {
-  if (!FusedHead(launch, shape)) return LogitRows(rows, shape.vocab);
+  if (!FusedHead(launch, shape)) return LogitRows(launch.device(), rows, shape.vocab);
   return std::clamp<int64_t>(rows, 1, kernels::HeadRows(launch, shape.hidden));
 }
 

@@ -38,7 +38,7 @@ struct PassMemory {
                     int64_t chunk);
 
   // Rows whose logits are there at a time, where they are there.
-  static int64_t LogitRows(int64_t rows, int64_t vocab);
+  static int64_t LogitRows(Device device, int64_t rows, int64_t vocab);
   // Whether log-probs come of one kernel that leaves no logits (kernels/head): where its products
   // are no slower than the library's and the vocabulary is worth the sharing out.
   static bool FusedHead(const kernels::Launch& launch, const ModelShape& shape);

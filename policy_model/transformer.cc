@@ -528,7 +528,7 @@ void Transformer::Impl::ForwardAgain(const PackedPass& pass, size_t first) {
 void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
-  const int64_t v = m.shape.vocab, h = m.H(), chunk = PassMemory::LogitRows(rows, v);
+  const int64_t v = m.shape.vocab, chunk = PassMemory::LogitRows(m.launch.device(), rows, v);
   PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no logits");
   PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
@@ -543,8 +543,8 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     float* logits = Impl::F(m.scratch, logits_at);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), m.W(weights, weights.table().lm_head()), n, v,
-                       h, logits);
+    ops::LinearToFloat(m.launch, normed + m.T(r * m.H()), m.W(weights, weights.table().lm_head()),
+                       n, v, m.H(), logits);
     m.DropUnused(logits, n);
     kernels::CopyAndWait(m.launch.stream, out.data() + r * v, logits,
                          static_cast<size_t>(4 * n * v));

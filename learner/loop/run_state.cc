@@ -71,6 +71,19 @@ SftResult SftOf(const Json& j) {
 
 }  // namespace
 
+std::string WriteEvaluation(const EvalResult& result) { return ToJson(result).dump(1) + "\n"; }
+
+EvalResult ReadEvaluation(const std::string& json, const std::string& where) {
+  try {
+    return EvalOf(Json::parse(json));
+  } catch (const Json::exception& e) {
+    throw Error(ErrorCode::kCorruption,
+                std::string("is no evaluation that a run kept (") + e.what() +
+                    "): take its folder away, and the next evaluation counts as the best",
+                where);
+  }
+}
+
 std::string WriteRunState(const RunState& state) {
   Json j = {{"equal_reward_steps", state.rewards.equal_steps},
             {"scoreless_steps", state.rewards.scoreless_steps},

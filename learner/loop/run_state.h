@@ -57,6 +57,10 @@ struct RunState {
   RewardTally rewards = {};
 };
 
+// Of one evaluation, in a file of its own; kCorruption where that cannot be read.
+std::string WriteEvaluation(const EvalResult& result);
+EvalResult ReadEvaluation(const std::string& json, const std::string& where);
+
 std::string WriteRunState(const RunState& state);
 RunState ReadRunState(const std::string& json, const std::string& where);
 

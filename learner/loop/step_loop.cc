@@ -181,7 +181,8 @@ void StepLoop::TellSavePlan() {
       .kept = last_saved_ ? 1 : 0,
       .apart = apart,
       .light = CheckpointBytes(weights_, optimizer_, Models(), {.optimizer = false}),
-      .beside = config_.checkpoint.background};
+      .beside = config_.checkpoint.background,
+      .best = best_ ? CheckpointBytes(weights_, optimizer_, {}, {.optimizer = false}) : 0};
   const int64_t free = FreeBytes(checkpoints_.folder());
   const bool two = plan.each != plan.last;
   Phase("a checkpoint holds " + SizeText(plan.each) +
@@ -390,6 +391,11 @@ std::optional<EvalResult> StepLoop::EvaluateOrStop(int64_t version) {
     if (!result) return result;
     result->seconds = SecondsSince(begin);
     if (hooks_.evaluation_took) hooks_.evaluation_took(result->seconds);
+    if (best_ && best_->Beaten(*result)) {
+      CheckBeforeSaving("policy", weights_);
+      best_->Offer(*result, weights_);
+      result_.best = best_->kept();
+    }
     return result;
   } catch (const Error& e) {
     if (!GivenUp(e)) throw;
@@ -534,6 +540,9 @@ LearnerResult StepLoop::Run(bool resume) {
     BeginAnew();
   }
   CheckRanks("before step " + std::to_string(step_));
+  if (config_.eval.keep_best && first()) {
+    result_.best = best_.emplace(BestModelFolder(checkpoints_.folder()), checkpoints_).kept();
+  }
   good_ = Capture(step_);
   if (hooks_.store_state && store_.empty()) store_ = hooks_.store_state();
   TellSavePlan();

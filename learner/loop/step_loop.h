@@ -36,6 +36,7 @@
 #include "common/record/ports.h"
 #include "configs/batch_ramp.h"
 #include "configs/config.h"
+#include "learner/loop/best_model.h"
 #include "learner/loop/run_state.h"
 #include "learner/offline/sft.h"
 #include "learner/update/checkpoint.h"
@@ -77,7 +78,8 @@ struct LearnerResult {
   bool stopped_early = false;
   bool saved = false;  // there is a checkpoint of its last step
   std::optional<EvalResult> before, after;
-  int64_t tokens = 0;  // forwarded in training, prompt included
+  std::optional<EvalResult> best;  // eval.keep_best: of the model in RUN/best
+  int64_t tokens = 0;              // forwarded in training, prompt included
   int64_t skipped_updates = 0;
   RewardTally rewards;  // of this and earlier parts of the run, as wall_s
   double wall_s = 0;
@@ -223,6 +225,7 @@ class StepLoop {
   bool due_ = false;                   // a checkpoint
   bool given_up_ = false;              // stopped in a wait: whom it waited for may be gone
   std::optional<Snapshot> good_;       // of the last step that trained
+  std::optional<BestModel> best_;      // of the rank that writes, where it is kept
   std::string store_;                  // as last told
   std::vector<std::pair<std::string, Digest>> digests_;  // of the sets of result_.policy
   std::vector<Digest> published_;                        // of the sets last handed out

@@ -438,8 +438,7 @@ void Checkpoints::KeepRenewedReference(int64_t step, policy_model::Weights& refe
   CheckStillThere();
   const std::string path = folder_ + "/" + NameOf(kReference, step);
   RealFileSystem().RemoveAll(path);  // of a life that came no further
-  RealFileSystem().CreateDirectories(path);
-  policy_model::SaveModelDirectory(reference, path, tokenizer_source_, base_model_);
+  WriteModel(reference, path);
   PutManifest(path, std::nullopt);
   RealFileSystem().SyncDirectory(folder_);
   // A run that is taken up from the oldest checkpoint needs the newest at or before it.
@@ -463,6 +462,13 @@ void Checkpoints::LoadRenewedReference(int64_t step, policy_model::Weights& refe
   const std::string path = folder_ + "/" + newest;
   CheckFiles(path, GetManifest(path));
   reference.LoadTrained(path);
+}
+
+void Checkpoints::WriteModel(const policy_model::Weights& weights,
+                             const std::string& folder) const {
+  CheckStillThere();
+  RealFileSystem().CreateDirectories(folder);
+  policy_model::SaveModelDirectory(weights, folder, tokenizer_source_, base_model_);
 }
 
 void Checkpoints::ShareModel(int64_t step, const std::string& to) const {

@@ -118,6 +118,8 @@ class Checkpoints {
   // taken up behind `step`, verified, where there is one besides KeepReference's.
   void KeepRenewedReference(int64_t step, policy_model::Weights& reference) const;
   void LoadRenewedReference(int64_t step, policy_model::Weights& reference) const;
+  // A model folder as that of a checkpoint, made anew.
+  void WriteModel(const policy_model::Weights& weights, const std::string& folder) const;
   // The model of the checkpoint of that step in a folder of its own, in place of what lies there:
   // its weights are the same files where the file system can do that (hard links), so that they
   // take their room once. REQUIRES: there is one.

@@ -45,11 +45,12 @@ int64_t FreeBytes(const std::string& folder) {
 int64_t SavePlan::Needed() const {
   const int64_t older = std::min(between, keep);  // beside the largest that is written
   const int64_t written = between > older ? each : last;
-  if (apart == 1) return std::max<int64_t>(0, older - kept) * each + written;
+  const int64_t bests = 2 * best;  // the old one beside the new one
+  if (apart == 1) return std::max<int64_t>(0, older - kept) * each + written + bests;
   // Of those that are kept for being the newest, and the one that a resume begins with.
   const int64_t full = std::min((between + apart - 1) / apart, (older + apart - 1) / apart + 1);
   return std::max<int64_t>(0, full - kept) * each +
-         std::max<int64_t>(0, std::min(older, between - full)) * light + written;
+         std::max<int64_t>(0, std::min(older, between - full)) * light + written + bests;
 }
 
 void CheckFits(const SavePlan& plan, int64_t free, const std::string& folder) {

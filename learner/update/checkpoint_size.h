@@ -35,6 +35,7 @@ struct SavePlan {
   int64_t apart = 1;    // checkpoint.optimizer_every
   int64_t light = 0;    // bytes of one of those between that do not
   bool beside = false;  // written while the run goes on
+  int64_t best = 0;     // bytes of the model of the best evaluation; 0: not kept
   // Bytes of the mean one before the last.
   int64_t Mean() const { return light + (each - light) / apart; }
   int64_t first() const { return between > 0 ? each : last; }

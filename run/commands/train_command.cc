@@ -119,6 +119,11 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
         std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
                     session.folder().path.c_str());
     }
+    if (r.best) {
+      std::printf("best:   %s, after step %lld: held-out %s\n", session.folder().best().c_str(),
+                  static_cast<long long>(r.best->version),
+                  HeldOutText(session.config(), *r.best).c_str());
+    }
     std::fflush(stdout);
   }
   if (r.sft && r.sft->stopped) {

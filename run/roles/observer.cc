@@ -528,6 +528,7 @@ std::string SummaryJson(const RunSummary& summary) {
               {"counters", counters}};
   if (r.rewards.groups > 0)
     out["groups"] = {{"scored", r.rewards.groups}, {"equal", r.rewards.equal_groups}};
+  if (r.best) out["eval"]["best"] = EvalJson(r.best);
   // weights and moments of a critic
   for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;
   if (r.sft) {

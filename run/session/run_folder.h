@@ -35,6 +35,7 @@ struct RunFolder {
   std::string logs() const { return path + "/logs"; }
   std::string checkpoints() const { return path + "/checkpoints"; }
   std::string model() const { return path + "/model"; }  // what was trained, once it is
+  std::string best() const { return path + "/best"; }    // that of the best evaluation, if kept
   std::string store() const { return path + "/store"; }
   std::string tokenizer() const { return path + "/tokenizer"; }
   // The run that --overwrite replaces, until the new one has trained (ReplacedRunGoes).

@@ -188,9 +188,13 @@ TEST(PassBytesTest, AStepOfGenerationIsReckonedToo) {
 }
 
 TEST(PassMemoryTest, LogitsOfAChunkAreBounded) {
-  EXPECT_EQ(PassMemory::LogitRows(7, 1000), 7);
-  EXPECT_EQ(PassMemory::LogitRows(100'000, 151'936), (int64_t{32} << 20) / (4 * 151'936));
-  EXPECT_EQ(PassMemory::LogitRows(0, 1000), 1);
+  EXPECT_EQ(PassMemory::LogitRows(Device::kCpu, 7, 1000), 7);
+  EXPECT_EQ(PassMemory::LogitRows(Device::kCpu, 100'000, 151'936),
+            (int64_t{32} << 20) / (4 * 151'936));
+  EXPECT_EQ(PassMemory::LogitRows(Device::kCpu, 0, 1000), 1);
+  // On a GPU whole tiles of rows, within a gigabyte.
+  EXPECT_EQ(PassMemory::LogitRows(Device::Cuda(0), 100'000, 151'936), 1664);
+  EXPECT_EQ(PassMemory::LogitRows(Device::Cuda(0), 7, 151'936), 7);
 }
 
 }  // namespace

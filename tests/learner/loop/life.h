@@ -39,6 +39,8 @@ struct Life : BatchSource, WeightSink {
   std::function<void(int64_t step)> on_next;  // may throw
   std::function<void(int64_t version)> on_evaluate, on_publish;
   std::function<double(int64_t step, double reward)> reward = [](int64_t, double r) { return r; };
+  // share of the held-out answers that are solved; empty: as they come
+  std::function<double(int64_t version)> solved;
   int64_t scores_until = 1000;  // no answer has a score from this step on
   bool stop = false;
 
@@ -65,7 +67,18 @@ struct Life : BatchSource, WeightSink {
   }
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int, Deadline) override {
     if (on_evaluate) on_evaluate(version);
-    return RandomGroups(1, 2, 5, train, weights, version);
+    auto groups = RandomGroups(1, 2, 5, train, weights, version);
+    if (!solved) return groups;
+    for (TrajectoryGroup& group : groups) {
+      const double all = static_cast<double>(group.trajectories.size());
+      for (size_t i = 0; i < group.trajectories.size(); ++i) {
+        Trajectory& t = group.trajectories[i];
+        t.scored = true;
+        t.reward = static_cast<double>(i) < solved(version) * all ? 1 : 0;
+        t.rewards = {{.name = "correct", .value = t.reward}};
+      }
+    }
+    return groups;
   }
   void Finish() override {}
   void Publish(const PolicyVersion& version, std::span<const WeightSet>) override {

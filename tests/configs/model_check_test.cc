@@ -1,0 +1,63 @@
+// configs/model_check.h: contradictions between options of what is trained. Experts and tasks have
+// tests of their own (experts_config_test.cc, tasks_config_test.cc).
+#include "configs/model_check.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "configs/config.h"
+
+namespace plumb::configs {
+namespace {
+
+// What a recipe with these options is refused with; "": it is not.
+std::string Refused(const std::vector<std::string>& set) {
+  try {
+    ParseRecipe("[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n", "r.toml",
+                set);
+    return "";
+  } catch (const Error& e) {
+    return e.what();
+  }
+}
+
+TEST(ModelCheck, ContradictionsNameTheirOptions) {
+  const struct {
+    std::vector<std::string> set;
+    const char* named;
+  } kCases[] = {
+      {{"model.scales=[\"local\"]"}, "set model.window"},
+      {{"model.scales=[\"near\"]"}, "nothing else"},
+      {{"model.scales=[\"memory\"]"}, "model.memory_table"},
+      {{"model.memory_table=t.safetensors"}, "model.scales"},
+      {{"model.gate_top_k=4"}, "set model.window"},
+      {{"model.window=8", "model.gate_top_k=4", "model.global_every=2"}, "take one of them out"},
+      {{"model.attention=latent", "model.sinks=true"}, "latent attention has none"},
+      {{"model.kv_rank=8"}, "model.attention = \"latent\""},
+      {{"model.global_every=4"}, "set model.window"},
+      {{"model.norms=[\"batchnorm\"]"}, "one at least"},
+      {{"model.path=m", "model.window=4"}, "says itself what it has"},
+      {{"model.path=m", "policy.rank_pattern=[\"q=1.5\"]"}, "whole number from 1"},
+      {{"policy.rslora=true"}, "policy.adapter = \"lora\""},
+      {{"policy.adapter=lora"}, "name model.path"},
+      {{"model.path=m", "policy.adapter=lora", "policy.targets=[]"}, "names no module"},
+  };
+  for (const auto& c : kCases)
+    EXPECT_NE(Refused(c.set).find(c.named), std::string::npos)
+        << c.set.front() << ": " << Refused(c.set);
+}
+
+TEST(ModelCheck, WhatGoesTogetherIsTaken) {
+  EXPECT_EQ(Refused({"model.window=8", "model.scales=[\"local\",\"global\"]", "model.gate_top_k=4",
+                     "model.layers=2"}),
+            "");
+  EXPECT_EQ(Refused({"model.attention=latent", "model.kv_rank=8", "model.rope_dim=4"}), "");
+  EXPECT_EQ(Refused({"model.path=m", "policy.adapter=lora", "policy.rank_pattern=[\"q_proj=8\"]"}),
+            "");
+}
+
+}  // namespace
+}  // namespace plumb::configs
