@@ -71,8 +71,9 @@ std::string CommentOn(const std::string& path, const std::string& recipe) {
     if (at == std::string::npos) continue;
     const size_t end = at + path.size();  // not "runs/pairs2"
     if (end < line.size() && std::isalnum(static_cast<unsigned char>(line[end])) != 0) continue;
+    const size_t words = line.find_first_not_of("# \t", begin);
     return "; a comment of the recipe says how it is made: " + recipe + ":" +
-           std::to_string(number);
+           std::to_string(number) + ": " + line.substr(words);
   }
   return "";
 }

@@ -127,7 +127,7 @@ constexpr Row kTable[] = {
      "rows and stored answers are numbered by the batches so far"},
     {"optimizer", "name masters moments",
      "the checkpoint holds the optimizer's state in this form"},
-    {"eval", "every samples success_part bar", nullptr},
+    {"eval", "every samples success_part bar keep_best", nullptr},
     {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},
 };
 

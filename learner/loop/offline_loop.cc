@@ -43,6 +43,7 @@ class OfflineLoop : public StepLoop {
   }
 
   std::optional<EvalResult> Evaluate(int64_t version) override {
+    if (!objective_.holds_out()) return std::nullopt;
     Phase("evaluating version " + std::to_string(version));
     const OfflineEval e = objective_.Evaluate();
     if (e.examples == 0) return std::nullopt;

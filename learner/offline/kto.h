@@ -49,6 +49,7 @@ class KtoObjective : public OfflineObjective {
                                       int64_t step) override;
   // accuracy: share of rows whose log-ratio lies on the right side of the reference point; margin:
   // mean reward of the desirable rows minus that of the others (0 where one kind is missing).
+  bool holds_out() const override { return !heldout_.empty(); }
   OfflineEval Evaluate() override;
   std::string StateJson() const override { return ReferenceStateJson(reference_.digest()); }
   void RestoreState(const std::string& json) override {

@@ -44,6 +44,8 @@ class OfflineObjective {
                                               int64_t step) = 0;
   // The held-out part under the present weights; changes nothing. examples == 0: there is none.
   virtual OfflineEval Evaluate() = 0;
+  // There is something to evaluate on.
+  virtual bool holds_out() const = 0;
 
   // As learner::Algorithm: what is trained or kept besides the policy.
   virtual std::vector<NamedModel> Models() { return {}; }

@@ -42,6 +42,7 @@ class PreferenceObjective : public OfflineObjective {
   int64_t size() const override { return static_cast<int64_t>(pairs_.size()); }
   std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate,
                                       int64_t step) override;
+  bool holds_out() const override { return !heldout_.empty(); }
   OfflineEval Evaluate() override;
   // Which reference the run compares with; RestoreState refuses another one (kConflict).
   std::string StateJson() const override;

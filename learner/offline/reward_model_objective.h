@@ -29,6 +29,7 @@ class RewardModelObjective : public OfflineObjective {
     for (const uint32_t row : rows) batch.push_back(&pairs_[row]);
     return modeling_.Train(batch, learning_rate);
   }
+  bool holds_out() const override { return !heldout_.empty(); }
   OfflineEval Evaluate() override {
     if (heldout_.empty()) return {};
     const RewardModelEval e = modeling_.Evaluate(heldout_);

@@ -50,6 +50,7 @@ class SftObjective : public OfflineObjective {
   std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate,
                                       int64_t step) override;
   // Loss and perplexity; nothing is ranked.
+  bool holds_out() const override { return !heldout_.empty(); }
   OfflineEval Evaluate() override;
 
  private:

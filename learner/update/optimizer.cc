@@ -268,7 +268,7 @@ void Optimizer::AdoptWeights() {
       }
     };
     for (const TrainedRun& whole : state.runs) {
-      for (const SetState::KeptRun& run : state.KeptOf(whole)) adopt(run);
+      for (const Piece& piece : state.kept) adopt(state.KeptOf(whole, piece));
     }
   }
 }
@@ -297,7 +297,9 @@ void Optimizer::ClipValues() {
   double clipped = 0;
   int64_t trained = 0;  // without the padding between tensors
   for (SetState& state : sets_) {
-    for (const Slice& own : state.OwnGradients()) {
+    for (const Piece& piece : state.kept) {
+      const Slice own = state.OwnGradient(piece);
+      if (own.size() == 0) continue;
       kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
                     kernels::ClipValue{.grad = state.grad.f32() + own.begin,
                                        .n = own.size(),
@@ -329,7 +331,9 @@ double Optimizer::SumOfSquares() {
   double* sum = scratch + kernels::kNormScratch;
   double total = 0;
   for (SetState& state : sets_) {
-    for (const Slice& own : state.OwnGradients()) {
+    for (const Piece& piece : state.kept) {
+      const Slice own = state.OwnGradient(piece);
+      if (own.size() == 0) continue;
       kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
                     kernels::SumOfSquares{.grad = state.grad.f32() + own.begin,
                                           .n = own.size(),
@@ -479,7 +483,9 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
     }
     for (size_t r = 0; r < state.runs.size(); ++r) {
       adamw.learning_rate = static_cast<float>(learning_rate * state.rates[r]);
-      for (const SetState::KeptRun& run : state.KeptOf(state.runs[r])) {
+      for (const Piece& piece : state.kept) {
+        const SetState::KeptRun run = state.KeptOf(state.runs[r], piece);
+        if (run.begin == run.end) continue;
         if (options_.name == configs::OptimizerName::kMuon)
           UpdateWithMuon(state, run, adamw, options_.muon_learning_rate / options_.learning_rate);
         else UpdateRun(state, run, adamw);

@@ -103,14 +103,17 @@ class Optimizer {
     bool compact() const {
       return in_8_bits || (!has_own_master() && set->flat.dtype() != DType::kFloat32);
     }
-    // What of a run is kept here: elements of the set, their places, and where what is kept for
-    // them begins.
+    // What of a run is in a piece that is kept here: elements of the set, their places, and where
+    // what is kept for them begins.
     struct KeptRun {
       int64_t begin = 0, end = 0, place = 0, at = 0;
     };
-    std::vector<KeptRun> KeptOf(const policy_model::TrainedRun& run) const;
-    // Of grad, what this rank has the sums of.
-    std::vector<Slice> OwnGradients() const;
+    KeptRun KeptOf(const policy_model::TrainedRun& run, const Piece& piece) const;
+    // Of grad, what of a piece this rank has the sums of.
+    Slice OwnGradient(const Piece& piece) const {
+      if (grad_in_parts) return {.begin = piece.at, .end = piece.at + piece.size()};
+      return {.begin = piece.begin, .end = piece.end};
+    }
     // What of the set is trained, ascending, and at which factor of the learning rate.
     std::vector<policy_model::TrainedRun> runs = {};
     std::vector<double> rates = {};

@@ -62,27 +62,15 @@ void Optimizer::Divide(SetState& state, int64_t n) {
   }
 }
 
-std::vector<Optimizer::SetState::KeptRun> Optimizer::SetState::KeptOf(const TrainedRun& run) const {
-  std::vector<KeptRun> out;
-  for (const Piece& piece : kept) {
-    const Slice part =
-        Overlap({.begin = piece.begin, .end = piece.end}, run.at, run.at + run.end - run.begin);
-    if (part.size() == 0) continue;
-    out.push_back({.begin = run.begin + part.begin - run.at,
-                   .end = run.begin + part.end - run.at,
-                   .place = part.begin,
-                   .at = piece.at + part.begin - piece.begin});
-  }
-  return out;
-}
-
-std::vector<Slice> Optimizer::SetState::OwnGradients() const {
-  if (grad_in_parts) return {{.begin = 0, .end = kept_elements()}};
-  std::vector<Slice> out;
-  for (const Piece& piece : kept) {
-    if (piece.size() > 0) out.push_back({.begin = piece.begin, .end = piece.end});
-  }
-  return out;
+Optimizer::SetState::KeptRun Optimizer::SetState::KeptOf(const TrainedRun& run,
+                                                         const Piece& piece) const {
+  const Slice part =
+      Overlap({.begin = piece.begin, .end = piece.end}, run.at, run.at + run.end - run.begin);
+  if (part.size() == 0) return {};
+  return {.begin = run.begin + part.begin - run.at,
+          .end = run.begin + part.end - run.at,
+          .place = part.begin,
+          .at = piece.at + part.begin - piece.begin};
 }
 
 void Optimizer::ReadKept(const SetState& state, const FlatBuffer& buffer, int64_t place,

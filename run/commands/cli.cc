@@ -197,8 +197,6 @@ int RunCli(int argc, char** argv) {
       "11 of a learner of several ranks: another rank was lost, or computes something else.");
   CliResult result;
   AddTrainCommand(app, result);
-  AddRoleCommand(app, result);
-  AddLaunchCommand(app);
   AddPlanCommand(app);
   AddDataCommand(app, result);
   AddConfigCommand(app, result);
@@ -217,6 +215,8 @@ int RunCli(int argc, char** argv) {
   AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
   AddRewardTestCommand(app, result);
   AddEnvCommand(app, result);
+  AddRoleCommand(app, result);
+  AddLaunchCommand(app);
   RefuseValuesOfFlags(app);
   // Before a verb runs, and after `--version`.
   app.parse_complete_callback([&app] {

@@ -209,7 +209,10 @@ class Proposal {
       truths = truths && !reward::Truths(p, &why).empty();
       text = text && p.messages.empty();
     }
-    facts_ = std::to_string(rows) + (rows == kLooked ? " prompts or more" : " prompts") +
+    facts_ = std::to_string(rows) +
+             (rows == kLooked ? " prompts or more"
+              : rows == 1     ? " prompt"
+                              : " prompts") +
              ", the longest of " + std::to_string(longest) + " tokens" +
              (truths ? ", all with a ground truth" : "");
     ChooseReward(truths, truths && text && session_->chat_template() != nullptr);

@@ -131,6 +131,15 @@ std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config, bool
   return session;
 }
 
+void Session::MeetEnvironment(const std::string& model) {
+  const std::string tools = environment::ToolsJsonOf(config_.environment, template_.get(),
+                                                     config_.reward.allow_unsandboxed);
+  if (!template_) return;
+  tools_json_ = tools;
+  if (config_.data.chat_template)
+    environment::CheckTemplate(config_.environment, template_.get(), tools_json_, model);
+}
+
 void Session::ReadModel(bool scalar_head) {
   Session& s = *this;
   const auto& model = s.config_.model;
@@ -154,11 +163,7 @@ void Session::ReadModel(bool scalar_head) {
     FillSpecialTokens(model.path, *s.tokenizer_, s.shape_);
     s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
     s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
-    s.tools_json_ = environment::ToolsJsonOf(s.config_.environment, s.template_.get(),
-                                             s.config_.reward.allow_unsandboxed);
-    if (s.config_.data.chat_template)
-      environment::CheckTemplate(s.config_.environment, s.template_.get(), s.tools_json_,
-                                 model.path);
+    s.MeetEnvironment(model.path);
     return;
   }
   s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
@@ -169,6 +174,7 @@ void Session::ReadModel(bool scalar_head) {
   if (model.vocabulary == configs::Vocabulary::kBytes) s.template_ = ChatTemplate::BuiltIn("bytes");
   s.add_bos_ = s.shape_.bos_token >= 0;
   policy_model::Validate(s.shape_, "[model]");
+  s.MeetEnvironment("vocabulary " + NameOf(model.vocabulary));
   if (s.folder_.path.empty()) return;
   s.tokenizer_source_ = s.folder_.tokenizer();
   RealFileSystem().CreateDirectories(s.tokenizer_source_);

@@ -72,6 +72,9 @@ class Session {
 
  private:
   Session() = default;
+  // Asks the environment which tools it has, so that one that cannot answer is known before
+  // anything is trained; `model`: whose template it is.
+  void MeetEnvironment(const std::string& model);
   void ReadModel(bool scalar_head = false);
   configs::Config config_;
   RunFolder folder_;

@@ -112,7 +112,7 @@ TEST(ChoicesTest, TheTableOfOptionsListsTheNamesOfEach) {
   const Loaded loaded = ParseRecipe(kMinimal, "r.toml");
   const std::string table = List(loaded, {.width = 1000});
   EXPECT_NE(table.find("k1 | k2 | k3"), std::string::npos);
-  EXPECT_NE(table.find("local | processes; one process"), std::string::npos);
+  EXPECT_NE(table.find("local | processes | cluster; one process"), std::string::npos);
   EXPECT_NE(table.find("openrlhf | slime; of http"), std::string::npos)
       << "an option that is not given has no name to list";
 }

@@ -156,7 +156,7 @@ std::vector<std::string> Unread(const std::map<std::string, Tokens>& units,
 TEST(OptionsReadTest, SomebodyReadsEveryOption) {
   std::map<std::string, Tokens> units;  // by path without ending
   for (const char* folder :
-       {"actor", "common", "learner", "policy_model", "replay", "reward", "run"}) {
+       {"actor", "common", "environment", "learner", "policy_model", "replay", "reward", "run"}) {
     for (const auto& entry : fs::recursive_directory_iterator(testing::SourcePath(folder))) {
       const std::string ending = entry.path().extension().string();
       if (ending != ".h" && ending != ".cc") continue;

@@ -50,8 +50,9 @@ TEST(RecipeTextTest, TheListingFitsTheWidth) {
   for (const size_t width : {40u, 80u, 100u, 140u, 200u}) {
     const std::string list = List(loaded, {.width = width});
     EXPECT_LE(Longest(list), width);
-    for (const char* part : {"run.steps", "folder/recipe.toml:2", "train steps of the whole run",
-                             "default of ppo", "local | processes;", "critic.value_clip"}) {
+    for (const char* part :
+         {"run.steps", "folder/recipe.toml:2", "train steps of the whole run", "default of ppo",
+          "local | processes | cluster;", "critic.value_clip"}) {
       EXPECT_NE(Joined(list).find(part), std::string::npos) << part << " at " << width;
     }
   }
@@ -104,7 +105,7 @@ TEST(RecipeTextTest, ACommentedRecipeReadsBackAndSaysWhatEachLineIsFor) {
   EXPECT_EQ(text.rfind("# A recipe.\n# plumb train it\n\n[run]\n", 0), 0u) << text;
   for (const char* part :
        {"steps = 7                         # steps: train steps of the whole run\n",
-        "# local | processes; one process", "# What is good.\n[[reward.parts]]\n",
+        "# local | processes | cluster; one process", "# What is good.\n[[reward.parts]]\n",
         "kind = \"answer\""}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   }

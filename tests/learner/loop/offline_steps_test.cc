@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <functional>
 #include <limits>
@@ -27,6 +28,7 @@ struct Toy : OfflineObjective {
   policy_model::Weights& weights;
   Optimizer& optimizer;
   std::function<void(int64_t step)> on_train;
+  bool heldout = true;
   Toy(policy_model::Weights& w, Optimizer& o) : weights(w), optimizer(o) {}
   int64_t size() const override { return 8; }
   std::map<std::string, double> Train(std::span<const uint32_t>, double rate,
@@ -38,6 +40,7 @@ struct Toy : OfflineObjective {
     optimizer.Update(rate, 1.0);
     return {{"perf/train_tokens", 10.0}, {"perf/shared_tokens", 0.0}};
   }
+  bool holds_out() const override { return heldout; }
   OfflineEval Evaluate() override {
     return {.loss = 0.5, .accuracy = 0.25, .margin = 0.125, .examples = 4};
   }
@@ -121,6 +124,18 @@ TEST(OfflineStepsTest, ASkippedUpdateAndWeightsThatAreNotFiniteAreNotSaved) {
   };
   EXPECT_THROW(spoiled.Run(false), Error);
   EXPECT_FALSE(spoiled.checkpoints.FindNewest());
+}
+
+TEST(OfflineStepsTest, WhereNothingIsHeldOutNoEvaluationIsAnnounced) {
+  for (const bool heldout : {true, false}) {
+    const TempFolder folder;
+    OfflineLife life(folder / "c");
+    life.toy.heldout = heldout;
+    const LearnerResult result = life.Run(false);
+    EXPECT_EQ(result.after.has_value(), heldout);
+    const auto announced = [](const std::string& line) { return line.starts_with("evaluating"); };
+    EXPECT_EQ(std::any_of(life.said.begin(), life.said.end(), announced), heldout);
+  }
 }
 
 TEST(OfflineStepsTest, AnErrorLeavesTheGoodSteps) {

@@ -85,7 +85,8 @@ TEST(ConfigShowTest, AMissingFileOfARecipeIsLookedForInItsComments) {
   RealFileSystem().WriteFileAtomic(recipe, text);
   const auto ran = RunPlumb({"train", recipe, "--out", temp / "run"});
   EXPECT_EQ(ran.code, 3) << ran.err;
-  EXPECT_TRUE(Has(ran.err, "a comment of the recipe says how it is made: " + recipe + ":3"))
+  EXPECT_TRUE(Has(ran.err, "a comment of the recipe says how it is made: " + recipe +
+                               ":3: build/plumb data mine --store "))
       << ran.err;
 }
 

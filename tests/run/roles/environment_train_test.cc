@@ -16,9 +16,12 @@ using testing::Lines;
 using testing::Read;
 
 const std::vector<std::string> kCalculator = {
-    "--set", "environment.kind=calculator", "--set", "environment.reply_tokens=4",
-    "--set", "environment.max_turns=3",     "--set", "rollout.stop=[\"=\", \"1\", \"+\"]",
-    "--set", "rollout.max_new_tokens=20"};
+    "--set", "environment.kind=calculator", "--set", "environment.reply_tokens=4", "--set",
+    "environment.max_turns=3", "--set", "rollout.stop=[\"=\", \"1\", \"+\"]", "--set",
+    "rollout.max_new_tokens=20",
+    // steps that do not know how many follow, in checkpoints that are gone on from bit for bit
+    "--set", "optimizer.lr_schedule=constant", "--set", "optimizer.warmup_fraction=0", "--set",
+    "checkpoint.optimizer=always"};
 
 std::vector<std::string> With(std::vector<std::string> more) {
   more.insert(more.begin(), kCalculator.begin(), kCalculator.end());
@@ -66,7 +69,9 @@ TEST(EnvironmentTrain, WhatIsNotThereIsSaidBeforeARun) {
                      {"--set", "environment.kind=program", "--set", "environment.path=/bin/cat",
                       "--set", "environment.reply_tokens=4"});
   EXPECT_NE(out.code, 0);
-  EXPECT_TRUE(Has((out.out + out.err), "environment.kind")) << (out.out + out.err);
+  EXPECT_TRUE(Has(out.err, "/bin/cat")) << out.err;
+  EXPECT_TRUE(Has(out.err, "docs/environments.md")) << out.err;
+  EXPECT_FALSE(Has(out.out + out.err, "warm start")) << out.out << out.err;
 }
 
 TEST(EnvironmentTrain, RepliesThatLeaveNoRoomAreRefused) {

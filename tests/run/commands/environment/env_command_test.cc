@@ -21,11 +21,12 @@ constexpr char kExamples[] = PLUMB_SOURCE_DIR "/examples/environments/";
 
 std::string Recipe(const TempFolder& folder, const std::string& environment) {
   const std::string path = folder / "recipe.toml";
-  RealFileSystem().WriteFileAtomic(
-      path, "[data]\ntrain = \"" + std::string(kExamples) +
-                "guess.jsonl\"\n[[reward.parts]]\nname = \"a\"\nkind = \"answer\"\n"
-                "[environment]\n" +
-                environment);
+  RealFileSystem().WriteFileAtomic(path,
+                                   "[data]\ntrain = \"" + std::string(kExamples) +
+                                       "guess.jsonl\"\n[rollout]\nmax_new_tokens = "
+                                       "512\n[[reward.parts]]\nname = \"a\"\nkind = \"answer\"\n"
+                                       "[environment]\n" +
+                                       environment);
   return path;
 }
 

@@ -85,6 +85,12 @@ class ClusterTrain : public ::testing::Test {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return Steps(run) >= steps;
   }
+  bool AwaitWords(const std::string& name, const std::string& words) const {
+    const auto until = std::chrono::steady_clock::now() + seconds(60);
+    while (!Has(Said(name), words) && std::chrono::steady_clock::now() < until)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return Has(Said(name), words);
+  }
   int64_t Counter(const std::string& run, const std::string& name) const {
     return nlohmann::json::parse(Read(temp_ / (run + "/summary.json")))["counters"].value(
         name, int64_t{-1});
@@ -154,12 +160,15 @@ TEST_F(ClusterTrain, RolesComeBackAfterTheHeadsRestart) {
   ASSERT_TRUE(AwaitSteps("run", 5)) << Said("run") << Said("actor-0");
   kill(head, SIGKILL);
   EXPECT_EQ(End(head), 128 + SIGKILL);
+  kill(actor, SIGSTOP);  // or the run may be over before the reward worker asks again
   // Only this door has to be where it was; the welcome names the others. It is free again once the
   // roles' connections to it are gone.
   const pid_t second = Start(TrainLine(temp_ / "run", kSteps,
                                        {"--quiet", "--resume", "--set", "run.roles=cluster",
                                         "--set", "run.listen=tcp://127.0.0.1:" + port}),
                              "again");
+  EXPECT_TRUE(AwaitWords("again", "reward-0 has joined")) << Said("again") << Said("reward-0");
+  kill(actor, SIGCONT);
   EXPECT_EQ(End(second), 0) << Said("again");
   EXPECT_EQ(End(actor), 0) << Said("actor-0");
   EXPECT_EQ(End(reward), 0) << Said("reward-0");
