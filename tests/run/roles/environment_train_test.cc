@@ -21,7 +21,7 @@ const std::vector<std::string> kCalculator = {
     "rollout.max_new_tokens=20",
     // steps that do not know how many follow, in checkpoints that are gone on from bit for bit
     "--set", "optimizer.lr_schedule=constant", "--set", "optimizer.warmup_fraction=0", "--set",
-    "checkpoint.optimizer=always"};
+    "checkpoint.optimizer=always", "--set", "metrics.samples=all"};
 
 std::vector<std::string> With(std::vector<std::string> more) {
   more.insert(more.begin(), kCalculator.begin(), kCalculator.end());
@@ -45,8 +45,7 @@ TEST(EnvironmentTrain, LocalAndProcessesAreTheSameRunAndAResumeGoesOn) {
     calls = std::max(calls, line.at("tools/call_frequency").get<double>());
     EXPECT_TRUE(line.contains("tools/failure_frequency"));
     EXPECT_GT(line.at("environment/episodes").get<double>(), 0);
-    EXPECT_LT(line.at("response_length/max").get<double>(), 20)
-        << "what the calculator said is no length of the policy's";
+    EXPECT_LE(line.at("response_length/max").get<double>(), 20);
   }
   EXPECT_GT(turns, 1);
   EXPECT_GT(calls, 0);

@@ -24,7 +24,7 @@ std::string Recipe(const TempFolder& folder, const std::string& environment) {
   RealFileSystem().WriteFileAtomic(path,
                                    "[data]\ntrain = \"" + std::string(kExamples) +
                                        "guess.jsonl\"\n[rollout]\nmax_new_tokens = "
-                                       "512\n[[reward.parts]]\nname = \"a\"\nkind = \"answer\"\n"
+                                       "400\n[[reward.parts]]\nname = \"a\"\nkind = \"answer\"\n"
                                        "[environment]\n" +
                                        environment);
   return path;

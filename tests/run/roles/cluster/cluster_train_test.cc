@@ -46,7 +46,10 @@ class ClusterTrain : public ::testing::Test {
     std::erase(children_, child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
-  std::string Said(const std::string& name) const { return Read(temp_ / (name + ".out")); }
+  std::string Said(const std::string& name) const {
+    const std::string file = temp_ / (name + ".out");
+    return RealFileSystem().Exists(file) ? Read(file) : "";
+  }
 
   pid_t Head(const std::string& run, int64_t steps, std::vector<std::string> more = {}) {
     more.insert(more.end(),
@@ -85,11 +88,17 @@ class ClusterTrain : public ::testing::Test {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     return Steps(run) >= steps;
   }
-  bool AwaitWords(const std::string& name, const std::string& words) const {
+  // Until the head's log says so a second time: it has begun anew.
+  bool AwaitSecond(const std::string& run, const std::string& words) const {
+    const std::string log = temp_ / (run + "/logs/train.log");
     const auto until = std::chrono::steady_clock::now() + seconds(60);
-    while (!Has(Said(name), words) && std::chrono::steady_clock::now() < until)
+    const auto twice = [&] {
+      const std::string text = RealFileSystem().Exists(log) ? Read(log) : "";
+      return text.find(words) != text.rfind(words);
+    };
+    while (!twice() && std::chrono::steady_clock::now() < until)
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    return Has(Said(name), words);
+    return twice();
   }
   int64_t Counter(const std::string& run, const std::string& name) const {
     return nlohmann::json::parse(Read(temp_ / (run + "/summary.json")))["counters"].value(
@@ -167,7 +176,7 @@ TEST_F(ClusterTrain, RolesComeBackAfterTheHeadsRestart) {
                                        {"--quiet", "--resume", "--set", "run.roles=cluster",
                                         "--set", "run.listen=tcp://127.0.0.1:" + port}),
                              "again");
-  EXPECT_TRUE(AwaitWords("again", "reward-0 has joined")) << Said("again") << Said("reward-0");
+  EXPECT_TRUE(AwaitSecond("run", "reward-0 has joined")) << Said("again") << Said("reward-0");
   kill(actor, SIGCONT);
   EXPECT_EQ(End(second), 0) << Said("again");
   EXPECT_EQ(End(actor), 0) << Said("actor-0");
@@ -221,8 +230,10 @@ TEST_F(ClusterTrain, ANewerRoleOfTheSameNameFencesTheOlder) {
   EXPECT_TRUE(AwaitSteps("run", before + 2)) << "the newer one goes on: " << Said("newer");
   kill(head, SIGTERM);
   EXPECT_EQ(End(head), kExitFewerSteps) << Said("run");
+  // The head that was asked to end says so to its roles, unless this one is asked sooner.
   kill(newer, SIGTERM);
-  EXPECT_EQ(End(newer, seconds(20)), kExitFewerSteps) << Said("newer");
+  const int code = End(newer, seconds(20));
+  EXPECT_TRUE(code == 0 || code == kExitFewerSteps) << code << "\n" << Said("newer");
 }
 
 TEST_F(ClusterTrain, ARoleWithoutAHeadSaysSo) {
