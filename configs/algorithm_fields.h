@@ -253,6 +253,8 @@ void OptimizerConfig::Visit(V& v) {
   v({"masters", "name",
      "of bfloat16 weights; none: weights are rounded at random, 4 bytes a parameter less"},
     masters);
+  v({"gradients", "name", "bfloat16: 2 bytes a parameter instead of 4, summed in float32"},
+    gradients);
   v({"moments", "name", "int8: 2 bytes a parameter instead of 8, rounded at random"}, moments);
   v({"recompute", "name",
      "activations that the backward computes again; layer: least memory, a third more work"},

@@ -97,6 +97,19 @@ enum class Moments : uint8_t { kFloat32, kInt8 };
 template <>
 inline constexpr auto kNames<Moments> = std::to_array<std::string_view>({"float32", "int8"});
 
+// How gradients are kept until the update.
+enum class Gradients : uint8_t { kFloat32, kBFloat16 };
+template <>
+inline constexpr auto kNames<Gradients> = std::to_array<std::string_view>({"float32", "bfloat16"});
+
+// What a teacher's and a student's distribution are compared by: the reverse KL by its two
+// estimators on the student's tokens, the forward KL over the teacher's likeliest tokens, the
+// generalised Jensen-Shannon divergence.
+enum class Distance : uint8_t { kReverseK1, kReverseK3, kForwardTopK, kJsd };
+template <>
+inline constexpr auto kNames<Distance> =
+    std::to_array<std::string_view>({"reverse_k1", "reverse_k3", "forward_top_k", "jsd"});
+
 // Activations that a backward computes again instead of keeping them: of no layer or of every
 // layer; auto: of every layer where the others do not fit.
 enum class Recompute : uint8_t { kAuto, kNone, kLayer };
@@ -327,10 +340,11 @@ enum class EnvironmentKind : uint8_t {
   kPlugin,   // C ABI
   kHttp,
   kPython,  // a file with a class or functions, in the forms of TRL, verl, OpenRLHF or Gym
+  kAgent,   // a program that calls the run's OpenAI-compatible endpoint
 };
 template <>
 inline constexpr auto kNames<EnvironmentKind> = std::to_array<std::string_view>(
-    {"none", "calculator", "tools", "program", "plugin", "http", "python"});
+    {"none", "calculator", "tools", "program", "plugin", "http", "python", "agent"});
 
 // In what form a model writes its calls of tools; auto: by the model's family.
 enum class ToolForm : uint8_t { kAuto, kHermes, kLlama3, kMistral, kDeepseek, kHarmony };

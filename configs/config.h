@@ -313,6 +313,7 @@ struct EnvironmentConfig {
   double episode_seconds = 300;  // of a conversation
   int64_t memory_mb = 2048;      // address space of an environment's process
   int64_t workers = 1;           // processes
+  std::string listen;            // agent: tcp address of the endpoint; empty: the loopback
   template <class V>
   void Visit(V& v);
 };
@@ -416,6 +417,27 @@ struct PreferenceConfig {
   void Visit(V& v);
 };
 
+// [distill]: a teacher beside the rewards, or beside the demonstrations of algorithm.name = "sft".
+struct DistillConfig {
+  // Folders or addresses of `plumb serve`; "dataset=folder" where each dataset has its own.
+  std::vector<std::string> teachers;
+  Distance distance = Distance::kReverseK1;
+  double coef = 1;         // weight of the teacher's term
+  bool only = false;       // the rewards' advantages are left out
+  double beta = 0.5;       // jsd: share of the teacher in the mixture
+  int64_t top_k = 64;      // forward: the teacher's likeliest tokens
+  double temperature = 1;  // of both distributions
+  // Rows whose answer the teacher gives a mean probability below it are left out, but for a share.
+  double confidence = 0;
+  double unsure_share = 0.3;
+  // sft: phases by their steps; the rest of the steps is without them.
+  int64_t feature_steps = 0;  // hidden states, by L2
+  double boundary_coef = 0;   // decision-boundary term of the logits
+  double perturb = 0;         // adversarial perturbation of embeddings, a share of their norm
+  template <class V>
+  void Visit(V& v);
+};
+
 // [optimizer]
 struct OptimizerConfig {
   OptimizerName name = OptimizerName::kAdamW;
@@ -438,6 +460,7 @@ struct OptimizerConfig {
   int64_t max_skipped_in_a_row = 3;
   Masters masters = Masters::kFloat32;  // bfloat16
   Moments moments = Moments::kFloat32;
+  Gradients gradients = Gradients::kFloat32;
   Recompute recompute = Recompute::kAuto;
   template <class V>
   void Visit(V& v);
@@ -480,6 +503,7 @@ struct Config {
   AlgorithmConfig algorithm;
   CriticConfig critic;
   PreferenceConfig preference;
+  DistillConfig distill;
   OptimizerConfig optimizer;
   EvalConfig eval;
   MetricsConfig metrics;

@@ -422,6 +422,38 @@ void EnvironmentConfig::Visit(V& v) {
   v({"episode_seconds", "s", "wall clock of a conversation", Positive()}, episode_seconds);
   v({"memory_mb", "MiB", "address space of an environment's process", AtLeast(16)}, memory_mb);
   v({"workers", "1", "processes", AtLeast(1)}, workers);
+  v({"listen", "endpoint",
+     "agent: tcp://address:port of the OpenAI-compatible endpoint; empty: a free port of the "
+     "loopback"},
+    listen);
+}
+
+template <class V>
+void DistillConfig::Visit(V& v) {
+  v({"teachers", "models",
+     "folders, or addresses of `plumb serve`; \"dataset=folder\" where each dataset has its own; "
+     "none: no distillation"},
+    teachers);
+  v({"distance", "name", "what the two distributions are compared by (docs/distillation.md)"},
+    distance);
+  v({"coef", "1", "weight of the teacher's term", AtLeast(0)}, coef);
+  v({"only", "bool", "the teacher alone: the rewards are measured and teach nothing"}, only);
+  v({"beta", "1", "jsd: share of the teacher in the mixture", Within(0, 1)}, beta);
+  v({"top_k", "tokens", "forward_top_k, jsd: the teacher's likeliest", AtLeast(1)}, top_k);
+  v({"temperature", "1", "of both distributions", Positive()}, temperature);
+  v({"confidence", "1",
+     "rows whose answer the teacher gives a lower mean probability are left out, but for a share; "
+     "0: none",
+     Within(0, 1)},
+    confidence);
+  v({"unsure_share", "1", "of the rows below distill.confidence, that stay", Within(0, 1)},
+    unsure_share);
+  v({"feature_steps", "steps", "sft: first steps, which compare hidden states by L2", AtLeast(0)},
+    feature_steps);
+  v({"boundary_coef", "1", "sft: weight of the decision-boundary term", AtLeast(0)}, boundary_coef);
+  v({"perturb", "1", "sft: adversarial perturbation of embeddings, as a share of their norm",
+     Within(0, 1)},
+    perturb);
 }
 
 template <class V>
@@ -470,6 +502,7 @@ void Config::Visit(V& v) {
   v.Section("algorithm", algorithm);
   v.Section("critic", critic);
   v.Section("preference", preference);
+  v.Section("distill", distill);
   v.Section("optimizer", optimizer);
   v.Section("eval", eval);
   v.Section("metrics", metrics);

@@ -50,7 +50,8 @@ std::string ReplyRole(EnvironmentKind kind) {
     case EnvironmentKind::kCalculator:
     case EnvironmentKind::kProgram:
     case EnvironmentKind::kPlugin:
-    case EnvironmentKind::kHttp: break;
+    case EnvironmentKind::kHttp:
+    case EnvironmentKind::kAgent: break;
   }
   return "user";
 }

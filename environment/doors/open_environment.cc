@@ -152,6 +152,7 @@ std::unique_ptr<EnvironmentPool> OpenEnvironment(const EnvironmentConfig& config
       break;
     }
     case EnvironmentKind::kNone:
+    case EnvironmentKind::kAgent:
     case EnvironmentKind::kCalculator:
       Refuse("kind", "\"" + configs::NameOf(config.kind) +
                          "\" is none of tools, program, plugin, "
