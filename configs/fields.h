@@ -431,15 +431,22 @@ void EnvironmentConfig::Visit(V& v) {
 template <class V>
 void DistillConfig::Visit(V& v) {
   v({"teachers", "models",
-     "folders, or addresses of `plumb serve`; \"dataset=folder\" where each dataset has its own; "
-     "none: no distillation"},
+     "folders, addresses of `plumb serve`, or \"self\": the policy's start; \"dataset=folder\" "
+     "where "
+     "each dataset has its own; none: no distillation",
+     "teacher_model_name_or_path teacher_model"},
     teachers);
-  v({"distance", "name", "what the two distributions are compared by (docs/distillation.md)"},
+  v({"distance", "name", "what the two distributions are compared by (docs/distillation.md)",
+     "loss_mode"},
     distance);
-  v({"coef", "1", "weight of the teacher's term", AtLeast(0)}, coef);
+  v({"coef", "1", "weight of the teacher's term", "distillation_loss_coef distill_loss_weight",
+     AtLeast(0)},
+    coef);
   v({"only", "bool", "the teacher alone: the rewards are measured and teach nothing"}, only);
   v({"beta", "1", "jsd: share of the teacher in the mixture", Within(0, 1)}, beta);
-  v({"top_k", "tokens", "forward_top_k, jsd: the teacher's likeliest", AtLeast(1)}, top_k);
+  v({"top_k", "tokens", "forward_top_k, jsd: the teacher's likeliest", "topk loss_top_k",
+     AtLeast(1)},
+    top_k);
   v({"temperature", "1", "of both distributions", Positive()}, temperature);
   v({"confidence", "1",
      "rows whose answer the teacher gives a lower mean probability are left out, but for a share; "

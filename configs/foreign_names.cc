@@ -41,6 +41,13 @@ constexpr Elsewhere kElsewhere[] = {
     {"sync_ref_model", "it is algorithm.reference_sync_every > 0"},
     {"use_weighting", "no option weighs pairs by the policy's probability of them (WPO)"},
     {"loss_weights", "each of preference.losses has its weight: [\"sigmoid=0.8\", \"sft=1\"]"},
+    {"lmbda",
+     "answers that the student writes are algorithm.name = \"grpo\" with distill.only = true, "
+     "those of a dataset algorithm.name = \"sft\": a run is one of the two"},
+    {"seq_kd",
+     "answers of the teacher are demonstrations: write them with `plumb generate`, then "
+     "algorithm.name = \"sft\""},
+    {"use_task_rewards", "it is distill.only = false"},
     {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
 };
 
@@ -94,6 +101,13 @@ constexpr Value kValues[] = {
      "write algorithm.std_over = \"batch\"; with the batch's mean, too, it is algorithm.advantage "
      "= "
      "\"batch\" (REINFORCE++)"},
+    {"distill.distance", "k1", "write distill.distance = \"reverse_k1\""},
+    {"distill.distance", "k3", "write distill.distance = \"reverse_k3\""},
+    {"distill.distance", "forward_kl_topk", "write distill.distance = \"forward_top_k\""},
+    {"distill.distance", "forward_kl",
+     "write distill.distance = \"forward_top_k\", over distill.top_k tokens"},
+    {"distill.distance", "reverse_kl",
+     "write distill.distance = \"reverse_k1\", or \"jsd\" with distill.beta = 1"},
     {"policy.targets", "all-linear", kAllLinear},
     {"policy.targets", "all", kAllLinear},
     {"preference.loss", "dpo", "write preference.loss = \"sigmoid\", the loss of the DPO paper"},

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 #include "configs/number_list.h"
 #include "configs/pattern_number.h"
 
@@ -108,9 +109,9 @@ void ValidateFamily(const Config& c, Problems& p) {
             "algorithm.refill_rounds at 0.");
   p.Require(a.entropy_target == 0 || a.entropy_coef <= 1,
             "algorithm.entropy_target moves algorithm.entropy_coef within [0, 1]: begin there.");
-  p.Require(a.reference_sync_every == 0 || (a.kl_coef > 0 && !IsOffline(c)),
-            "algorithm.reference_sync_every renews the reference of a KL term: set "
-            "algorithm.kl_coef.");
+  p.Require(a.reference_sync_every == 0 || ((a.kl_coef > 0 || TeachesItself(c)) && !IsOffline(c)),
+            "algorithm.reference_sync_every renews the reference of a KL term, or of a policy that "
+            "teaches itself: set algorithm.kl_coef.");
   p.Require(a.reference_sync_every == 0 || c.policy.adapter == Adapter::kNone,
             "algorithm.reference_sync_every mixes the policy into a copy of the model, and the "
             "reference of policy.adapter is the model without it: take one out.");
@@ -209,6 +210,7 @@ void CheckLearning(const Config& config, Problems& problems) {
   ValidateFamily(config, problems);
   ValidatePreference(config, problems);
   ValidateMuon(config, problems);
+  CheckDistill(config, problems);
 }
 
 }  // namespace plumb::configs

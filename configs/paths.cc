@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 #include "configs/fields.h"
 
 namespace plumb::configs {
@@ -91,8 +92,18 @@ struct Finder {
     if constexpr (std::same_as<Field, std::string>) {
       if ((unit == "file" || unit == "folder") && !field.empty()) find(field);
     } else if constexpr (std::same_as<Field, std::vector<std::string>>) {
-      if (unit != "recipes") return;
-      for (std::string& recipe : field) find(recipe);
+      if (unit == "recipes") {
+        for (std::string& recipe : field) find(recipe);
+      }
+      if (unit == "models") {  // "dataset=folder"
+        for (std::string& text : field) {
+          const size_t equals = text.find('='),
+                       at = equals < text.find('/') && equals != std::string::npos ? equals + 1 : 0;
+          std::string model = text.substr(at);
+          find(model);
+          text = text.substr(0, at) + model;
+        }
+      }
     } else if constexpr (std::same_as<Field, std::vector<RewardPartConfig>>) {
       for (RewardPartConfig& part : field) part.Visit(*this);
     }
@@ -151,6 +162,9 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
         std::pair("sft.data", &config.sft.data)})
     look(option, *value, CommentOn(*value, recipe));
   look("critic.path", config.critic.path, model);
+  for (const TeacherName& name : ReadTeachers(config.distill.teachers)) {
+    if (!name.self() && !name.remote()) look("distill.teachers", name.where, model);
+  }
   const EnvironmentConfig& environment = config.environment;
   const bool by_name = environment.kind == EnvironmentKind::kProgram &&
                        environment.path.find('/') == std::string::npos;

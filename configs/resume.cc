@@ -107,6 +107,10 @@ constexpr Row kTable[] = {
      "off_policy_sequence_mask mask_truncated entropy_quantile entropy_target reference_sync_every "
      "reference_mix",
      nullptr},
+    {"distill",
+     "teachers distance coef only beta top_k temperature confidence unsure_share feature_steps "
+     "boundary_coef perturb",
+     nullptr},
     {"critic", "mode path", "the critic is in the checkpoint"},
     {"critic", "learning_rate value_clip vf_coef warmup_steps", nullptr},
     {"preference", "loss losses",

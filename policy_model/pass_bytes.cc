@@ -8,7 +8,8 @@
 namespace plumb::policy_model {
 namespace {
 
-PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute) {
+PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute,
+                  bool guest) {
   const ModelShape& shape = weights.shape();
   std::vector<Branch> branches = BranchesOf(weights.table(), weights.device());
   Arena saved = Arena::WithoutMemory(weights.stream()),
@@ -30,12 +31,13 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
   memory.PlanForward(branches, pass, size.rows, recompute);
   saved.Commit();
   scratch.Commit();
-  const int64_t chunk = shape.scalar_head ? 0 : PassMemory::HeadRows(pass.launch, shape, size.rows);
+  const int64_t chunk =
+      shape.scalar_head ? 0 : PassMemory::HeadRows(pass.launch, shape, size.rows, guest);
   scratch.Begin();
-  scratch.Reserve(chunk > 0 ? PassMemory::HeadBytes(pass.launch, shape, chunk) : 0);
+  scratch.Reserve(chunk > 0 ? PassMemory::HeadBytes(pass.launch, shape, chunk, guest) : 0);
   scratch.Commit();
   if (backward) {
-    memory.PlanBackward(branches, pass, size.rows, chunk);
+    memory.PlanBackward(branches, pass, size.rows, chunk, guest);
     scratch.Commit();
   }
   return {.saved = saved.bytes(), .scratch = scratch.bytes()};
@@ -57,12 +59,13 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
   return arena.bytes();
 }
 
-PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute) {
-  return BytesOf(weights, size, true, recompute);
+PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
+                          bool guest) {
+  return BytesOf(weights, size, true, recompute, guest);
 }
 
-PassBytes BytesOfScoring(const Weights& weights, const PassSize& size) {
-  return BytesOf(weights, size, false, false);
+PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest) {
+  return BytesOf(weights, size, false, false, guest);
 }
 
 int64_t BytesOfPositions(const Weights& weights) {

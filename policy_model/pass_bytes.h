@@ -25,9 +25,10 @@ struct PassBytes {
 
 // What a Transformer of this model holds after a forward and a backward of that size, its first
 // ones.
-PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute);
-// After a forward alone.
-PassBytes BytesOfScoring(const Weights& weights, const PassSize& size);
+PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
+                          bool guest = false);
+// After a forward alone. `guest`: somebody looks at the logits (pass_guest.h).
+PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest = false);
 // After a paged step of so many rows.
 int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows);
 // Its tables of positions.

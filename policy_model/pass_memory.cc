@@ -30,14 +30,15 @@ bool PassMemory::FusedHead(const kernels::Launch& launch, const ModelShape& shap
          (launch.dtype == DType::kFloat32 || kernels::PreferBf16Gemm());
 }
 
-int64_t PassMemory::HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows) {
-  if (!FusedHead(launch, shape)) return LogitRows(launch.device(), rows, shape.vocab);
+int64_t PassMemory::HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows,
+                             bool guest) {
+  if (guest || !FusedHead(launch, shape)) return LogitRows(launch.device(), rows, shape.vocab);
   return std::clamp<int64_t>(rows, 1, kernels::HeadRows(launch, shape.hidden));
 }
 
-int64_t PassMemory::HeadBytes(const kernels::Launch& launch, const ModelShape& shape,
-                              int64_t chunk) {
-  if (!FusedHead(launch, shape)) return 4 * chunk * shape.vocab;
+int64_t PassMemory::HeadBytes(const kernels::Launch& launch, const ModelShape& shape, int64_t chunk,
+                              bool guest) {
+  if (guest || !FusedHead(launch, shape)) return 4 * chunk * shape.vocab;
   return 4 * kernels::HeadScratch(chunk, shape.hidden, shape.vocab);
 }
 
@@ -69,7 +70,7 @@ void PassMemory::PlanForward(std::span<Branch> branches, const PackedPass& pass,
 }
 
 void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
-                              int64_t chunk) {
+                              int64_t chunk, bool guest) {
   const int64_t n = pass.tokens(), h = pass.hidden();
   const ModelShape& shape = pass.weights.shape();
   Arena& a = pass.scratch;
@@ -81,8 +82,9 @@ void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass
   dgathered = a.Reserve(pass.Bytes(rows * h));
   spare = recompute ? a.Reserve(pass.Bytes(n * h)) : 0;
   const int64_t mark = a.Mark();  // head and branches come one after the other
-  logits = a.Reserve(chunk > 0 ? HeadBytes(pass.launch, shape, chunk) : 0);
-  dlogits = a.Reserve(FusedHead(pass.launch, shape) ? 0 : pass.Bytes(chunk * shape.vocab));
+  logits = a.Reserve(chunk > 0 ? HeadBytes(pass.launch, shape, chunk, guest) : 0);
+  const bool fused = !guest && FusedHead(pass.launch, shape);
+  dlogits = a.Reserve(fused ? 0 : pass.Bytes(chunk * shape.vocab));
   for (size_t i = 0; i < branches.size(); ++i) {
     a.Rewind(mark);
     if (recompute) {

@@ -34,17 +34,20 @@ struct PassMemory {
   void PlanForward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
                    bool again_in_backward);
   // `chunk`: rows of logits at a time; 0: a scalar head. REQUIRES: the plan of its forward.
-  void PlanBackward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
-                    int64_t chunk);
+  void PlanBackward(std::span<Branch> branches, const PackedPass& pass, int64_t rows, int64_t chunk,
+                    bool guest = false);
 
   // Rows whose logits are there at a time, where they are there.
   static int64_t LogitRows(Device device, int64_t rows, int64_t vocab);
   // Whether log-probs come of one kernel that leaves no logits (kernels/head): where its products
   // are no slower than the library's and the vocabulary is worth the sharing out.
   static bool FusedHead(const kernels::Launch& launch, const ModelShape& shape);
-  // Rows that the head takes at a time, and its bytes of `logits` for them.
-  static int64_t HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows);
-  static int64_t HeadBytes(const kernels::Launch& launch, const ModelShape& shape, int64_t chunk);
+  // Rows that the head takes at a time, and its bytes of `logits` for them. `guest`: somebody looks
+  // at the logits (pass_guest.h), so that they have to be there.
+  static int64_t HeadRows(const kernels::Launch& launch, const ModelShape& shape, int64_t rows,
+                          bool guest = false);
+  static int64_t HeadBytes(const kernels::Launch& launch, const ModelShape& shape, int64_t chunk,
+                           bool guest = false);
 };
 
 // The same of a paged step, in one arena.

@@ -7,12 +7,9 @@
 #include "common/record/task_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
-#include "kernels/head/head_logprob.h"
-#include "kernels/token_logprob.h"
-#include "kernels/token_mask.h"
 #include "policy_model/batch_check.h"
 #include "policy_model/batch_indices.h"
-#include "policy_model/drawn_sets.h"
+#include "policy_model/head_pass.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
@@ -38,7 +35,6 @@ struct Transformer::Impl {
   const float logit_scale;  // of the rows that the head sees; 1 for a scalar head
   std::vector<RotaryTable> rotary;
   std::vector<Branch> branches;  // two a layer
-  FlatBuffer unused;             // int32: shape.unused_tokens
   Arena saved, scratch, paged;
 
   PassMemory memory;       // of the last pass
@@ -49,7 +45,8 @@ struct Transformer::Impl {
 
   // A call's small arrays in the device's memory.
   Staging staging;
-  DrawnSets drawn_sets;                  // of a chunk of rows
+  HeadPass head;
+  PassGuest* guest = nullptr;            // of the last forward
   SeenLists lists;                       // CUDA only
   Routing routing;                       // of the layers that have experts
   TaskPass tasks;                        // of the last pass
@@ -67,12 +64,11 @@ struct Transformer::Impl {
         embedding_scale(EmbeddingScale(table.plan(), t)),
         logit_scale(s.scalar_head ? 1.0f : static_cast<float>(1 / table.plan().logit_divisor)),
         branches(BranchesOf(table, on.device())),
-        unused(on, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())),
         saved(on),
         scratch(on),
         paged(on),
         staging(on),
-        drawn_sets(on) {
+        head(shape, launch) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {
@@ -80,8 +76,6 @@ struct Transformer::Impl {
     }
     for (const RotarySpec& spec : table.plan().rotary)
       rotary.push_back(MakeRotaryTable(spec, s.max_positions, on));
-    if (!s.unused_tokens.empty())
-      unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
   }
 
   static float EmbeddingScale(const ModelPlan& plan, DType type) {
@@ -111,44 +105,6 @@ struct Transformer::Impl {
   void CheckWith(const Weights& weights, const PackedBatch& batch) {
     tasks.Begin(weights, batch);
     CheckBatch(shape, tasks, batch);
-  }
-
-  // Those rows for the kernel that leaves no logits.
-  kernels::HeadShape FusedRows(const Weights& weights, const PackedBatch& batch, const Indices& at,
-                               int64_t first, int64_t rows, float temperature) {
-    return {.x = static_cast<const std::byte*>(saved.At(memory.normed)) + T(first * H()),
-            .w = W(weights, weights.table().lm_head()),
-            .target = at.targets + first,
-            .rows = rows,
-            .hidden = H(),
-            .vocab = shape.vocab,
-            .temperature = temperature,
-            .dropped = static_cast<const int32_t*>(unused.data()),
-            .dropped_count = unused.elements(),
-            .kept = drawn_sets.Of(batch, first, rows, shape.vocab)};
-  }
-
-  // The logits of those rows, over what their tokens were drawn from.
-  void RowLogits(const Weights& weights, const PackedBatch& batch, int64_t first, int64_t rows,
-                 float* logits) {
-    const void* normed = static_cast<const std::byte*>(saved.At(memory.normed)) + T(first * H());
-    ops::LinearToFloat(launch, normed, W(weights, weights.table().lm_head()), rows, shape.vocab,
-                       H(), logits);
-    DropUnused(logits, rows);
-    const uint32_t* kept = drawn_sets.Of(batch, first, rows, shape.vocab);
-    if (!kept) return;
-    Call(launch,
-         kernels::KeepTokens{.logits = logits, .rows = rows, .vocab = shape.vocab, .kept = kept});
-  }
-
-  // What of a head's product is a distribution over tokens.
-  void DropUnused(float* logits, int64_t rows) const {
-    if (unused.elements() == 0) return;
-    kernels::Call(launch, kernels::DropTokens{.logits = logits,
-                                              .rows = rows,
-                                              .vocab = shape.vocab,
-                                              .ids = static_cast<const int32_t*>(unused.data()),
-                                              .count = unused.elements()});
   }
 
   AttentionShape Varlen(const PackedBatch& batch, const Indices& at) const {
@@ -212,6 +168,7 @@ struct Transformer::Impl {
                                      .out = x,
                                      .scale = embedding_scale});
     tasks.Embed(w, batch.tokens, x);
+    if (guest) guest->Embedded(launch, n, h, x);
     for (size_t i = 0; i < branches.size(); ++i) {
       void* next = saved.At(memory.residual[i + 1]);
       const auto layer = static_cast<int64_t>(i / kBranchesALayer);
@@ -239,8 +196,21 @@ struct Transformer::Impl {
   void TrunkBackward(const PackedBatch& batch, const Indices& at, const PackedPass& pass);
   void ForwardAgain(const PackedPass& pass, size_t first);
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
-  bool FusedHead() const { return PassMemory::FusedHead(launch, shape); }
-  int64_t HeadRows(int64_t rows) const { return PassMemory::HeadRows(launch, shape, rows); }
+  int64_t HeadChunk(int64_t rows) const {
+    return PassMemory::HeadRows(launch, shape, rows, guest != nullptr);
+  }
+  HeadPass::Rows HeadOf(const Weights& w, const PackedBatch& batch, const Indices& at,
+                        float temperature) {
+    return {.batch = batch,
+            .targets = at.targets,
+            .normed = static_cast<const std::byte*>(saved.At(memory.normed)),
+            .w = W(w, w.table().lm_head()),
+            .temperature = temperature,
+            .logprob = F(saved, memory.logprob),
+            .entropy = F(saved, memory.entropy),
+            .lse = F(saved, memory.lse),
+            .guest = guest};
+  }
 };
 
 Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dtype)
@@ -285,44 +255,22 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   m.kept_tokens = -1;
   m.last_rows = rows;
   m.dropout = options.dropout;
+  m.guest = options.guest;
   if (rows == 0) return;
   m.CheckWith(weights, batch);
   CheckTargets(m.shape, batch);
   m.Trunk(weights, batch, keep);
   const Impl::Indices at = m.Stage(batch);
-  const int64_t v = m.shape.vocab, chunk = m.HeadRows(rows);
   m.scratch.Begin();
-  const int64_t logits_at = m.scratch.Reserve(PassMemory::HeadBytes(m.launch, m.shape, chunk));
+  const int64_t logits_at = m.scratch.Reserve(
+      PassMemory::HeadBytes(m.launch, m.shape, m.HeadChunk(rows), m.guest != nullptr));
   m.scratch.Commit();
-  float* logits = Impl::F(m.scratch, logits_at);
-  float* device_logprob = Impl::F(m.saved, m.memory.logprob);
-  float* device_entropy = Impl::F(m.saved, m.memory.entropy);
-  float* lse = Impl::F(m.saved, m.memory.lse);
-  for (int64_t r = 0; r < rows; r += chunk) {
-    const int64_t n = std::min(chunk, rows - r);
-    if (m.FusedHead()) {
-      kernels::Call(m.launch, kernels::HeadLogprob{.shape = m.FusedRows(weights, batch, at, r, n,
-                                                                        options.temperature),
-                                                   .logprob = device_logprob + r,
-                                                   .entropy = device_entropy + r,
-                                                   .lse = lse + r,
-                                                   .scratch = logits});
-      continue;
-    }
-    m.RowLogits(weights, batch, r, n, logits);
-    kernels::Call(m.launch, kernels::TokenLogprob{.logits = logits,
-                                                  .target = at.targets + r,
-                                                  .rows = n,
-                                                  .vocab = v,
-                                                  .temperature = options.temperature,
-                                                  .logprob = device_logprob + r,
-                                                  .entropy = device_entropy + r,
-                                                  .lse = lse + r});
-  }
+  const HeadPass::Rows head = m.HeadOf(weights, batch, at, options.temperature);
+  m.head.Forward(head, Impl::F(m.scratch, logits_at));
   m.EndPass(weights, PassParts::Way::kForward);
-  kernels::CopyAndWait(m.launch.stream, logprob.data(), device_logprob, logprob.size_bytes());
+  kernels::CopyAndWait(m.launch.stream, logprob.data(), head.logprob, logprob.size_bytes());
   if (options.entropy)
-    kernels::CopyAndWait(m.launch.stream, entropy.data(), device_entropy, entropy.size_bytes());
+    kernels::CopyAndWait(m.launch.stream, entropy.data(), head.entropy, entropy.size_bytes());
   if (keep) {
     m.kept_tokens = batch.size();
     m.kept_rows = rows;
@@ -351,6 +299,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   PLUMB_CHECK(static_cast<int64_t>(values.size()) == rows);
   m.kept_tokens = -1;
   m.dropout.reset();
+  m.guest = nullptr;
   if (rows == 0) return;
   m.CheckWith(weights, batch);
   m.Trunk(weights, batch, keep);
@@ -373,7 +322,8 @@ PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedB
   PLUMB_CHECK(pass.parts || !grad.base || grad.base->data(),
               "gradients that are kept in parts need SetParts");
   if (PassParts* const parts = PartsOf(weights)) parts->Begin(PassParts::Way::kBackward);
-  memory.PlanBackward(branches, pass, static_cast<int64_t>(batch.rows.size()), chunk);
+  memory.PlanBackward(branches, pass, static_cast<int64_t>(batch.rows.size()), chunk,
+                      guest != nullptr);
   scratch.Commit();
   pass.norm_scratch = F(scratch, memory.partial);
   return pass;
@@ -383,67 +333,35 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
                            std::span<const float> g_logprob, std::span<const float> g_entropy,
                            const Gradients& grad, const SharedHead* shared) {
   Impl& m = *impl_;
-  const int64_t h = m.H(), v = m.shape.vocab;
+  const int64_t h = m.H();
   const auto rows = static_cast<int64_t>(batch.rows.size());
   if (rows == 0) return;
   PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows,
               "Backward needs Forward(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_logprob.size()) == rows);
-  const int64_t head = weights.table().lm_head(), chunk = m.HeadRows(rows);
   std::vector<float> g_values;
   if (shared) {
     PLUMB_CHECK(static_cast<int64_t>(shared->g_values.size()) == rows);
     g_values = m.Rounded(shared->g_values);
   }
   const Impl::Indices at = m.Stage(batch, g_logprob, g_entropy, g_values);
-  const PackedPass pass = m.PlanBackward(weights, batch, at, chunk, grad);
+  const PackedPass pass = m.PlanBackward(weights, batch, at, m.HeadChunk(rows), grad);
   const PassMemory& p = m.memory;
 
-  // Head: the logits of a chunk once more, their gradient, and both products; all in one, or one
-  // after the other.
   Arena& a = m.scratch;
-  float* logits = Impl::F(a, p.logits);
-  auto* normed = static_cast<std::byte*>(m.saved.At(m.memory.normed));
   auto* dhead = static_cast<std::byte*>(a.At(p.dhead));
-  const float* lse = Impl::F(m.saved, m.memory.lse);
-  const float* entropy = at.g_second ? Impl::F(m.saved, m.memory.entropy) : nullptr;
-  for (int64_t r = 0; r < rows; r += chunk) {
-    const int64_t c = std::min(chunk, rows - r);
-    if (m.FusedHead()) {
-      kernels::Call(m.launch,
-                    kernels::HeadLogprobBackward{
-                        .shape = m.FusedRows(weights, batch, at, r, c, m.kept_temperature),
-                        .lse = lse + r,
-                        .entropy = entropy ? entropy + r : nullptr,
-                        .g_logprob = at.g_first + r,
-                        .g_entropy = entropy ? at.g_second + r : nullptr,
-                        .dx = dhead + m.T(r * h),
-                        .dw = pass.G(head),
-                        .scratch = logits});
-      continue;
-    }
-    m.RowLogits(weights, batch, r, c, logits);
-    kernels::Call(m.launch,
-                  kernels::TokenLogprobBackward{.logits = logits,
-                                                .target = at.targets + r,
-                                                .lse = lse + r,
-                                                .entropy = entropy ? entropy + r : nullptr,
-                                                .g_logprob = at.g_first + r,
-                                                .g_entropy = entropy ? at.g_second + r : nullptr,
-                                                .rows = c,
-                                                .vocab = v,
-                                                .temperature = m.kept_temperature,
-                                                .dlogits = a.At(p.dlogits)});
-    ops::LinearBackwardInput(m.launch, a.At(p.dlogits), pass.W(head), c, v, h, false,
-                             dhead + m.T(r * h));
-    if (float* g = pass.G(head))
-      ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, g);
-  }
+  const HeadPass::Rows head = m.HeadOf(weights, batch, at, m.kept_temperature);
+  m.head.Backward(head, {.g_logprob = at.g_first,
+                         .g_entropy = at.g_second,
+                         .logits = Impl::F(a, p.logits),
+                         .dlogits = a.At(p.dlogits),
+                         .dhead = dhead,
+                         .dw = pass.G(weights.table().lm_head())});
   if (shared) {
     const int64_t score = shared->head->table().score();
     ops::LinearBackwardInput(m.launch, at.g_third, shared->head->flat().at(score), rows, 1, h, true,
                              dhead);
-    ops::LinearBackwardWeight(m.launch, at.g_third, normed, rows, 1, h,
+    ops::LinearBackwardWeight(m.launch, at.g_third, head.normed, rows, 1, h,
                               shared->grad->f32() + score);
   }
   m.TrunkBackward(batch, at, pass);
@@ -510,6 +428,7 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
                                          .scale = embedding_scale});
   }
   tasks.Backward(pass, batch.tokens, dx);
+  if (guest) guest->EmbeddedBackward(launch, n, h, dx);
   if (parts) parts->End(kWay);
   kept_tokens = -1;  // saved memory was overwritten: one Backward a Forward
 }
@@ -533,6 +452,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
   m.dropout.reset();
+  m.guest = nullptr;
   if (rows == 0) return;
   m.CheckWith(weights, batch);
   m.Trunk(weights, batch, false);
@@ -545,7 +465,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
     float* logits = Impl::F(m.scratch, logits_at);
     ops::LinearToFloat(m.launch, normed + m.T(r * m.H()), m.W(weights, weights.table().lm_head()),
                        n, v, m.H(), logits);
-    m.DropUnused(logits, n);
+    m.head.DropUnused(logits, n);
     kernels::CopyAndWait(m.launch.stream, out.data() + r * v, logits,
                          static_cast<size_t>(4 * n * v));
   }
@@ -593,7 +513,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   m.NormRows(pass, gathered, outputs, gathered, nullptr);
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs,
                          m.shape.vocab, h, logits);
-  m.DropUnused(logits, outputs);
+  m.head.DropUnused(logits, outputs);
   return logits;
 }
 

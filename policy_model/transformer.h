@@ -27,6 +27,7 @@
 #include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/weights.h"
 #include "policy_model/packing.h"
+#include "policy_model/pass_guest.h"
 
 namespace plumb::policy_model {
 
@@ -41,6 +42,8 @@ struct ScoreOptions {
   // Of a pass that adapters are trained with (AdapterSpec::dropout): what they drop by. A Backward
   // drops by that of its Forward.
   std::optional<uint64_t> dropout = std::nullopt;
+  // Looks on at the pass and at its Backward, and adds to them; borrowed until the next pass.
+  PassGuest* guest = nullptr;
 };
 
 class Transformer {

@@ -45,9 +45,10 @@ ALLOWED = {
     "replay/table": LEAF | NET | {"replay/store", "configs"},
     "learner/ranks": LEAF,
     "learner/update": LEAF | MODEL | {"learner/ranks", "configs"},
-    "learner/algorithms": LEAF | MODEL | {"learner/update", "learner/ranks", "configs"},
-    "learner/offline": LEAF | MODEL | {"learner/update", "learner/ranks", "configs"},
-    "learner/loop": LEAF | NET | MODEL | {"learner/update", "learner/algorithms", "learner/offline", "learner/ranks", "configs"},
+    "learner/distill": LEAF | NET | MODEL | {"learner/update", "learner/ranks", "configs"},
+    "learner/algorithms": LEAF | MODEL | {"learner/distill", "learner/update", "learner/ranks", "configs"},
+    "learner/offline": LEAF | MODEL | {"learner/distill", "learner/update", "learner/ranks", "configs"},
+    "learner/loop": LEAF | NET | MODEL | {"learner/distill", "learner/update", "learner/algorithms", "learner/offline", "learner/ranks", "configs"},
 }
 ROOMS_OF_RUN = set(ALLOWED)
 ALLOWED["run/session"] = ROOMS_OF_RUN
@@ -118,6 +119,7 @@ TESTED_BY = {
     "policy_model/memory/threads.cc": "tests/run/ring_train_test.cc",
 }
 TESTED_BY.update({
+    "policy_model/head_pass.cc": "tests/policy_model/fused_head_test.cc",
     "learner/update/optimizer_parts.cc": "tests/learner/update/rank_training_test.cc",
     "common/net/rpc/rpc_client.cc": "tests/common/net/rpc/rpc_test.cc",
     "common/net/rpc/rpc_server.cc": "tests/common/net/rpc/rpc_test.cc",

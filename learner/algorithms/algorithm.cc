@@ -1,6 +1,7 @@
 #include "learner/algorithms/algorithm.h"
 
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 #include "learner/algorithms/grpo.h"
 #include "learner/algorithms/ppo.h"
 
@@ -13,13 +14,17 @@ std::unique_ptr<Algorithm> MakeAlgorithm(const AlgorithmContext& c) {
                                                  "\" trains on stored pairs, not on rollouts");
   }
   if (c.config.algorithm.name == configs::AlgorithmName::kPpo) return std::make_unique<Ppo>(c);
-  return std::make_unique<Grpo>(c.config, c.train, c.weights, c.optimizer, c.reference);
+  return std::make_unique<Grpo>(c.config, c.train, c.weights, c.optimizer, c.reference,
+                                c.distiller);
 }
 
 void CheckAlgorithm(const configs::Config& config, const policy_model::ModelShape& policy) {
   if (config.algorithm.name == configs::AlgorithmName::kPpo) CheckCritic(config, policy);
+  CheckTeachers(config, policy);
 }
 
-bool NeedsReference(const configs::Config& config) { return config.algorithm.kl_coef > 0; }
+bool NeedsReference(const configs::Config& config) {
+  return config.algorithm.kl_coef > 0 || configs::TeachesItself(config);
+}
 
 }  // namespace plumb::learner

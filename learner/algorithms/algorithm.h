@@ -17,6 +17,7 @@
 
 #include "common/record/trajectory.h"
 #include "configs/config.h"
+#include "learner/distill/distiller.h"
 #include "learner/update/checkpoint.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/reference_policy.h"
@@ -51,6 +52,7 @@ struct AlgorithmContext {
   policy_model::Weights& weights;
   Optimizer& optimizer;
   ReferencePolicy* reference = nullptr;
+  Distiller* distiller = nullptr;  // where distill.teachers names any
 };
 
 // By algorithm.name. Throws kInvalidArgument for one that has no rollouts.

@@ -14,6 +14,7 @@
 #include "learner/algorithms/covariance.h"
 #include "learner/algorithms/gae.h"
 #include "learner/algorithms/logprob_gate.h"
+#include "learner/algorithms/teaching/taught_token.h"
 #include "learner/algorithms/training_mask.h"
 
 namespace plumb::learner {
@@ -98,7 +99,7 @@ struct Grpo::Totals {
 };
 
 Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights,
-           Optimizer& optimizer, ReferencePolicy* reference)
+           Optimizer& optimizer, ReferencePolicy* reference, Distiller* distiller)
     : options_(config.algorithm),
       temperature_(config.rollout.temperature > 0 ? static_cast<float>(config.rollout.temperature)
                                                   : 1.0f),
@@ -119,7 +120,8 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
       train_(train),
       weights_(weights),
       optimizer_(optimizer),
-      reference_(reference) {
+      reference_(reference),
+      distiller_(distiller) {
   if (options_.kl_coef > 0 && !reference_) {
     throw Error(ErrorCode::kInvalidArgument, "algorithm.kl_coef > 0 needs a reference policy");
   }
@@ -135,6 +137,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   double kl_sum = 0;
   int64_t kl_sequences = 0, used_groups = 0, cut = 0;
   std::vector<Sample> samples;
+  std::vector<std::string> datasets;  // of each
   const bool over_batch = WhitenedOverTokens(options_.advantage);
   const bool of_batch = options_.advantage == Advantage::kBatch;
   const bool greedy = options_.advantage == Advantage::kGreedy;
@@ -186,7 +189,9 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     const GroupAdvantage& advantage = advantages[g];
     // Equal rewards give no policy gradient; the KL and the entropy of such answers have one all
     // the same.
-    const bool skipped = advantage.equal && options_.skip_equal_groups && !over_batch;
+    // A teacher has something to say of every answer.
+    const bool skipped =
+        advantage.equal && options_.skip_equal_groups && !over_batch && !distiller_;
     if (skipped && !kl_in_loss && options_.entropy_coef == 0 && !entropy_.adaptive()) continue;
     used_groups += !skipped;
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
@@ -212,6 +217,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
         }
       }
       samples.push_back(std::move(sample));
+      datasets.push_back(group.lease.prompt.dataset);
     }
   }
   if (over_batch) {
@@ -240,6 +246,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
       s.old_logprob = std::move(own[i]);
     }
   }
+  if (distiller_) Teach(samples, datasets, step);
 
   AddBatchMetrics(groups.first(own_groups), metrics);
   metrics["policy/groups_used"] = static_cast<double>(used_groups);
@@ -247,6 +254,24 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   if (replays_) metrics["replay/groups"] = static_cast<double>(groups.size() - own_groups);
   if (kl_sequences) metrics["objective/kl"] = kl_sum / static_cast<double>(kl_sequences);
   return samples;
+}
+
+void Grpo::Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step) {
+  const double coef = distiller_->options().coef;
+  const bool only = distiller_->options().only;
+  std::vector<SequenceView> views;
+  for (const Sample& s : samples) views.push_back(ViewOf(*s.trajectory));
+  auto said = distiller_->Ask(views, datasets, temperature_, static_cast<uint64_t>(step));
+  for (size_t i = 0; i < samples.size(); ++i) {
+    Sample& s = samples[i];
+    if (only) s.advantage.assign(s.advantage.size(), 0.0);
+    s.teacher = std::move(said[i]);
+    if (!distiller_->by_advantage() || !s.teacher.there()) continue;
+    for (size_t k = 0; k < s.advantage.size(); ++k) {
+      s.advantage[k] += coef * (static_cast<double>(s.teacher.logprob[k]) -
+                                static_cast<double>(s.old_logprob[k]));
+    }
+  }
 }
 
 void Grpo::LookAhead(std::span<Sample> samples, std::span<const SequenceView> views,
@@ -291,7 +316,7 @@ void Grpo::LookAhead(std::span<Sample> samples, std::span<const SequenceView> vi
 }
 
 void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate,
-                     uint64_t update_number, Totals& totals) {
+                     uint64_t update_number, bool first, Totals& totals) {
   // The policy term is a mean over the answers that have one, KL and entropy over all of them.
   int64_t tokens = 0, policy_tokens = 0, policy_sequences = 0;
   std::vector<SequenceView> views;
@@ -311,6 +336,12 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
   }
   // of one answer
   std::vector<double> logprob, old, weight, importance, derivative, reference, kl_weight, sampled;
+  RowMeasure* measure = nullptr;
+  if (distiller_) {
+    std::vector<const TeacherRows*> said;
+    for (const auto& s : samples) said.push_back(&s.teacher);
+    measure = distiller_->Compare(std::move(said));
+  }
   optimizer_.ZeroGrad();
   train_.AccumulateSequences(
       weights_, views, temperature_,
@@ -356,6 +387,13 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
           loss += kl.value;
           totals.kl += kl.kl_sum;
         }
+        for (size_t k = 0; k < n && sample.teacher.there(); ++k) {
+          const Taught taught = TaughtBy(*distiller_, sample.teacher.logprob[k], old[k], scored[k]);
+          loss += share * taught.value;
+          derivative[k] += share * taught.derivative;
+          gradients[k].measured = static_cast<float>(share * taught.measured);
+          if (first) distiller_->Count(sample.teacher.logprob[k], taught.shown, scored[k].measured);
+        }
         for (size_t k = 0; k < n; ++k) {
           const auto entropy = static_cast<double>(scored[k].entropy);
           loss -= share * entropy_coef * entropy;
@@ -365,12 +403,12 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
           totals.masked += !importance.empty() && importance[k] == 0;
           totals.left_out += sample.policy && weight[k] == 0;
           if (check_gate) totals.gate.Add(old[k], logprob[k]);
-          gradients[k] = {.logprob = static_cast<float>(derivative[k]),
-                          .entropy = static_cast<float>(-share * entropy_coef)};
+          gradients[k].logprob = static_cast<float>(derivative[k]);
+          gradients[k].entropy = static_cast<float>(-share * entropy_coef);
         }
         totals.tokens += static_cast<int64_t>(n);
       },
-      optimizer_.gradients());
+      optimizer_.gradients(), /*shared=*/nullptr, measure);
   totals.entropy += entropy_sum;
   if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo", kv_type_);
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
@@ -420,7 +458,8 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
       if (begin == end) continue;
       Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate,
                 fresh && epoch == 0 && b == 0,
-                static_cast<uint64_t>(step * options_.epochs + epoch) * minibatches + b, totals);
+                static_cast<uint64_t>(step * options_.epochs + epoch) * minibatches + b, epoch == 0,
+                totals);
     }
   }
 
@@ -437,6 +476,7 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
     if (options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kLoss)
       metrics["objective/kl"] = totals.kl / tokens;
   }
+  if (distiller_ && n > 0) distiller_->AddMetrics(metrics);
   if (entropy_.adaptive()) metrics["policy/entropy_coef"] = entropy_.coefficient();
   if (recompute_ && totals.tokens > 0) {
     metrics["sampling/importance_ratio"] = totals.importance / tokens;

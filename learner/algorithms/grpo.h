@@ -22,6 +22,7 @@
 #include "learner/algorithms/entropy_control.h"
 #include "learner/algorithms/off_policy.h"
 #include "learner/algorithms/policy_loss.h"
+#include "learner/distill/distiller.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/reference_policy.h"
 #include "learner/update/train_step.h"
@@ -49,7 +50,7 @@ class Grpo : public Algorithm {
  public:
   // `reference` may be nullptr when algorithm.kl_coef is 0.
   Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights,
-       Optimizer& optimizer, ReferencePolicy* reference);
+       Optimizer& optimizer, ReferencePolicy* reference, Distiller* distiller = nullptr);
 
   // One batch: epochs x minibatches updates. Returns metrics under the names of docs/metrics.md.
   // Throws kNonFinite / kConflict (log-probs of actor and learner further apart than
@@ -72,16 +73,20 @@ class Grpo : public Algorithm {
     std::vector<float> sampled;      // [tokens] of the policy that wrote it; empty: nobody asks
     std::vector<uint8_t> picked;     // [tokens] by covariance, in this update; empty: none
     std::vector<uint8_t> trains;     // [tokens] by entropy, in this update; empty: all
+    TeacherRows teacher;             // empty: nobody teaches it
   };
 
  private:
   std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                               std::map<std::string, double>& metrics);
+  // Asks the teachers about the answers, and adds what they say to their advantages, where it is
+  // told so. `datasets`: of each.
+  void Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step);
   struct Totals;
   // Fills `picked` and `trains`, each where the recipe asks for it. `update` numbers it.
   void LookAhead(std::span<Sample> samples, std::span<const SequenceView> views, uint64_t update);
   void Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate, uint64_t update,
-                 Totals& totals);
+                 bool first, Totals& totals);
 
   const configs::AlgorithmConfig options_;
   const float temperature_;
@@ -100,6 +105,7 @@ class Grpo : public Algorithm {
   policy_model::Weights& weights_;
   Optimizer& optimizer_;
   ReferencePolicy* reference_;
+  Distiller* distiller_;
 };
 
 }  // namespace plumb::learner

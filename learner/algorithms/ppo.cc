@@ -10,6 +10,7 @@
 #include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/grpo.h"
 #include "learner/algorithms/logprob_gate.h"
+#include "learner/algorithms/teaching/taught_token.h"
 #include "learner/algorithms/value_loss.h"
 
 namespace plumb::learner {
@@ -73,6 +74,7 @@ Ppo::Ppo(const AlgorithmContext& c)
       weights_(c.weights),
       optimizer_(c.optimizer),
       reference_(c.reference),
+      distiller_(c.distiller),
       critic_(c.config, c.weights, c.train),
       controller_(
           options_.kl_coef,
@@ -109,10 +111,11 @@ void Ppo::RestoreState(const std::string& text) {
   }
 }
 
-std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
+std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                                       std::map<std::string, double>& metrics) {
   AddBatchMetrics(groups, metrics);
   std::vector<Sample> samples;
+  std::vector<std::string> datasets, kept_datasets;
   std::vector<double> scores;
   for (const auto& group : groups) {
     for (const auto& t : group.trajectories) {
@@ -123,13 +126,15 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
       }
       scores.push_back(t.reward);
       samples.push_back({.trajectory = &t});
+      datasets.push_back(group.lease.prompt.dataset);
     }
   }
   scaling_.Observe(scores);
 
   std::vector<SequenceView> views;
   std::vector<Sample> kept;
-  for (Sample& sample : samples) {
+  for (size_t i = 0; i < samples.size(); ++i) {
+    Sample& sample = samples[i];
     const Trajectory& t = *sample.trajectory;
     const std::vector<int32_t> positions = ScoredPositions(t);
     if (positions.empty()) continue;
@@ -151,6 +156,7 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
     }
     views.push_back(ViewOf(t));
     kept.push_back(std::move(sample));
+    kept_datasets.push_back(std::move(datasets[i]));
   }
   metrics["reward/non_finite"] = static_cast<double>(non_finite_scores_);
   if (kept.empty()) return kept;
@@ -198,6 +204,7 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
     all_values.push_back(answers[i].values);
     kept[i].answer = std::move(answers[i]);
   }
+  if (distiller_) Teach(kept, kept_datasets, step);
   const auto n = static_cast<int64_t>(kept.size());
   metrics["value/explained_variance"] = ExplainedVariance<double>(all_returns, all_values);
   metrics["value/mean"] = MomentsOf<double>(all_values).mean;
@@ -213,8 +220,26 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
   return kept;
 }
 
+void Ppo::Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step) {
+  const double coef = distiller_->options().coef;
+  std::vector<SequenceView> views;
+  for (const Sample& s : samples) views.push_back(ViewOf(*s.trajectory));
+  auto said = distiller_->Ask(views, datasets, temperature_, static_cast<uint64_t>(step));
+  for (size_t i = 0; i < samples.size(); ++i) {
+    PpoAnswer<double>& answer = samples[i].answer;
+    if (distiller_->options().only) answer.advantages.assign(answer.advantages.size(), 0.0);
+    samples[i].teacher = std::move(said[i]);
+    const TeacherRows& teacher = samples[i].teacher;
+    if (!distiller_->by_advantage() || !teacher.there()) continue;
+    for (size_t k = 0; k < answer.advantages.size(); ++k) {
+      answer.advantages[k] +=
+          coef * (static_cast<double>(teacher.logprob[k]) - answer.old_logprob[k]);
+    }
+  }
+}
+
 void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate,
-                    bool train_policy, bool check_gate, Totals& totals) {
+                    bool train_policy, bool check_gate, bool first, Totals& totals) {
   int64_t tokens = 0;
   std::vector<SequenceView> views;
   for (const auto& s : samples) {
@@ -262,6 +287,13 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
                     (kl.derivative + (options_.kl_bias_correction ? kl.value : 0));
       totals.kl += kl.value;
     }
+    Taught taught;
+    if (sample.teacher.there()) {
+      taught = TaughtBy(*distiller_, sample.teacher.logprob[k], old, token);
+      value += taught.value;
+      derivative += taught.derivative;
+      if (first) distiller_->Count(sample.teacher.logprob[k], taught.shown, token.measured);
+    }
     value -= options_.entropy_coef * static_cast<double>(token.entropy);
     policy_loss += weight * value;
     totals.entropy += static_cast<double>(token.entropy);
@@ -273,10 +305,11 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     if (check_gate) totals.gate.Add(old, lp);
     TrainStep::Gradient g{static_cast<float>(weight * derivative),
                           static_cast<float>(-weight * options_.entropy_coef)};
+    g.measured = static_cast<float>(weight * taught.measured);
     if (shared) {
       const double slope = value_term(token, sample, k);
       g.value = static_cast<float>(critic_options_.vf_coef * slope);
-      if (!train_policy) g.logprob = g.entropy = 0;
+      if (!train_policy) g.logprob = g.entropy = g.measured = 0;
     }
     return g;
   };
@@ -286,8 +319,14 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   if (train_policy || shared) {
     optimizer_.ZeroGrad();
     const TrainStep::SharedHead head = critic_.SharedHead();
+    RowMeasure* measure = nullptr;
+    if (distiller_) {
+      std::vector<const TeacherRows*> said;
+      for (const auto& s : samples) said.push_back(&s.teacher);
+      measure = distiller_->Compare(std::move(said));
+    }
     train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.gradients(),
-                      shared ? &head : nullptr);
+                      shared ? &head : nullptr, measure);
     if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo", kv_type_);
   }
   if (!shared) {
@@ -320,7 +359,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
 std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups,
                                          double learning_rate, int64_t step) {
   std::map<std::string, double> metrics;
-  std::vector<Sample> samples = Prepare(groups, metrics);
+  std::vector<Sample> samples = Prepare(groups, step, metrics);
   Totals totals;
   const bool train_policy = step >= critic_options_.warmup_steps;
   const double critic_rate = critic_options_.learning_rate * learning_rate / peak_learning_rate_;
@@ -342,10 +381,11 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
       const size_t begin = n * b / minibatches, end = n * (b + 1) / minibatches;
       if (begin == end) continue;
       Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate, critic_rate,
-                train_policy, fresh && epoch == 0 && b == 0, totals);
+                train_policy, fresh && epoch == 0 && b == 0, epoch == 0, totals);
     }
   }
 
+  if (distiller_ && n > 0) distiller_->AddMetrics(metrics);
   if (const auto measured = metrics.find("objective/kl_token"); measured != metrics.end()) {
     controller_.Update(measured->second, static_cast<int64_t>(n));
   }

@@ -52,14 +52,18 @@ class Ppo : public Algorithm {
     PpoAnswer<double> answer;
     std::vector<double> reference;   // kl_placement = "loss"; empty otherwise
     std::vector<double> importance;  // off-policy weight; empty: 1
+    TeacherRows teacher;             // empty: nobody teaches it
     size_t tokens() const { return answer.rewards.size(); }
   };
   struct Totals;
 
-  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups,
+  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                               std::map<std::string, double>& metrics);
+  // Asks the teachers; where it is told so, what they say is added to the advantages. `datasets`:
+  // of each sample.
+  void Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step);
   void Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate,
-                 bool train_policy, bool check_gate, Totals& totals);
+                 bool train_policy, bool check_gate, bool first, Totals& totals);
 
   const configs::AlgorithmConfig options_;
   const configs::CriticConfig critic_options_;
@@ -77,6 +81,7 @@ class Ppo : public Algorithm {
   policy_model::Weights& weights_;
   Optimizer& optimizer_;
   ReferencePolicy* reference_;
+  Distiller* distiller_;
   Critic critic_;
   KlController<double> controller_;
   RewardScaling<double> scaling_;

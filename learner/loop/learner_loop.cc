@@ -7,6 +7,7 @@
 
 #include "common/base/crash_point.h"
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 #include "learner/algorithms/batch_metrics.h"
 
 namespace plumb::learner {
@@ -115,11 +116,14 @@ void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
     if (restored && config_.algorithm.reference_sync_every > 0)
       checkpoints_.LoadRenewedReference(result_.first_step, reference_->weights());
   }
+  if (configs::Distills(config_))
+    distiller_ = std::make_unique<Distiller>(config_, weights_, ranks_, reference_.get());
   algorithm_ = MakeAlgorithm({.config = config_,
                               .train = train_,
                               .weights = weights_,
                               .optimizer = optimizer_,
-                              .reference = reference_.get()});
+                              .reference = reference_.get(),
+                              .distiller = distiller_.get()});
 }
 
 bool LearnerLoop::Prepare(bool restored, bool resume) {

@@ -69,6 +69,7 @@ class LearnerLoop : public StepLoop {
   Optimizer own_optimizer_;
   ExpertBalance balance_;
   std::unique_ptr<ReferencePolicy> reference_;
+  std::unique_ptr<Distiller> distiller_;
   std::unique_ptr<Algorithm> algorithm_;
   ScorelessSteps scoreless_;
   // The warm start: what was done at the last update that was applied, and what the newest

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 #include <utility>
 
 #include "common/base/size_text.h"
+#include "configs/checks/distill_check.h"
 #include "configs/parallel.h"
 #include "kernels/update/adamw_compact.h"
 #include "learner/algorithms/algorithm.h"
@@ -71,9 +73,9 @@ int64_t ReferenceBytes(const configs::Config& config, const Weights& weights) {
 }
 
 void AddActivations(const configs::Config& config, const Weights& weights, const PassSize& size,
-                    const std::string& of, MemoryPlan& plan) {
+                    const std::string& of, MemoryPlan& plan, bool guest = false) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
-  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again);
+  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest);
   plan.Add("activations" + of, pass.saved,
            std::to_string(size.tokens) + " tokens a micro-batch, " +
                (again ? "of one layer and what goes into each" : "of all layers"));
@@ -121,6 +123,23 @@ StateBytes StateOfRank(const configs::Config& config, const Weights& weights) {
     state.weights =
         part(state.weights) + rooms * static_cast<int64_t>(ElementSize(weights.dtype()));
   return state;
+}
+
+// Teachers in this process: weights, and a forward that tells its likeliest tokens.
+void AddTeachers(const configs::Config& config, const Weights& policy, const PassSize& size,
+                 MemoryPlan& plan) {
+  std::set<std::string> folders;
+  for (const configs::TeacherName& name : configs::ReadTeachers(config.distill.teachers)) {
+    if (name.self() || name.remote() || !folders.insert(name.where).second) continue;
+    const Weights teacher = Weights::WithoutMemory(
+        policy_model::ReadModelConfig(name.where, policy.shape().max_positions), policy.stream(),
+        policy.dtype());
+    plan.Add("teacher", static_cast<int64_t>(teacher.flat().bytes()),
+             Parameters(CountsOf(teacher).parameters) + ", " + name.where);
+    const PassBytes pass = policy_model::BytesOfScoring(teacher, size, /*guest=*/true);
+    plan.Add("scratch (teacher)", pass.total() + policy_model::BytesOfPositions(teacher),
+             "one layer's activations, logits");
+  }
 }
 
 void AddCritic(const configs::Config& config, const Weights& policy, const PassSize& size,
@@ -252,8 +271,9 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
              "as they are loaded, and while a checkpoint is written");
   }
   const PassSize size = LargestBatch(config, weights.shape());
-  AddActivations(config, weights, size, "", plan);
+  AddActivations(config, weights, size, "", plan, /*guest=*/configs::Distills(config));
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
+  AddTeachers(config, weights, size, plan);
   AddCritic(config, weights, size, plan);
   if (CopiesCheckpoints(config) && weights.device().is_cpu())
     plan.Add("checkpoint copy", CheckpointCopyBytes(config, weights),

@@ -28,6 +28,7 @@ class ReferencePolicy {
     return train_.Score(weights_, sequences, temperature, /*replay=*/false);
   }
   policy_model::Weights& weights() { return weights_; }
+  TrainStep& train() { return train_; }
 
   // reference <- share * policy + (1 - share) * reference, of every set that it has a copy of; in
   // float32, rounded to the type of the weights. REQUIRES: weights of the same shape.

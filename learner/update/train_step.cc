@@ -162,6 +162,46 @@ std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& we
   });
 }
 
+void TrainStep::BeginMeasure(RowMeasure& measure) {
+  numbered_ = scored_;
+  int32_t at = 0;
+  for (size_t i = 0; i < numbered_.size(); ++i) {
+    at = i > 0 && numbered_[i].sequence == numbered_[i - 1].sequence ? at + 1 : 0;
+    numbered_[i].token = at;
+  }
+  measure.Begin(numbered_);
+}
+
+std::vector<std::vector<float>> TrainStep::Measure(const policy_model::Weights& weights,
+                                                   std::span<const SequenceView> sequences,
+                                                   float temperature, RowMeasure& measure) {
+  const size_t width = measure.width();
+  std::vector<std::vector<float>> out(sequences.size());
+  Split(sequences, false);
+  InRounds(
+      weights, Passes::kForward, 1 + width,
+      [&](size_t, const MicroBatch& of, std::span<float> results) {
+        Pack(weights, sequences, false, of);
+        List(sequences, of);
+        BeginMeasure(measure);
+        transformer_.Forward(weights, batch_,
+                             {.temperature = temperature, .entropy = false, .guest = &measure},
+                             false, results.first(of.rows), {});
+        measure.Take(results.subspan(of.rows));
+      },
+      [&](const MicroBatch& of, std::span<const float> results) {
+        List(sequences, of);
+        for (size_t i = 0; i < of.rows; ++i) {
+          std::vector<float>& to = out[static_cast<size_t>(scored_[i].sequence)];
+          to.push_back(results[i]);
+          const auto numbers = results.subspan(of.rows + i * width, width);
+          to.insert(to.end(), numbers.begin(), numbers.end());
+        }
+      },
+      [](const MicroBatch&) {});
+  return out;
+}
+
 TrainStep::Scores TrainStep::ScoreEntropies(const policy_model::Weights& weights,
                                             std::span<const SequenceView> sequences,
                                             float temperature) {
@@ -209,54 +249,67 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
 void TrainStep::Accumulate(const policy_model::Weights& weights,
                            std::span<const SequenceView> sequences, float temperature,
                            const TokenLoss& loss, const policy_model::Gradients& grad,
-                           const SharedHead* shared) {
+                           const SharedHead* shared, RowMeasure* measure) {
   AccumulateSequences(
       weights, sequences, temperature,
       [&](std::span<const ScoredToken> tokens, std::span<Gradient> gradients) {
         for (size_t i = 0; i < tokens.size(); ++i) gradients[i] = loss(tokens[i]);
       },
-      grad, shared);
+      grad, shared, measure);
 }
 
 void TrainStep::AccumulateSequences(const policy_model::Weights& weights,
                                     std::span<const SequenceView> sequences, float temperature,
                                     const SequenceLoss& loss, const policy_model::Gradients& grad,
-                                    const SharedHead* shared) {
-  AccumulateTogether(weights, sequences, 1, /*entropy=*/true, temperature, loss, grad, shared);
+                                    const SharedHead* shared, RowMeasure* measure) {
+  AccumulateTogether(weights, sequences, 1, /*entropy=*/true, temperature, loss, grad, shared,
+                     measure);
 }
 
 void TrainStep::AccumulatePairs(const policy_model::Weights& weights,
                                 std::span<const SequenceView> sequences, float temperature,
                                 const SequenceLoss& loss, const policy_model::Gradients& grad) {
-  AccumulateTogether(weights, sequences, 2, /*entropy=*/false, temperature, loss, grad, nullptr);
+  AccumulateTogether(weights, sequences, 2, /*entropy=*/false, temperature, loss, grad, nullptr,
+                     nullptr);
 }
 
 void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
                                    std::span<const SequenceView> sequences, int32_t together,
                                    bool entropy, float temperature, const SequenceLoss& loss,
-                                   const policy_model::Gradients& grad, const SharedHead* shared) {
+                                   const policy_model::Gradients& grad, const SharedHead* shared,
+                                   RowMeasure* measure) {
   Split(sequences, true, together);
   bool any_entropy = false;
-  const size_t width = 1 + (entropy ? 1 : 0) + (shared ? 1 : 0);
+  // Of each kind all rows, one kind behind the other; a measure's last.
+  const size_t kinds = 1 + (entropy ? 1 : 0) + (shared ? 1 : 0),
+               measured = measure ? measure->width() : 0, width = kinds + measured;
   InRounds(
       weights, Passes::kBoth, width,
       [&](size_t number, const MicroBatch& of, std::span<float> results) {
         shared_tokens_ += Pack(weights, sequences, true, of);
         SetShare(sequences, of);
+        if (measure) {
+          List(sequences, of);
+          BeginMeasure(*measure);
+        }
         transformer_.Forward(weights, batch_,
                              {.temperature = temperature,
                               .entropy = entropy,
-                              .dropout = DropoutKey(grad, static_cast<uint32_t>(number))},
+                              .dropout = DropoutKey(grad, static_cast<uint32_t>(number)),
+                              .guest = measure},
                              true, results.first(of.rows),
                              entropy ? results.subspan(of.rows, of.rows) : std::span<float>());
-        if (shared) transformer_.HeadValues(*shared->head, results.last(of.rows));
+        if (shared)
+          transformer_.HeadValues(*shared->head, results.subspan((kinds - 1) * of.rows, of.rows));
+        if (measure) measure->Take(results.subspan(kinds * of.rows));
       },
       [&](const MicroBatch& of, std::span<const float> results) {
         List(sequences, of);
         for (size_t i = 0; i < of.rows; ++i) {
           scored_[i].logprob = results[i];
           if (entropy) scored_[i].entropy = results[of.rows + i];
-          if (shared) scored_[i].value = results[results.size() - of.rows + i];
+          if (shared) scored_[i].value = results[(kinds - 1) * of.rows + i];
+          if (measure) scored_[i].measured = &results[kinds * of.rows + i * measured];
         }
         gradients_.assign(of.rows, {});
         for (size_t begin = 0, end = 0; begin < of.rows; begin = end) {
@@ -268,17 +321,20 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
         }
         if (!Own(of)) return;
         any_entropy = false;
-        for (auto* buffer : {&g_logprob_, &g_entropy_, &g_value_}) buffer->resize(of.rows);
+        for (auto* buffer : {&g_logprob_, &g_entropy_, &g_value_, &g_measured_})
+          buffer->resize(of.rows);
         for (size_t i = 0; i < of.rows; ++i) {
           g_logprob_[i] = gradients_[i].logprob;
           g_entropy_[i] = gradients_[i].entropy;
           g_value_[i] = gradients_[i].value;
+          g_measured_[i] = gradients_[i].measured;
           any_entropy = any_entropy || gradients_[i].entropy != 0;
         }
       },
       [&](const MicroBatch&) {
         const std::span<const float> g_entropy =
             any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
+        if (measure) measure->Weigh(g_measured_);
         if (shared) {
           const policy_model::Transformer::SharedHead head{
               .head = shared->head, .g_values = g_value_, .grad = shared->grad};

@@ -52,6 +52,21 @@ struct ScoredToken {
   float logprob = 0;
   float entropy = 0;
   float value = 0;  // of a critic, where there is one
+  // [RowMeasure::width] of a measure, where one looks on; of the call that shows it.
+  const float* measured = nullptr;
+};
+
+// Looks on at passes and says numbers of each scored token, the first of which may have a gradient:
+// how far a policy is from a teacher (learner/distill). Begin is told the tokens of a pass, then it
+// is a guest of it; Take comes behind its forward, Weigh in front of its backward.
+class RowMeasure : public policy_model::PassGuest {
+ public:
+  virtual size_t width() const = 0;
+  // In the order of the rows; `token` counts the scored tokens of its sequence here.
+  virtual void Begin(std::span<const ScoredToken> rows) = 0;
+  virtual void Take(std::span<float> out) = 0;  // [rows * width]
+  // The loss' derivative by the first number of each row.
+  virtual void Weigh(std::span<const float> gradient) = 0;
 };
 
 class TrainStep {
@@ -72,6 +87,12 @@ class TrainStep {
                                         std::span<const SequenceView> sequences, float temperature,
                                         bool replay = true);
 
+  // Log-probs of every scored token under `weights` and behind each the numbers of `measure`,
+  // without gradients: out[sequence][(1 + width) * scored token]. Routers choose the experts.
+  std::vector<std::vector<float>> Measure(const policy_model::Weights& weights,
+                                          std::span<const SequenceView> sequences,
+                                          float temperature, RowMeasure& measure);
+
   // Both of Score, of the policy.
   struct Scores {
     std::vector<std::vector<float>> logprobs, entropies;
@@ -88,11 +109,12 @@ class TrainStep {
                                              const policy_model::Weights& head,
                                              std::span<const SequenceView> sequences);
 
-  // Derivatives of the summed loss by logprob, entropy and value of one scored token.
+  // Derivatives of the summed loss by what is known of one scored token.
   struct Gradient {
     float logprob = 0;
     float entropy = 0;
     float value = 0;
+    float measured = 0;  // by the first number of a RowMeasure
   };
   using TokenLoss = std::function<Gradient(const ScoredToken&)>;
 
@@ -106,7 +128,7 @@ class TrainStep {
   // into the head's).
   void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                   float temperature, const TokenLoss& loss, const policy_model::Gradients& grad,
-                  const SharedHead* shared = nullptr);
+                  const SharedHead* shared = nullptr, RowMeasure* measure = nullptr);
   // The same for a loss that needs a whole sequence at once: it sees the scored tokens of one
   // sequence in order and writes the gradient of each. Sequences without scored tokens are not
   // shown.
@@ -114,7 +136,7 @@ class TrainStep {
   void AccumulateSequences(const policy_model::Weights& weights,
                            std::span<const SequenceView> sequences, float temperature,
                            const SequenceLoss& loss, const policy_model::Gradients& grad,
-                           const SharedHead* shared = nullptr);
+                           const SharedHead* shared = nullptr, RowMeasure* measure = nullptr);
   // The same for a loss that compares sequences 2k and 2k + 1: it sees the scored tokens of both in
   // order; a micro-batch never parts them. Entropies are not computed.
   void AccumulatePairs(const policy_model::Weights& weights,
@@ -159,7 +181,10 @@ class TrainStep {
   void AccumulateTogether(const policy_model::Weights& weights,
                           std::span<const SequenceView> sequences, int32_t together, bool entropy,
                           float temperature, const SequenceLoss& loss,
-                          const policy_model::Gradients& grad, const SharedHead* shared);
+                          const policy_model::Gradients& grad, const SharedHead* shared,
+                          RowMeasure* measure);
+  // Begins it with the tokens of scored_.
+  void BeginMeasure(RowMeasure& measure);
   // Of the routers' losses, a micro-batch takes the share of its tokens.
   void SetShare(std::span<const SequenceView> sequences, const MicroBatch& of);
   // Packs the sequences of a micro-batch of the last Split into batch_, as `weights` compute them;
@@ -181,7 +206,8 @@ class TrainStep {
   std::vector<Gradient> gradients_;
   std::vector<float> own_, gathered_;  // results of a round
   std::vector<size_t> sizes_;          // of the ranks' parts of it
-  std::vector<float> g_logprob_, g_entropy_, g_value_;
+  std::vector<ScoredToken> numbered_;  // for a measure
+  std::vector<float> g_logprob_, g_entropy_, g_value_, g_measured_;
 };
 
 }  // namespace plumb::learner

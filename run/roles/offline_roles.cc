@@ -7,7 +7,9 @@
 #include <optional>
 
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 #include "learner/loop/offline_loop.h"
+#include "learner/offline/distill_objective.h"
 #include "learner/offline/kto.h"
 #include "learner/offline/preference_objective.h"
 #include "learner/offline/reward_model_objective.h"
@@ -90,9 +92,7 @@ class SftTraining {
     if (ranks) ranks->CheckSame("the demonstrations", data_.identity);
   }
   Offline Make(Policy& p) {
-    return {.objective = std::make_unique<learner::SftObjective>(
-                p.train, p.weights, p.optimizer, data_.train, data_.heldout,
-                /*weight_decay=*/std::nullopt, lessons_.syntax),
+    return {.objective = MakeObjective(p),
             .how = {.batch = p.config.sft.batch,
                     .shuffle = p.config.data.shuffle,
                     .curriculum = lessons_.curriculum,
@@ -105,8 +105,21 @@ class SftTraining {
   }
 
  private:
+  std::unique_ptr<learner::OfflineObjective> MakeObjective(Policy& p) {
+    if (!configs::Distills(p.config)) {
+      return std::make_unique<learner::SftObjective>(p.train, p.weights, p.optimizer, data_.train,
+                                                     data_.heldout, /*weight_decay=*/std::nullopt,
+                                                     lessons_.syntax);
+    }
+    distiller_ = std::make_unique<learner::Distiller>(p.config, p.weights, p.train.ranks(),
+                                                      /*self=*/nullptr);
+    return std::make_unique<learner::DistillObjective>(p.train, p.weights, p.optimizer, *distiller_,
+                                                       data_.train, data_.sources, data_.heldout);
+  }
+
   const DemonstrationData data_;
   const LessonPlan lessons_;
+  std::unique_ptr<learner::Distiller> distiller_;
 };
 
 // Pairs and judged completions, which lie in the run's store.

@@ -74,6 +74,7 @@ StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths&
     const bool ahead = config.run.max_staleness > 0 || config.replay.groups_per_step > 0;
     forwards += config.algorithm.recompute_logprobs || ahead ? 1 : 0;
     forwards += learner::NeedsReference(config) ? 1 : 0;
+    forwards += configs::Distills(config) ? 1 : 0;  // as if it were of the policy's size
   }
   const auto groups = static_cast<double>(work.groups), answers = static_cast<double>(work.answers);
   // The prompt of a group is laid down once in each micro-batch that has answers of it.

@@ -21,6 +21,7 @@
 #include "run/serve/answer_reply.h"
 #include "run/serve/answer_request.h"
 #include "run/serve/serve_metrics.h"
+#include "run/serve/token_scorer.h"
 #endif
 
 namespace plumb::run {
@@ -57,6 +58,7 @@ bool SameKey(const std::string& given, const std::string& key) {
 struct ApiServer::Impl {
   const ServedModels& models;
   BatchEngine& engine;
+  TokenScorer scorer;
   const ApiOptions options;
   const bool loopback;
   std::vector<std::string> names;
@@ -74,6 +76,7 @@ struct ApiServer::Impl {
   Impl(const ServedModels& m, BatchEngine& e, ApiOptions o)
       : models(m),
         engine(e),
+        scorer(m, e.options().threads),
         options(std::move(o)),
         loopback(IsLoopback(options.host)),
         names(options.names),
@@ -398,6 +401,10 @@ struct ApiServer::Impl {
     });
     Post("/tokenize",
          [this](const std::string& body, httplib::Response& reply) { Tokenize(body, reply); });
+    Post("/token_logprobs", [this](const std::string& body, httplib::Response& reply) {
+      const ScoreRequest request = ReadScoreRequest(body);
+      reply.set_content(scorer.Score(request, ModelOf(request.model)), "application/json");
+    });
     Get("/v1/models", [this](httplib::Response& reply) {
       Json list = {{"object", "list"}, {"data", Json::array()}};
       for (const ServedModel& model : models.models()) list["data"].push_back(ModelJson(model));

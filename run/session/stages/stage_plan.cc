@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 #include "configs/fields.h"
 #include "configs/paths.h"
 #include "configs/value_text.h"
@@ -66,25 +67,42 @@ struct StageModels {
   template <class Field>
   void operator()(const configs::FieldInfo& info, Field& field) {
     if constexpr (std::same_as<Field, std::string>) {
-      if (!field.starts_with(configs::kOfStage)) return;
-      const std::string name = field.substr(configs::kOfStage.size());
-      const auto found = std::find_if(before.rbegin(), before.rend(),
-                                      [&](const Stage& stage) { return stage.name == name; });
-      if (found == before.rend()) {
-        std::string known;
-        for (const Stage& stage : before) known += (known.empty() ? "" : ", ") + stage.name;
-        throw Error(ErrorCode::kInvalidArgument,
-                    "is \"" + field + "\", and no stage before has that name" +
-                        (known.empty() ? "" : "; there are: " + known),
-                    prefix + info.name);
+      if (field.starts_with(configs::kOfStage))
+        overrides.push_back(prefix + info.name + "=" + configs::Quote(ModelOf(info, field)));
+    } else if constexpr (std::same_as<Field, std::vector<std::string>>) {
+      if (std::string_view(info.unit) != "models") return;
+      bool any = false;
+      std::string list;
+      for (const std::string& each : field) {  // "stage:NAME" or "dataset=stage:NAME"
+        const size_t at = each.find(configs::kOfStage);
+        const bool of_stage = at == 0 || (at != std::string::npos && each[at - 1] == '=');
+        any = any || of_stage;
+        list +=
+            (list.empty() ? "" : ", ") +
+            configs::Quote(of_stage ? each.substr(0, at) + ModelOf(info, each.substr(at)) : each);
       }
-      overrides.push_back(prefix + info.name + "=" + configs::Quote(found->model()));
+      if (any) overrides.push_back(prefix + info.name + "=[" + list + "]");
     } else if constexpr (std::same_as<Field, std::vector<configs::RewardPartConfig>>) {
       for (size_t i = 0; i < field.size(); ++i) {
         StageModels inner{before, prefix + info.name + "." + std::to_string(i) + ".", overrides};
         field[i].Visit(inner);
       }
     }
+  }
+  // Of "stage:NAME".
+  std::string ModelOf(const configs::FieldInfo& info, const std::string& field) const {
+    const std::string name = field.substr(configs::kOfStage.size());
+    const auto found = std::find_if(before.rbegin(), before.rend(),
+                                    [&](const Stage& stage) { return stage.name == name; });
+    if (found == before.rend()) {
+      std::string known;
+      for (const Stage& stage : before) known += (known.empty() ? "" : ", ") + stage.name;
+      throw Error(ErrorCode::kInvalidArgument,
+                  "is \"" + field + "\", and no stage before has that name" +
+                      (known.empty() ? "" : "; there are: " + known),
+                  prefix + info.name);
+    }
+    return found->model();
   }
   template <class Table>
   void Section(const char* name, Table& table) {
@@ -112,6 +130,26 @@ std::vector<std::string> NamesOf(const std::vector<std::string>& recipes) {
   return names;
 }
 
+bool IsModelOf(const std::vector<Stage>& stages, const std::string& path) {
+  return std::any_of(stages.begin(), stages.end(),
+                     [&](const Stage& stage) { return stage.model() == path; });
+}
+
+// One of its teachers is the model of an earlier stage: its student is a model of its own.
+bool HasStageAsTeacher(const configs::Config& config, const std::vector<Stage>& stages) {
+  const auto names = configs::ReadTeachers(config.distill.teachers);
+  return std::any_of(names.begin(), names.end(), [&](const configs::TeacherName& name) {
+    return name.where.starts_with(configs::kOfStage) || IsModelOf(stages, name.where);
+  });
+}
+
+// Teachers that earlier stages make.
+void DropTeachers(configs::Config& config, const std::vector<Stage>& before) {
+  std::erase_if(config.distill.teachers, [&](const std::string& text) {
+    return IsModelOf(before, configs::ReadTeachers({text}).front().where);
+  });
+}
+
 // For the check of files: what earlier stages make is not missing.
 configs::Config WithoutStageFiles(const configs::Config& config, const std::vector<Stage>& before) {
   configs::Config out = config;
@@ -121,6 +159,7 @@ configs::Config WithoutStageFiles(const configs::Config& config, const std::vect
   };
   if (made(out.model.path)) out.model.path.clear();
   if (made(out.critic.path)) out.critic.path.clear();
+  DropTeachers(out, before);
   std::erase_if(out.reward.parts,
                 [&](const configs::RewardPartConfig& part) { return made(part.path); });
   return out;
@@ -171,9 +210,11 @@ std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& 
       }
       StageModels models{stages, "", of_stages};
       written.Visit(models);
-      std::erase_if(of_stages, [](const std::string& s) { return s.starts_with("model.path="); });
+      const bool own_model = HasStageAsTeacher(written, stages);
+      if (!own_model)
+        std::erase_if(of_stages, [](const std::string& s) { return s.starts_with("model.path="); });
       stage.overrides.insert(stage.overrides.end(), of_stages.begin(), of_stages.end());
-      if (last != stages.rend())
+      if (last != stages.rend() && !own_model)
         stage.overrides.push_back("model.path=" + configs::Quote(last->model()));
       stage.config = CheckedRecipe(stage.recipe, stage.overrides, [&](const configs::Loaded& l) {
                        return WithoutStageFiles(l.config, stages);
@@ -207,6 +248,9 @@ std::string GivenOptions(const configs::Loaded& recipe) {
 configs::Config WithFirstModel(const std::vector<Stage>& stages, size_t which) {
   configs::Config config = stages[which].config;
   if (which == 0) return config;
+  const bool own_model = HasStageAsTeacher(config, stages);
+  DropTeachers(config, stages);
+  if (own_model && !IsModelOf(stages, config.model.path)) return config;
   const DType dtype = config.model.dtype;
   const configs::ExpertsConfig trained = config.experts;
   config.model = stages[0].config.model;

@@ -7,7 +7,8 @@
 // model, whatever its recipe's model.path says; the first starts from what its recipe says. Every
 // option that the recipe itself gives (and --set) holds for all stages, but for those that make a
 // new model, which are the first stage's. A file or folder "stage:NAME" in a stage's recipe is the
-// model of that earlier stage.
+// model of that earlier stage. A stage that has one as its teacher starts from what its own recipe
+// says: a new model, or model.path, "stage:NAME" included.
 // Thread safety: pure functions of the recipes and the file system. Errors: those of the recipes,
 // with the stage and its recipe in front; kInvalidArgument for stages within stages and names of
 // stages that there are not.

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "learner/update/optimizer.h"
+#include "tests/learner/distill/teaching_rig.h"
 #include "tests/learner/tiny_learner.h"
 
 namespace plumb::learner {
@@ -219,6 +220,24 @@ TEST(MemoryPlanTest, TheSumIsSaidByKind) {
             "weights                   2.0 GB  1.00 B parameters, bfloat16\n"
             "moments                   500 MB  two, int8\n"
             "in all                    2.5 GB\n");
+}
+
+TEST(MemoryPlanTest, ATeacherIsItsWeightsAndAForward) {
+  TeachingRig rig;
+  configs::Config config = Recipe();
+  const std::string folder = rig.Folder("t", 64, 8);
+  const Weights student =
+      Weights::WithoutMemory(rig.weights.shape(), Device::kCpu, DType::kFloat32);
+  const MemoryPlan without = PlanLearner(config, student);
+  config.distill.teachers = {"a=" + folder, "b=" + folder, "self", "http://h:1"};
+  const MemoryPlan with = PlanLearner(config, student);
+  const Weights teacher(TeachingRig::Shape(64, TeachingRig::Vocab()), Device::kCpu,
+                        DType::kFloat32);
+  EXPECT_EQ(BytesOf(with, "teacher"), static_cast<int64_t>(teacher.flat().bytes()))
+      << "of two datasets it is one; a server's is elsewhere";
+  EXPECT_GT(BytesOf(with, "scratch (teacher)"), 0);
+  EXPECT_EQ(BytesOf(without, "teacher"), 0);
+  EXPECT_GT(BytesOf(with, "reference"), 0) << "it teaches itself";
 }
 
 }  // namespace

@@ -97,6 +97,28 @@ TEST_F(StagePlan, AModelOfAStageThatThereIsNotIsRefused) {
       << WhyNot();
 }
 
+TEST_F(StagePlan, AStudentOfAStageIsAModelOfItsOwn) {
+  const std::string student =
+      "[data]\ntrain = \"tiny_texts\"\n[algorithm]\nname = \"sft\"\n[distill]\ndistance = "
+      "\"jsd\"\nteachers = [\"other=/\", \"stage:sft\"]\n[model]\nvocabulary = \"bytes\"\n";
+  Write("tiny_dpo", student + "layers = 1\nhidden = 16\nheads = 1\n");
+  auto stages = PlanStages(configs::LoadRecipe(temp_ / "tiny.toml"), temp_ / "x");
+  EXPECT_EQ(stages[2].config.model.path, "");
+  EXPECT_EQ(stages[2].config.model.hidden, 16) << "not the first stage's";
+  EXPECT_EQ(stages[2].config.distill.teachers,
+            (std::vector<std::string>{"other=/", temp_ / "x/1-sft/model"}));
+  EXPECT_EQ(WithFirstModel(stages, 2).model.hidden, 16);
+  EXPECT_EQ(WithFirstModel(stages, 2).distill.teachers, std::vector<std::string>{"other=/"})
+      << "there is nothing to read of a model that will be";
+  Write("tiny_dpo", student + "path = \"stage:sft\"\n");
+  stages = PlanStages(configs::LoadRecipe(temp_ / "tiny.toml"), temp_ / "x");
+  EXPECT_EQ(stages[2].config.model.path, temp_ / "x/1-sft/model") << "a copy of its teacher";
+  Write("tiny_dpo",
+        "[data]\ntrain = \"tiny_texts\"\n[algorithm]\nname = \"sft\"\n[distill]\nteachers = "
+        "[\"stage:none\"]\n");
+  EXPECT_NE(WhyNot().find("no stage before has that name"), std::string::npos) << WhyNot();
+}
+
 TEST_F(StagePlan, RewardPartsBelongIntoTheStages) {
   EXPECT_NE(WhyNot({"reward.parts.0.kind=answer"}).find("recipes of the stages"),
             std::string::npos);
