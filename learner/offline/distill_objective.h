@@ -37,6 +37,7 @@ class DistillObjective : public OfflineObjective {
   // "sft/tokens" and "distill/..." (docs/metrics.md).
   std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate,
                                       int64_t step) override;
+  bool holds_out() const override { return !heldout_.empty(); }
   // Loss and perplexity of the demonstrations alone, which runs without a teacher have, too.
   OfflineEval Evaluate() override;
 
