@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "configs/checks/distill_check.h"
 #include "learner/algorithms/algorithm.h"
 #include "learner/loop/memory_plan.h"
 #include "learner/offline/preference_loss.h"
