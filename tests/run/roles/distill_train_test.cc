@@ -81,7 +81,7 @@ TEST(DistillTrainTest, AResumeGoesOnBitForBit) {
   // With a policy that teaches itself, too, and answers that are left out by chance.
   for (const std::string& teachers : {"[\"" + folder + "\"]", std::string("[\"self\"]")}) {
     const std::vector<std::string> sets = {"distill.confidence=0.9", "distill.unsure_share=0.5",
-                                           "distill.only=false"};
+                                           "distill.only=false", "checkpoint.optimizer=always"};
     const std::string name = teachers == "[\"self\"]" ? "self" : "model";
     ASSERT_EQ(RunPlumb(Line(temp / (name + "_a"), teachers, 6, sets)).code, 0);
     ASSERT_EQ(RunPlumb(Line(temp / (name + "_b"), teachers, 4, sets)).code, 0);
@@ -105,7 +105,7 @@ TEST(DistillTrainTest, DemonstrationsWithATeacherInThreePhases) {
           std::string("distill.distance=jsd"), std::string("distill.feature_steps=3"),
           std::string("distill.boundary_coef=0.1"), std::string("distill.perturb=0.01"),
           std::string("model.hidden=32"), std::string("optimizer.lr_schedule=constant"),
-          std::string("optimizer.warmup_fraction=0")})
+          std::string("optimizer.warmup_fraction=0"), std::string("checkpoint.optimizer=always")})
       out.insert(out.end(), {"--set", set});
     return out;
   };
@@ -134,7 +134,7 @@ TEST(DistillTrainTest, ThePlanAndTheErrorsNameTheTeacher) {
   const TempFolder temp;
   const std::string folder = Teacher(temp, "teacher", 1);
   auto plan = Line(temp / "run", "[\"" + folder + "\"]", 2);
-  plan.erase(plan.begin() + 2, plan.begin() + 4);  // --out
+  plan.erase(plan.begin() + 2, plan.begin() + 6);  // --out and --steps
   plan[0] = "plan";
   const auto planned = RunPlumb(plan);
   EXPECT_EQ(planned.code, 0) << planned.err;

@@ -101,7 +101,7 @@ TEST_F(StagePlan, AStudentOfAStageIsAModelOfItsOwn) {
   const std::string student =
       "[data]\ntrain = \"tiny_texts\"\n[algorithm]\nname = \"sft\"\n[distill]\ndistance = "
       "\"jsd\"\nteachers = [\"other=/\", \"stage:sft\"]\n[model]\nvocabulary = \"bytes\"\n";
-  Write("tiny_dpo", student + "layers = 1\nhidden = 16\nheads = 1\n");
+  Write("tiny_dpo", student + "layers = 1\nhidden = 16\nheads = 1\nkv_heads = 1\n");
   auto stages = PlanStages(configs::LoadRecipe(temp_ / "tiny.toml"), temp_ / "x");
   EXPECT_EQ(stages[2].config.model.path, "");
   EXPECT_EQ(stages[2].config.model.hidden, 16) << "not the first stage's";
@@ -114,7 +114,8 @@ TEST_F(StagePlan, AStudentOfAStageIsAModelOfItsOwn) {
   stages = PlanStages(configs::LoadRecipe(temp_ / "tiny.toml"), temp_ / "x");
   EXPECT_EQ(stages[2].config.model.path, temp_ / "x/1-sft/model") << "a copy of its teacher";
   Write("tiny_dpo",
-        "[data]\ntrain = \"tiny_texts\"\n[algorithm]\nname = \"sft\"\n[distill]\nteachers = "
+        "[data]\ntrain = \"tiny_texts\"\n[algorithm]\nname = \"sft\"\n[distill]\ndistance = "
+        "\"jsd\"\nteachers = "
         "[\"stage:none\"]\n");
   EXPECT_NE(WhyNot().find("no stage before has that name"), std::string::npos) << WhyNot();
 }
