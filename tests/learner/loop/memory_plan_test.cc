@@ -229,7 +229,7 @@ TEST(MemoryPlanTest, ATeacherIsItsWeightsAndAForward) {
   const Weights student =
       Weights::WithoutMemory(rig.weights.shape(), Device::kCpu, DType::kFloat32);
   const MemoryPlan without = PlanLearner(config, student);
-  config.distill.teachers = {"a=" + folder, "b=" + folder, "self", "http://h:1"};
+  config.distill.teachers = {"a=" + folder, "b=" + folder, "c=self", "http://h:1"};
   const MemoryPlan with = PlanLearner(config, student);
   const Weights teacher(TeachingRig::Shape(64, TeachingRig::Vocab()), Device::kCpu,
                         DType::kFloat32);
