@@ -134,6 +134,9 @@ class Engine {
            std::string why = {}, std::span<const int32_t> rest = {});
   // Turns that ended since the last call, in the order they ended.
   std::vector<EndedTurn> TakeTurns();
+  // Ends the turn that a sample is drawing behind its newest token, as a stop string would. False:
+  // no such sample has drawn a token of a turn that goes on.
+  bool EndTurn(uint64_t id, uint32_t sample);
   // The policy's next turn begins behind `tokens`, fewer than there is room. False: no such sample
   // waits.
   bool Continue(uint64_t id, uint32_t sample, std::span<const int32_t> tokens);

@@ -40,6 +40,11 @@ Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DT
     episodes_ = std::make_unique<Episodes>(around_.environment, tokenizer, chat_template,
                                            options_.episodes);
   }
+  if (around_.agents != nullptr) {
+    PLUMB_CHECK(options_.engine.turns && !episodes_ && !options_.greedy_last,
+                "agents without turns, or beside an environment");
+    agents_ = std::make_unique<AgentBook>(around_.agents, tokenizer, &engine_, options_.agents);
+  }
 }
 
 bool Rollout::Pump(Deadline deadline) {
@@ -51,6 +56,7 @@ bool Rollout::Pump(Deadline deadline) {
     SubmitPending(deadline);
     StepEngine();
     Converse(deadline);
+    ServeAgents(deadline);
     Collect();
     delivered |= Deliver();
     if (source_finished_ && in_flight() == 0) return false;
@@ -169,7 +175,7 @@ void Rollout::Tokenize(Prompt& prompt) const {
 
 bool Rollout::SubmitOne(PromptLease lease) {
   Prompt whole;  // what an environment begins with
-  if (episodes_) {
+  if (episodes_ || agents_) {
     try {
       whole = around_.whole_prompt(lease);
     } catch (const Error& e) {
@@ -199,8 +205,15 @@ bool Rollout::SubmitOne(PromptLease lease) {
   }
   const int32_t samples = lease.num_samples;
   in_flight_.emplace(request, std::move(lease));
-  if (episodes_) episodes_->Begin(request, whole, samples);
-  else Generate(request, {});
+  if (agents_) {
+    const PromptLease& held = in_flight_.at(request);
+    whole.tokens = held.prompt.tokens;
+    agents_->Begin(request, whole, RandomAddress(held.purpose, held.lease_id), samples);
+  } else if (episodes_) {
+    episodes_->Begin(request, whole, samples);
+  } else {
+    Generate(request, {});
+  }
   return true;
 }
 
@@ -238,6 +251,16 @@ void Rollout::Converse(Deadline deadline) {
   episode_counters_ = episodes_->counters();
 }
 
+// The same of agents: their calls go to the engine.
+void Rollout::ServeAgents(Deadline deadline) {
+  if (!agents_) return;
+  const bool waits = !Busy() && !in_flight_.empty() && outbox_.empty();
+  agents_->Poll(waits ? std::min(deadline, After(std::chrono::milliseconds(options_.poll_ms)))
+                      : Deadline{});
+  episode_counters_ = agents_->counters();
+  agent_counters_ = agents_->agent_counters();
+}
+
 void Rollout::NoteVersion() {
   const PolicyVersion now = policy_->current();
   if (digests_.contains(now.version)) return;
@@ -260,22 +283,37 @@ void Rollout::StepEngine() {
                     " were being sampled; schedule sync must not publish before they are in");
   }
   engine_.Step(policy_->weights(), version);
+  if (agents_) agents_->AfterStep();
+}
+
+PromptLease Rollout::TakeLease(uint64_t request) {
+  auto at = in_flight_.find(request);
+  PLUMB_CHECK(at != in_flight_.end(), "result " + std::to_string(request) + " was never asked for");
+  PromptLease lease = std::move(at->second);
+  in_flight_.erase(at);
+  samples_held_ -= lease.num_samples;
+  if (lease.policy_version >= 0) --exact_in_flight_;
+  return lease;
+}
+
+void Rollout::CollectAgents() {
+  // A result may be all that its episode waited for, and that of others.
+  for (GenerateResult& result : engine_.TakeFinished()) agents_->Take(std::move(result));
+  for (GenerateResult& result : engine_.TakeFinished()) agents_->Take(std::move(result));
+  while (auto done = agents_->TakeDone())
+    outbox_.push_back(BuildOfAgents(TakeLease(done->first), std::move(done->second)));
 }
 
 void Rollout::Collect() {
+  if (agents_) CollectAgents();
   for (GenerateResult& result : engine_.TakeFinished()) {
-    auto at = in_flight_.find(result.id);
-    PLUMB_CHECK(at != in_flight_.end(),
-                "result " + std::to_string(result.id) + " was never asked for");
-    PromptLease lease = std::move(at->second);
-    in_flight_.erase(at);
-    samples_held_ -= lease.num_samples;
-    if (lease.policy_version >= 0) --exact_in_flight_;
+    PromptLease lease = TakeLease(result.id);
     std::vector<std::vector<TurnNote>> notes;
     if (episodes_) notes = episodes_->Close(result.id);
     outbox_.push_back(Build(std::move(lease), std::move(result.samples), notes));
   }
-  counters_.refused_prompts = engine_.counters().refused_requests;
+  // Of agents: calls, which are counted as such.
+  if (!agents_) counters_.refused_prompts = engine_.counters().refused_requests;
 }
 
 bool Rollout::Deliver() {
@@ -298,9 +336,6 @@ bool Rollout::Deliver() {
 TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> samples,
                                std::span<const std::vector<TurnNote>> notes) {
   TrajectoryGroup group;
-  group.run_id = options_.run_id;
-  group.actor = options_.actor;
-  group.policy = policy_->current();
   int64_t newest = -1;
   const std::vector<int32_t>& prompt = lease.prompt.tokens;
   const int32_t p = static_cast<int32_t>(prompt.size());
@@ -347,10 +382,38 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
     t.unscored_reason = std::move(s.reason);
     group.trajectories.push_back(std::move(t));
   }
-  if (newest >= 0 && newest != group.policy.version) {
-    const auto known = digests_.find(newest);
-    group.policy = {newest, known != digests_.end() ? known->second : Digest{}};
+  Sign(group, newest);
+  group.lease = std::move(lease);
+  return group;
+}
+
+void Rollout::Sign(TrajectoryGroup& group, int64_t newest) {
+  group.run_id = options_.run_id;
+  group.actor = options_.actor;
+  group.policy = policy_->current();
+  if (newest < 0 || newest == group.policy.version) return;
+  const auto known = digests_.find(newest);
+  group.policy = {newest, known != digests_.end() ? known->second : Digest{}};
+}
+
+TrajectoryGroup Rollout::BuildOfAgents(PromptLease lease, AgentBook::Answers answers) {
+  TrajectoryGroup group;
+  int64_t newest = -1;
+  for (std::vector<Trajectory>& conversations : answers) {
+    // What is measured is measured once an answer.
+    if (lease.purpose == Purpose::kEval) conversations.resize(1);
+    for (Trajectory& t : conversations) {
+      t.sample = static_cast<uint32_t>(group.trajectories.size());
+      for (const int64_t v : t.policy_versions) newest = std::max(newest, v);
+      if (lease.purpose == Purpose::kEval) {
+        t.kept.clear();
+        t.experts = {};
+      }
+      group.trajectories.push_back(std::move(t));
+    }
   }
+  Sign(group, newest);
+  lease.num_samples = static_cast<int32_t>(group.trajectories.size());
   group.lease = std::move(lease);
   return group;
 }
@@ -361,6 +424,9 @@ void Rollout::Stop() {
   engine_.Abandon();
   if (episodes_) {
     for (const auto& [id, lease] : in_flight_) episodes_->Close(id);
+  }
+  if (agents_) {
+    for (const auto& [id, lease] : in_flight_) agents_->Close(id);
   }
   for (auto& [id, lease] : in_flight_) returned_.push_back(std::move(lease));
   for (PromptLease& lease : pending_) returned_.push_back(std::move(lease));

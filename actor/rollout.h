@@ -11,7 +11,9 @@
 // Thread safety: none, one thread pumps. Ownership: owns the engine; ports, policy, tokenizer and
 // template are the caller's.
 // Environments: with one, an answer is a conversation (actor/episodes.h): the engine keeps the
-// sample's slot and pages while its environment works, and goes on with the others.
+// sample's slot and pages while its environment works, and goes on with the others. With agents,
+// which ask the policy themselves (actor/agents/agent_book.h), a group has as many trajectories as
+// they had conversations, in the order of its samples; of a held-out prompt one a sample.
 // Leases: what is held is renewed until the store has its answers, also by an actor that works for
 // longer than a lease lasts.
 // Errors: kDeadline, kUnavailable and kNoSpace of a port are counted and tried again by the next
@@ -28,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "actor/agents/agent_book.h"
 #include "actor/engine.h"
 #include "actor/turns/episodes.h"
 #include "actor/weight_subscriber.h"
@@ -52,6 +55,7 @@ struct RolloutOptions {
   // between questions for leases, and for newer weights, while busy
   int32_t poll_ms = 20;
   EpisodeOptions episodes;   // where there is an environment
+  AgentOptions agents;       // where there are agents
   bool greedy_last = false;  // of a group to train on, the last answer is the greedy one
 };
 
@@ -59,6 +63,7 @@ struct RolloutOptions {
 // texts.
 struct Surroundings {
   EnvironmentPort* environment = nullptr;  // nullptr: an answer has one turn
+  AgentPort* agents = nullptr;             // instead of an environment
   std::function<Prompt(const PromptLease&)> whole_prompt = [](const PromptLease& lease) {
     return lease.prompt;
   };
@@ -93,6 +98,7 @@ class Rollout {
 
   const RolloutCounters& counters() const { return counters_; }
   const EpisodeCounters& episode_counters() const { return episode_counters_; }
+  const AgentCounters& agent_counters() const { return agent_counters_; }
   const Engine& engine() const { return engine_; }
   // Leases held and not delivered.
   size_t in_flight() const { return in_flight_.size() + pending_.size() + outbox_.size(); }
@@ -105,6 +111,10 @@ class Rollout {
   // To the engine, with what each sample's answer begins with.
   void Generate(uint64_t request, std::vector<std::vector<int32_t>> openings);
   void Converse(Deadline deadline);
+  void ServeAgents(Deadline deadline);
+  void CollectAgents();
+  // What was in flight under the engine's or the agents' number.
+  PromptLease TakeLease(uint64_t request);
   // Something is to be done without waiting for anybody.
   bool Busy() const { return !engine_.idle() && !engine_.blocked(); }
   void GiveBack(const PromptLease& lease);
@@ -116,6 +126,9 @@ class Rollout {
   bool Deliver();
   TrajectoryGroup Build(PromptLease lease, std::vector<GeneratedSample> samples,
                         std::span<const std::vector<TurnNote>> notes = {});
+  TrajectoryGroup BuildOfAgents(PromptLease lease, AgentBook::Answers answers);
+  // Whose names and version they have; `newest`: that drew any token of it.
+  void Sign(TrajectoryGroup& group, int64_t newest);
   void NoteVersion();
 
   const RolloutOptions options_;
@@ -127,7 +140,9 @@ class Rollout {
   const Surroundings around_;
   Engine engine_;
   std::unique_ptr<Episodes> episodes_;  // nullptr: no environment
+  std::unique_ptr<AgentBook> agents_;   // nullptr: no agents
   EpisodeCounters episode_counters_;
+  AgentCounters agent_counters_;
   // leased, not submitted: their version is not here yet
   std::deque<PromptLease> pending_;
   std::map<uint64_t, PromptLease> in_flight_;  // by engine request id

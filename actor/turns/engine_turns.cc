@@ -91,6 +91,20 @@ void Engine::Impl::AfterAppended(const StepPlan& plan) {
 
 std::vector<EndedTurn> Engine::TakeTurns() { return std::exchange(impl_->ended_turns, {}); }
 
+bool Engine::EndTurn(uint64_t id, uint32_t sample) {
+  Impl& e = *impl_;
+  const int32_t slot = e.SlotOf(id, sample);
+  if (slot < 0 || !e.options.turns) return false;
+  const auto s = static_cast<size_t>(slot);
+  const SlotTurns& own = e.turns[s];
+  const bool draws = !own.waits && !own.ends && own.feed.empty() &&
+                     e.generated[s] > own.turn_begin && e.scheduler.group_of(slot)->request.turns;
+  if (!draws) return false;
+  e.ended.push_back({slot, FinishReason::kStop, true});
+  e.FinishEnded();
+  return true;
+}
+
 bool Engine::Continue(uint64_t id, uint32_t sample, std::span<const int32_t> tokens) {
   Impl& e = *impl_;
   const int32_t slot = e.SlotOf(id, sample);

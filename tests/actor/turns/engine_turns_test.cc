@@ -232,5 +232,44 @@ TEST(EngineTurns, AReasonIsTheEnvironmentsAndNotOneOfLogits) {
   EXPECT_EQ(engine.counters().nonfinite_samples, 0u);
 }
 
+// A turn may be ended by whoever knows more than the stop rules; what was drawn is what it was.
+TEST(EngineTurns, ATurnMayBeEndedBehindAnyToken) {
+  const LetterTokenizer tokenizer;
+  const policy_model::Weights weights = TinyWeights();
+  EngineOptions options = TurnOptions();
+  options.stop = {};
+  options.eos = {};
+  Engine engine(TinyShape(), Device::kCpu, DType::kFloat32, options, &tokenizer);
+  GenerateRequest r = TurnRequests(1)[0];
+  r.num_samples = 1;
+  r.limit = 20;
+  engine.Submit(r);
+  EXPECT_FALSE(engine.EndTurn(r.id, 0)) << "it has no slot yet";
+  std::vector<int32_t> drawn;
+  const auto step = [&] {
+    EXPECT_TRUE(engine.Step(weights, 0));
+    for (const DrawnToken& d : engine.last_drawn()) drawn.push_back(d.token);
+  };
+  while (drawn.size() < 3) step();
+  EXPECT_TRUE(engine.EndTurn(r.id, 0));
+  EXPECT_FALSE(engine.EndTurn(r.id, 0)) << "it waits";
+  const auto turns = engine.TakeTurns();
+  ASSERT_EQ(turns.size(), 1u);
+  EXPECT_EQ(turns[0].tokens, drawn);
+  EXPECT_EQ(turns[0].room, 17);
+  const std::vector<int32_t> said = {1, 2, 3};
+  EXPECT_TRUE(engine.Continue(r.id, 0, said));
+  EXPECT_FALSE(engine.EndTurn(r.id, 0)) << "nothing is drawn of the next turn";
+  while (drawn.size() < 5) step();
+  EXPECT_TRUE(engine.EndTurn(r.id, 0));
+  EXPECT_TRUE(engine.End(r.id, 0));
+  const GeneratedSample sample = engine.TakeFinished().at(0).samples.at(0);
+  drawn.insert(drawn.begin() + 3, said.begin(), said.end());
+  EXPECT_EQ(sample.tokens, drawn);
+  EXPECT_EQ(sample.segments,
+            (std::vector<Segment>{
+                {Origin::kPolicy, 0, 3}, {Origin::kEnvironment, 3, 6}, {Origin::kPolicy, 6, 8}}));
+}
+
 }  // namespace
 }  // namespace plumb::actor
