@@ -166,8 +166,9 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
     if (!name.self() && !name.remote()) look("distill.teachers", name.where, model);
   }
   const EnvironmentConfig& environment = config.environment;
-  const bool by_name = environment.kind == EnvironmentKind::kProgram &&
-                       environment.path.find('/') == std::string::npos;
+  const bool program =
+      environment.kind == EnvironmentKind::kProgram || environment.kind == EnvironmentKind::kAgent;
+  const bool by_name = program && environment.path.find('/') == std::string::npos;
   if (!by_name || !IsInPath(environment.path)) look("environment.path", environment.path, "");
   look("environment.corpus", environment.corpus, "");
   if (IsOffline(config)) return missing;  // nothing is scored

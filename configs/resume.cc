@@ -84,7 +84,7 @@ constexpr Row kTable[] = {
     {"reward", "on_failure retries penalty allow_unsandboxed", nullptr},
     {"environment", "kind path args name endpoint tools corpus tool_form max_turns reply_tokens",
      "stored answers are conversations with it"},
-    {"environment", "timeout_s episode_seconds memory_mb workers", nullptr},
+    {"environment", "timeout_s episode_seconds memory_mb workers listen", nullptr},
     {"replay", "prompts", "it says which prompt a numbered answer is to"},
     {"replay",
      "keep_steps groups_per_step sampler max_age_steps max_times_sampled max_groups evict "

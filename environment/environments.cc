@@ -29,7 +29,9 @@ std::unique_ptr<EnvironmentPort> MakeEnvironments(const configs::EnvironmentConf
                                                   const Tokenizer& tokenizer,
                                                   const ChatTemplate* chat_template,
                                                   bool allow_unsandboxed) {
-  if (config.kind == EnvironmentKind::kNone) return nullptr;
+  // Agents ask themselves (common/record/agent.h).
+  if (config.kind == EnvironmentKind::kNone || config.kind == EnvironmentKind::kAgent)
+    return nullptr;
   if (config.kind == EnvironmentKind::kCalculator)
     return std::make_unique<Calculator>(/*says_why=*/Encodes(tokenizer, "error: no number"));
   return OpenEnvironment(config, Options(chat_template, allow_unsandboxed));
@@ -37,7 +39,8 @@ std::unique_ptr<EnvironmentPort> MakeEnvironments(const configs::EnvironmentConf
 
 std::string ToolsJsonOf(const configs::EnvironmentConfig& config, const ChatTemplate* chat_template,
                         bool allow_unsandboxed) {
-  if (config.kind == EnvironmentKind::kNone || config.kind == EnvironmentKind::kCalculator)
+  if (config.kind == EnvironmentKind::kNone || config.kind == EnvironmentKind::kCalculator ||
+      config.kind == EnvironmentKind::kAgent)
     return "";
   return OfferedTools(config, Options(chat_template, allow_unsandboxed));
 }
@@ -58,7 +61,10 @@ std::string ReplyRole(EnvironmentKind kind) {
 
 void CheckTemplate(const configs::EnvironmentConfig& config, const ChatTemplate* chat_template,
                    const std::string& tools_json, const std::string& model) {
-  if (config.kind == EnvironmentKind::kNone || chat_template == nullptr) return;
+  // What an agent says that the template writes otherwise is a conversation of its own.
+  if (config.kind == EnvironmentKind::kNone || config.kind == EnvironmentKind::kAgent ||
+      chat_template == nullptr)
+    return;
   CheckKeepsBeginnings(*chat_template, ReplyRole(config.kind), WithTools("", tools_json), model);
 }
 

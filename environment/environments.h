@@ -14,8 +14,8 @@
 
 namespace plumb::environment {
 
-// nullptr for kind "none". `chat_template`: the model's, of which the form of calls is taken;
-// nullptr: what is said is text. `allow_unsandboxed`: reward.allow_unsandboxed.
+// nullptr for the kinds "none" and "agent". `chat_template`: the model's, of which the form of
+// calls is taken; nullptr: what is said is text. `allow_unsandboxed`: reward.allow_unsandboxed.
 std::unique_ptr<EnvironmentPort> MakeEnvironments(const configs::EnvironmentConfig& config,
                                                   const Tokenizer& tokenizer,
                                                   const ChatTemplate* chat_template,

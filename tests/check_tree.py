@@ -56,8 +56,9 @@ ALLOWED["run/report"] = LEAF
 ALLOWED["run/board"] = LEAF | {"common/text", "run/session"}
 ALLOWED["run/models"] = ROOMS_OF_RUN | {"run/session"}
 ALLOWED["run/serve"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/board"}
-ALLOWED["run/roles"] = ROOMS_OF_RUN | {"run/session", "run/report"}
-ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/report", "run/board", "run/roles", "run/serve"}
+ALLOWED["run/agents"] = ROOMS_OF_RUN | {"run/session", "run/serve", "run/board"}
+ALLOWED["run/roles"] = ROOMS_OF_RUN | {"run/session", "run/report", "run/agents"}
+ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/report", "run/board", "run/roles", "run/serve", "run/agents"}
 ALLOWED["run"] = {"run/commands"}
 # Outside headers and the folders that may see them.
 OUTSIDE = {
@@ -67,7 +68,7 @@ OUTSIDE = {
     r"zmq": {"common/net"},
     r"flatbuffers/": {"common/net", "common/record"},
     r"CLI/": {"run/commands"},
-    r"httplib": {"common/net", "run/board", "run/serve"},
+    r"httplib": {"common/net", "run/board", "run/serve", "run/agents"},
     r"gmp": {"reward/maths", "environment/tools"},
     r"sqlite3": {"environment/tools"},
     r"re2/": {"common/text", "reward/rules"},

@@ -84,6 +84,7 @@ void ChildProcess::Start() {
 
   const std::string program = FindProgram(options_.command.at(0));
   std::vector<std::string> arguments = options_.command, variables = Environment();
+  variables.insert(variables.end(), options_.variables.begin(), options_.variables.end());
   const std::vector<char*> argv = Pointers(arguments), envp = Pointers(variables);
   int fds[4][2];  // requests, replies, stderr, exec error
   for (int i = 0; i < 4; ++i) {
@@ -206,6 +207,8 @@ Failure ChildProcess::Write(const std::string& bytes, Deadline deadline) {
   }
   return Failure::kNone;
 }
+
+void ChildProcess::CloseInput() { CloseFd(&to_child_); }
 
 Failure ChildProcess::Read(size_t size, std::string* out, Deadline deadline) {
   while (unread() < size) {

@@ -23,10 +23,11 @@
 namespace plumb {
 
 struct ChildOptions {
-  std::vector<std::string> command;    // [0] is looked up in PATH
-  int64_t stderr_cap_bytes = 4096;     // the tail that is kept for messages
-  int64_t input_cap_bytes = 64 << 20;  // received and not yet asked for; more is kOutputCap
-  int64_t max_processes = 0;           // in its pid namespace, by ProcessWatch; 0: not counted
+  std::vector<std::string> command;         // [0] is looked up in PATH
+  int64_t stderr_cap_bytes = 4096;          // the tail that is kept for messages
+  int64_t input_cap_bytes = 64 << 20;       // received and not yet asked for; more is kOutputCap
+  int64_t max_processes = 0;                // in its pid namespace, by ProcessWatch; 0: not counted
+  std::vector<std::string> variables = {};  // NAME=value, besides those that programs need
 };
 
 class ChildProcess {
@@ -43,6 +44,8 @@ class ChildProcess {
   // Writes all of `bytes` while also collecting what the child answers meanwhile (no deadlock on
   // full pipes).
   Failure Write(const std::string& bytes, Deadline deadline);
+  // Nothing more is written: it reads the end of its stdin.
+  void CloseInput();
   // Exactly `size` bytes appended to `out`.
   Failure Read(size_t size, std::string* out, Deadline deadline);
   // One line without '\n'; kOutputCap if it is longer than `cap`.

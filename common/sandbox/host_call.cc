@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "common/sandbox/socket_relay.h"
+
 namespace plumb {
 
 Problem ParseHostCall(int argc, char** argv, HostCall* out) {
@@ -23,6 +25,10 @@ Problem ParseHostCall(int argc, char** argv, HostCall* out) {
       (name == "--so" ? out->object : out->program) = value;
       continue;
     }
+    if (name == "--relay-socket") {
+      out->sandbox.relay_socket = value;
+      continue;
+    }
     int64_t number = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
     if (error != std::errc() || end != value.data() + value.size() || number < 0)
@@ -36,6 +42,7 @@ Problem ParseHostCall(int argc, char** argv, HostCall* out) {
     else if (name == "--limits") s.limits = number != 0;
     else if (name == "--seccomp") s.seccomp = number != 0;
     else if (name == "--network") s.network = number != 0;
+    else if (name == "--relay-port") s.relay_port = number;
     else if (name == "--unsandboxed") s.allow_unsandboxed = number != 0;
     else return "unknown option " + name;
   }
@@ -66,9 +73,18 @@ int ExecuteProgram(HostCall& arguments) {
   std::vector<char*> argv = {arguments.program.data()};
   argv.insert(argv.end(), arguments.rest.begin(), arguments.rest.end());
   argv.push_back(nullptr);
+  // In front of the limits, of which the relay needs none.
+  const bool relays = arguments.sandbox.relay_port > 0;
+  if (relays) {
+    if (const Problem problem = StartLoopbackRelay(static_cast<int>(arguments.sandbox.relay_port),
+                                                   arguments.sandbox.relay_socket)) {
+      std::fprintf(stderr, "%s\n", problem->c_str());
+      return 3;
+    }
+  }
   ApplyLimits(arguments.sandbox, /*on_top=*/false);
   if (arguments.sandbox.seccomp &&
-      !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network) &&
+      !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network || relays) &&
       !arguments.sandbox.allow_unsandboxed) {
     std::fprintf(stderr,
                  "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on "

@@ -24,6 +24,7 @@ std::vector<std::string> HostCommand(SandboxOptions sandbox, const std::vector<s
   std::error_code error;
   sandbox.visible.push_back(host.at(0));
   sandbox.visible.push_back(path);
+  if (sandbox.relay_port > 0) sandbox.visible.push_back(sandbox.relay_socket);
   // What our own executable has mapped it needs again in there, wherever it was installed.
   if (host[0] == fs::read_symlink("/proc/self/exe", error).string()) {
     std::set<std::string> mapped;

@@ -167,6 +167,10 @@ std::vector<std::string> HostArguments(const SandboxOptions& options, bool in_na
   if (!options.seccomp) arguments.insert(arguments.end(), {"--seccomp", "0"});
   if (options.allow_unsandboxed) arguments.insert(arguments.end(), {"--unsandboxed", "1"});
   if (options.network) arguments.insert(arguments.end(), {"--network", "1"});
+  if (options.relay_port > 0 && in_namespaces && !options.network) {
+    arguments.insert(arguments.end(), {"--relay-port", number(options.relay_port), "--relay-socket",
+                                       options.relay_socket});
+  }
   return arguments;
 }
 

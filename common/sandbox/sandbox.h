@@ -30,7 +30,11 @@ struct SandboxOptions {
   bool namespaces = true;
   bool limits = true;
   bool seccomp = true;
-  bool network = false;            // leave the network namespace shared and sockets allowed
+  bool network = false;  // leave the network namespace shared and sockets allowed
+  // In a network namespace of its own: this port of its loopback leads to the socket file, and
+  // nothing else anywhere (common/sandbox/socket_relay.h). Programs only; 0: there is none.
+  int64_t relay_port = 0;
+  std::string relay_socket = {};
   bool allow_unsandboxed = false;  // go on without the namespaces where the machine has none
   int64_t memory_mb = 2048;
   // 0: none (hosts live long; the wall deadline is the bound of a call)

@@ -1,6 +1,7 @@
 #include "environment/doors/open_environment.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
 
 #include "common/base/error.h"
@@ -93,14 +94,36 @@ ProcessSetup ProcessOf(const EnvironmentConfig& config, const OpenOptions& optio
 
 }  // namespace
 
+ListenAddress ReadListenAddress(const std::string& listen) {
+  const std::string scheme = "tcp://";
+  const size_t colon = listen.rfind(':');
+  ListenAddress out;
+  if (listen.starts_with(scheme) && colon > scheme.size()) {
+    out.host = listen.substr(scheme.size(), colon - scheme.size());
+    if (out.host.starts_with("[") && out.host.ends_with("]"))
+      out.host = out.host.substr(1, out.host.size() - 2);
+    const char *begin = listen.data() + colon + 1, *end = listen.data() + listen.size();
+    const auto [rest, error] = std::from_chars(begin, end, out.port);
+    const bool whole = error == std::errc() && rest == end && out.port >= 0 && out.port <= 65535;
+    if (whole && !out.host.empty()) return out;
+  }
+  Refuse("listen",
+         "'" + listen + "' is no address: write tcp://127.0.0.1:8100; port 0 is a free one");
+}
+
 void CheckEnvironment(const EnvironmentConfig& config) {
   const bool file = config.kind == EnvironmentKind::kProgram ||
                     config.kind == EnvironmentKind::kPlugin ||
                     config.kind == EnvironmentKind::kPython;
+  const bool agent = config.kind == EnvironmentKind::kAgent;
   const std::string kind = "kind = \"" + configs::NameOf(config.kind) + "\"";
   if (file && config.path.empty()) Refuse("path", kind + " needs it");
-  if (!file && !config.path.empty()) Refuse("path", kind + " does not read it");
-  if (!file && !config.args.empty()) Refuse("args", kind + " does not read it");
+  if (!file && !agent && !config.path.empty()) Refuse("path", kind + " does not read it");
+  if (!file && !agent && !config.args.empty()) Refuse("args", kind + " does not read it");
+  if (agent && config.path.empty() && !config.args.empty())
+    Refuse("args", "are of the program that environment.path names, and it names none");
+  if (!agent && !config.listen.empty()) Refuse("listen", kind + " does not read it");
+  if (!config.listen.empty()) ReadListenAddress(config.listen);
   const bool http = config.kind == EnvironmentKind::kHttp;
   if (http && config.endpoint.empty())
     Refuse("endpoint", kind + " needs it: http://host:port/path");
@@ -154,6 +177,7 @@ std::unique_ptr<EnvironmentPool> OpenEnvironment(const EnvironmentConfig& config
     case EnvironmentKind::kNone:
     case EnvironmentKind::kAgent:
     case EnvironmentKind::kCalculator:
+    case EnvironmentKind::kAgent:
       Refuse("kind", "\"" + configs::NameOf(config.kind) +
                          "\" is none of tools, program, plugin, "
                          "http and python");

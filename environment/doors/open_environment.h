@@ -26,6 +26,14 @@ struct OpenOptions {
   std::chrono::milliseconds start_grace{60000};
 };
 
+// environment.listen: tcp://address:port, [address] of IPv6; port 0 is a free one. kInvalidArgument
+// names the option.
+struct ListenAddress {
+  std::string host;
+  int port = 0;
+};
+ListenAddress ReadListenAddress(const std::string& listen);
+
 // What the section says that cannot be, without starting anything or reading a file.
 void CheckEnvironment(const configs::EnvironmentConfig& config);
 

@@ -28,6 +28,12 @@ bool HasEnvironment(const Trajectory& t) {
                      [](const Segment& s) { return s.origin == Origin::kEnvironment; });
 }
 
+// A conversation that an agent began with words of its own is no answer to the row.
+bool OtherPrompt(const Trajectory& t, const std::vector<int32_t>& prompt) {
+  return !prompt.empty() && (static_cast<size_t>(t.prompt_length()) != prompt.size() ||
+                             !std::equal(prompt.begin(), prompt.end(), t.tokens.begin()));
+}
+
 std::vector<int32_t> Completion(const Trajectory& t) {
   return {t.tokens.begin() + t.prompt_length(), t.tokens.end()};
 }
@@ -100,7 +106,7 @@ std::vector<PreferenceRecord> MineGroup(const TrajectoryGroup& group,
     const bool scored = scores.empty() ? t.scored : !std::isnan(scores[i]);
     if (!scored || t.finish == FinishReason::kAborted || t.completion_length() < 1) {
       ++report.unusable_answers;
-    } else if (HasEnvironment(t)) {
+    } else if (HasEnvironment(t) || OtherPrompt(t, group.lease.prompt.tokens)) {
       ++report.mixed_answers;
     } else {
       usable.push_back({&t, scores.empty() ? t.reward : scores[i]});

@@ -216,7 +216,8 @@ std::optional<std::string> ReplayTable::RefusalReason(const GroupHead& group) co
   if (lease.prompt.dataset != kTrainDataset ||
       planner_->RowOf(lease.lease_id, round) != lease.prompt.row)
     return "wrong_prompt";
-  if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
+  const bool more = options_.branches && lease.num_samples > options_.samples_per_prompt;
+  if (!more && lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
   const int64_t version = (options_.sync ? step : OpenStep()) + options_.version_base;
   if (group.oldest_version < version - options_.max_staleness) return "stale";
   if (options_.sync && group.policy.version != version) return "wrong_version";

@@ -77,6 +77,7 @@ struct TableOptions {
   int64_t ramp_steps = 0;  // configs/batch_ramp.h
   double ramp_start = 1;
   int32_t samples_per_prompt = 8;
+  bool branches = false;  // a sample to train on may have several trajectories
   bool sync = true;
   int64_t max_staleness = 0;  // versions; must be 0 under sync
   int64_t version_base = 0;

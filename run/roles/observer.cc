@@ -566,4 +566,11 @@ void AddEpisodeCounters(const actor::EpisodeCounters& e, std::map<std::string, i
   counters["environment/timeouts"] += static_cast<int64_t>(e.timeouts);
 }
 
+void AddAgentCounters(const actor::AgentCounters& a, std::map<std::string, int64_t>& counters) {
+  counters["environment/branches"] += static_cast<int64_t>(a.branches);
+  counters["environment/put_aside"] += static_cast<int64_t>(a.put_aside);
+  counters["environment/left_calls"] += static_cast<int64_t>(a.left_calls);
+  counters["environment/refused_calls"] += static_cast<int64_t>(a.refused);
+}
+
 }  // namespace plumb::run

@@ -85,6 +85,8 @@ void AddRolloutCounters(const actor::RolloutCounters& rollout,
 void AddEpisodeCounters(const actor::EpisodeCounters& episodes,
                         std::map<std::string, int64_t>& counters);
 
+void AddAgentCounters(const actor::AgentCounters& agents, std::map<std::string, int64_t>& counters);
+
 // The weights version 0 starts from: loaded from model.path or initialised from the seed, with the
 // recipe's adapter.
 policy_model::Weights MakeWeights(const Session& session);

@@ -9,6 +9,7 @@
 #include "policy_model/memory/weights.h"
 #include "replay/store/record.h"
 #include "reward/models/reward_model.h"
+#include "run/agents/open_agents.h"
 #include "run/roles/ranked_ports.h"
 #include "run/roles/role_totals.h"
 #include "run/session/demonstration_data.h"
@@ -61,7 +62,17 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
   const std::unique_ptr<EnvironmentPort> environment = environment::MakeEnvironments(
       session.config().environment, session.tokenizer(), session.chat_template(),
       session.config().reward.allow_unsandboxed);
+  std::optional<Agents> agents;
+  if (session.config().environment.kind == configs::EnvironmentKind::kAgent) {
+    agents.emplace(session.config(), AgentSurroundings{.tokenizer = &session.tokenizer(),
+                                                       .chat_template = session.chat_template(),
+                                                       .eos = session.shape().eos_tokens,
+                                                       .folder = session.folder().path,
+                                                       .actor = name,
+                                                       .host = {}});
+  }
   const actor::Surroundings around{.environment = environment.get(),
+                                   .agents = agents ? &agents->door() : nullptr,
                                    .whole_prompt = [&](const PromptLease& lease) {
                                      if (lease.prompt_sum == 0) return lease.prompt;
                                      const replay::PromptRef ref = replay::RefOf(lease);
@@ -79,7 +90,11 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
         ToCounters({.generate_s = engine.generate_seconds,
                     .generated_tokens = static_cast<int64_t>(engine.generated_tokens)});
     AddRolloutCounters(rollout.counters(), counters);
-    if (environment) AddEpisodeCounters(rollout.episode_counters(), counters);
+    if (environment || agents) AddEpisodeCounters(rollout.episode_counters(), counters);
+    if (agents) {
+      AddAgentCounters(rollout.agent_counters(), counters);
+      for (const auto& [counted, n] : agents->door().Counters()) counters[counted] += n;
+    }
     ends.store.Report(name, counters);
   }
   if (more) rollout.Stop();

@@ -61,6 +61,7 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.actors = config.run.roles == configs::Roles::kProcesses ? config.run.actors : 1;
   options.planner = PlannerOptionsOf(config);
   options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
+  options.branches = config.environment.kind == configs::EnvironmentKind::kAgent;
   options.unscored = config.reward.on_failure;
   return options;
 }
@@ -119,6 +120,10 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
                           std::min(config.environment.episode_seconds, 1e9) * 1000)),
                       .renders_text = session.Renders(/*messages=*/false),
                       .eos = session.shape().eos_tokens};
+  options.agents = {.max_turns = static_cast<int32_t>(config.environment.max_turns),
+                    .max_prompt_tokens = static_cast<int32_t>(config.data.max_prompt_tokens),
+                    .max_new_tokens = static_cast<int32_t>(config.rollout.max_new_tokens),
+                    .max_positions = static_cast<int32_t>(session.shape().max_positions)};
   options.greedy_last = config.algorithm.advantage == configs::Advantage::kGreedy;
   return options;
 }

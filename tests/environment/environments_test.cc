@@ -22,6 +22,9 @@ TEST(Environments, OfARecipe) {
   const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   configs::EnvironmentConfig config;
   EXPECT_EQ(MakeEnvironments(config, *tokenizer, nullptr, false), nullptr);
+  config.kind = EnvironmentKind::kAgent;
+  EXPECT_EQ(MakeEnvironments(config, *tokenizer, nullptr, false), nullptr) << "it asks itself";
+  EXPECT_EQ(ToolsJsonOf(config, nullptr, false), "");
   config.kind = EnvironmentKind::kCalculator;
   const auto calculator = MakeEnvironments(config, *tokenizer, nullptr, false);
   ASSERT_NE(calculator, nullptr);
@@ -56,8 +59,10 @@ TEST(Environments, ATemplateThatRewritesIsRefusedBeforeARun) {
   const std::string said = Refusal([&] { CheckTemplate(config, counting.get(), "", "folder"); });
   EXPECT_NE(said.find("folder"), std::string::npos) << said;
   EXPECT_NE(said.find("turn 1"), std::string::npos) << said;
-  config.kind = EnvironmentKind::kNone;
-  EXPECT_NO_THROW(CheckTemplate(config, counting.get(), "", "folder"));
+  for (const EnvironmentKind kind : {EnvironmentKind::kNone, EnvironmentKind::kAgent}) {
+    config.kind = kind;
+    EXPECT_NO_THROW(CheckTemplate(config, counting.get(), "", "folder"));
+  }
 }
 
 }  // namespace

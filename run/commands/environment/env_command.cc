@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,6 +14,8 @@
 #include "environment/doors/open_environment.h"
 #include "replay/datasets/rows/line_reader.h"
 #include "replay/datasets/rows/row_parser.h"
+#include "run/agents/agent_environment.h"
+#include "run/agents/open_agents.h"
 #include "run/commands/checked_numbers.h"
 #include "run/session/interrupt.h"
 #include "run/session/recipe/recipe_check.h"
@@ -175,15 +178,74 @@ Json JsonOf(const Talk& talk) {
   return out;
 }
 
+// In which an agent's messages are written where the recipe has no model: with tools and calls.
+constexpr char kPlainTemplate[] =
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] or '' }}"
+    "{% for c in m['tool_calls'] or [] %}<tool_call>{{ c['function'] | tojson }}</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+// What a recipe's environment needs to be led.
+struct Led {
+  std::unique_ptr<Tokenizer> tokenizer;  // of agents, as are the next two
+  std::unique_ptr<ChatTemplate> chat;
+  std::unique_ptr<Agents> agents;
+  std::unique_ptr<EnvironmentPort> port;
+  environment::EnvironmentPool* pool = nullptr;  // the port, of every kind but agents
+
+  std::map<std::string, double> Counters() const {
+    if (pool != nullptr) return pool->Counters();
+    std::map<std::string, double> out;
+    for (const auto& [name, n] : agents->door().Counters()) out[name] = static_cast<double>(n);
+    return out;
+  }
+  std::vector<std::string> tools() const {
+    return pool != nullptr ? pool->rules().tools.names() : std::vector<std::string>();
+  }
+};
+
+Led LeadAgents(const configs::Config& config) {
+  if (config.environment.path.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is empty: agents from elsewhere fetch their episodes of a run, so that there is "
+                "none to try here",
+                "environment.path");
+  }
+  Led led;
+  const std::string& model = config.model.path;
+  led.tokenizer = model.empty() ? Tokenizer::BuiltIn("bytes") : Tokenizer::Load(model);
+  led.chat = model.empty() ? ChatTemplate::Parse(kPlainTemplate, "", "<|im_end|>")
+                           : ChatTemplate::LoadOrNull(model);
+  led.agents = std::make_unique<Agents>(
+      config, AgentSurroundings{.tokenizer = led.tokenizer.get(), .chat_template = led.chat.get()});
+  led.port = std::make_unique<AgentEnvironment>(led.agents->door(), *led.tokenizer);
+  return led;
+}
+
+Led LeadEnvironment(const configs::Config& config) {
+  if (config.environment.kind == configs::EnvironmentKind::kAgent) return LeadAgents(config);
+  environment::OpenOptions options;
+  options.allow_unsandboxed = config.reward.allow_unsandboxed;
+  options.chat_template = "chatml";  // without a model: one that shows no form of its own
+  if (!config.model.path.empty()) {
+    const auto text = ChatTemplate::LoadOrNull(config.model.path);
+    options.chat_template = text == nullptr ? "" : text->source();
+  }
+  Led led;
+  auto pool = environment::OpenEnvironment(config.environment, options);
+  led.pool = pool.get();
+  led.port = std::move(pool);
+  return led;
+}
+
 int Test(const EnvArguments& a) {
-  bool asks_model = false;
   const auto read_of = [&](const configs::Loaded& loaded) {  // of what may be missing
     configs::Config read;
     read.model.path.clear();
     read.data.train = loaded.config.data.train;
     read.environment = loaded.config.environment;
-    asks_model = !loaded.config.model.path.empty();
-    if (asks_model) read.model.path = loaded.config.model.path;
+    read.model.path = loaded.config.model.path;
     return read;
   };
   const configs::Loaded loaded = CheckedRecipe(a.recipe, a.overrides, read_of);
@@ -194,40 +256,32 @@ int Test(const EnvArguments& a) {
         "has no [environment], so there is nothing to try: name a kind (docs/environments.md)",
         a.recipe);
   }
-  environment::OpenOptions options;
-  options.allow_unsandboxed = config.reward.allow_unsandboxed;
-  options.chat_template = "chatml";  // without a model: one that shows no form of its own
-  if (asks_model) {
-    const auto text = ChatTemplate::LoadOrNull(config.model.path);
-    options.chat_template = text == nullptr ? "" : text->source();
-  }
   const std::vector<Prompt> rows = Rows(config, a.rows);
-  const auto pool = environment::OpenEnvironment(config.environment, options);
+  const Led led = LeadEnvironment(config);
   std::vector<Talk> talks;
   for (size_t i = 0; i < rows.size(); ++i) {
     if (StopRequested()) {
       std::fprintf(stderr, "plumb: stopped after %zu of %zu rows\n", i, rows.size());
       return kExitFewerSteps;
     }
-    talks.push_back(Converse(*pool, config, rows[i], a.replies, i));
+    talks.push_back(Converse(*led.port, config, rows[i], a.replies, i));
     if (!a.json) PrintTalk(talks.back(), i);
   }
-  const auto counters = pool->Counters();
+  const auto counters = led.Counters();
   if (a.json) {
     Json out = {{"recipe", a.recipe},
-                {"tool_form", configs::NameOf(pool->rules().form)},
-                {"tools", pool->rules().tools.names()},
+                {"tool_form", led.pool ? Json(configs::NameOf(led.pool->rules().form)) : Json()},
+                {"tools", led.tools()},
                 {"rows", Json::array()},
                 {"counters", counters}};
     for (const Talk& talk : talks) out["rows"].push_back(JsonOf(talk));
     std::printf("%s\n", out.dump(1, ' ', false, Json::error_handler_t::replace).c_str());
   } else {
     std::string names;
-    for (const std::string& name : pool->rules().tools.names())
-      names += (names.empty() ? "" : ", ") + name;
-    std::printf("tools: %s", names.empty() ? "none\n" : names.c_str());
+    for (const std::string& name : led.tools()) names += (names.empty() ? "" : ", ") + name;
+    if (led.pool) std::printf("tools: %s", names.empty() ? "none\n" : names.c_str());
     if (!names.empty())
-      std::printf("; calls in the form %s\n", configs::NameOf(pool->rules().form).c_str());
+      std::printf("; calls in the form %s\n", configs::NameOf(led.pool->rules().form).c_str());
     for (const auto& [name, value] : counters) std::printf("%-40s %g\n", name.c_str(), value);
   }
   std::fflush(stdout);

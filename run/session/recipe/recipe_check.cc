@@ -15,6 +15,17 @@
 namespace plumb::run {
 namespace {
 
+// Throws what does not go together with agents.
+void CheckAgents(const configs::Config& config) {
+  const auto refuse = [](const std::string& what) {
+    throw Error(ErrorCode::kInvalidArgument, "\"agent\" " + what, "environment.kind");
+  };
+  if (!config.policy.tasks.empty())
+    refuse("and policy.tasks do not go together: an agent's prompts begin with no task");
+  if (config.algorithm.advantage == configs::Advantage::kGreedy)
+    refuse("has no greedy answer to compare with: take another algorithm.advantage");
+}
+
 // Throws what is wrong with one part.
 void CheckPart(configs::RewardPartConfig part, bool allow_unsandboxed, Surroundings surroundings) {
   const bool services = part.kind == "http" || part.kind == "judge" || part.kind == "zmq";
@@ -99,6 +110,7 @@ configs::Loaded CheckedRecipe(const std::string& path, const std::vector<std::st
       kind != configs::EnvironmentKind::kNone && kind != configs::EnvironmentKind::kCalculator) {
     try {
       environment::CheckEnvironment(config.environment);
+      if (kind == configs::EnvironmentKind::kAgent) CheckAgents(config);
     } catch (const Error& error) {
       problems.push_back(path + ": " + error.what());
     }

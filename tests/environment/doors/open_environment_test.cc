@@ -298,6 +298,22 @@ TEST(EnvironmentOptions, AreHeldToTheirKind) {
   config = TestConfig(EnvironmentKind::kHttp);
   config.endpoint = "ftp://x";
   EXPECT_NE(Refusal(config).find("neither http:// nor https://"), std::string::npos);
+  config = TestConfig(EnvironmentKind::kAgent);
+  config.path = "";
+  config.args = {"x"};
+  EXPECT_NE(Refusal(config).find("it names none"), std::string::npos);
+  config.args = {};
+  for (const char* listen :
+       {"8100", "tcp://:80", "tcp://127.0.0.1:", "tcp://host:65536", "tcp:///"}) {
+    config.listen = listen;
+    EXPECT_NE(Refusal(config).find("is no address"), std::string::npos) << listen;
+  }
+  EXPECT_EQ(ReadListenAddress("tcp://[::1]:81").host, "::1");
+  EXPECT_EQ(ReadListenAddress("tcp://127.0.0.1:8100").port, 8100);
+  config = TestConfig(EnvironmentKind::kTools);
+  config.tools = {"calculator"};
+  config.listen = "tcp://127.0.0.1:0";
+  EXPECT_NE(Refusal(config).find("does not read it"), std::string::npos);
 }
 
 TEST(BuiltInTools, AnswerInAConversation) {

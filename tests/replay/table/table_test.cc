@@ -128,6 +128,20 @@ TEST(TableTest, RefusesWhatDoesNotBelongHere) {
   EXPECT_EQ(counters["inserts"], 0);
 }
 
+// An agent's answer may have several conversations.
+TEST(TableTest, TakesMoreTrajectoriesThanSamplesWhereSamplesBranch) {
+  TableOptions options = Small();
+  options.branches = true;
+  Ring ring(options);
+  ring.Ask(1);
+  PromptLease lease = ring.Lease(1)[0];
+  const int32_t samples = lease.num_samples;
+  lease.num_samples = samples - 1;
+  EXPECT_EQ(ring.table->Insert(Answer(lease, 1)), InsertResult::kRefused) << "an answer is missing";
+  lease.num_samples = samples + 2;
+  EXPECT_EQ(ring.table->Insert(Answer(lease, 1)), InsertResult::kInserted);
+}
+
 TEST(TableTest, ExpiredLeasesGoOutAgainWithTheSameIdAndPrompt) {
   Ring ring(Small());
   ring.Ask(0);

@@ -2,6 +2,7 @@
 #include "run/commands/environment/env_command.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -50,6 +51,45 @@ TEST(EnvTestCommand, LeadsConversationsWithBuiltInTools) {
   EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_TRUE(Has(text.out, "Find the first number."));
   EXPECT_TRUE(Has(text.out, "the end"));
+}
+
+// Asks until it is told a seven, and says so.
+TEST(EnvTestCommand, LeadsAnAgentThatAsksItself) {
+  TempFolder folder;
+  const std::string agent = folder / "agent.py";
+  RealFileSystem().WriteFileAtomic(agent, R"(#!/usr/bin/env python3
+import json, os, sys, urllib.request
+task = json.loads(sys.stdin.readline())
+def post(path, body):
+    request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + path, json.dumps(body).encode(),
+        {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]})
+    return json.loads(urllib.request.urlopen(request, timeout=60).read())
+messages = task["prompt"]
+for turn in range(2):
+    messages.append(post("/chat/completions", {"messages": messages})["choices"][0]["message"])
+    if messages[-1]["content"] == task["ground_truth"]:
+        post("/reward", {"reward": 1, "done": True})
+    messages.append({"role": "user", "content": "another"})
+sys.exit("never a seven")
+)");
+  chmod(agent.c_str(), 0755);
+  const std::string recipe =
+      Recipe(folder, "kind = \"agent\"\nworkers = 2\npath = \"" + agent + "\"\n");
+  // Processes are started from the program itself.
+  const std::string out = folder / "out";
+  const int status = std::system(("timeout 100 " PLUMB_BINARY_DIR "/plumb env test " + recipe +
+                                  " --rows 2 --reply 8 --reply 7 --json > " + out + " 2>&1")
+                                     .c_str());
+  const std::string text = RealFileSystem().ReadFile(out, 1 << 20);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << text;
+  const auto json = nlohmann::json::parse(text);
+  const auto turns = json["rows"][0]["turns"];
+  EXPECT_TRUE(Has(turns[0]["text"], "<|im_start|>user\nFind the first number.<|im_end|>"));
+  EXPECT_EQ(turns[1]["text"],
+            "<|im_end|>\n<|im_start|>user\nanother<|im_end|>\n"
+            "<|im_start|>assistant\n");
+  EXPECT_EQ(json["rows"][0]["reward"], 1.0);
+  EXPECT_TRUE(Has(json["rows"][1]["turns"].back()["error"], "never a seven"));
 }
 
 TEST(EnvTestCommand, SaysWhatIsWrong) {

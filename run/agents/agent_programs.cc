@@ -1,0 +1,129 @@
+#include "run/agents/agent_programs.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/sandbox/child_process.h"
+#include "common/sandbox/host_command.h"
+
+namespace plumb::run {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kLook{100};         // between looks whether its episode goes on
+constexpr milliseconds kTaskTime{10'000};  // to take its task
+constexpr size_t kMaxLine = 1 << 20;       // of what it prints
+constexpr size_t kMostSaid = 400;          // of it, in messages
+
+std::string PrivateFolder() {
+  std::string name = "/tmp/plumb-agents-XXXXXX";
+  if (mkdtemp(name.data()) == nullptr)
+    throw Error(ErrorCode::kIo, std::string("no folder there: ") + std::strerror(errno), "/tmp");
+  return name;
+}
+
+// A file beside the program, or among its arguments, has to be seen in there.
+std::vector<std::string> SeenArguments(const configs::EnvironmentConfig& config,
+                                       const std::string& program, SandboxOptions* sandbox) {
+  sandbox->visible.push_back(fs::path(program).parent_path().string());
+  std::vector<std::string> arguments = config.args;
+  for (std::string& argument : arguments) {
+    std::error_code error;
+    if (!fs::is_regular_file(argument, error)) continue;
+    argument = fs::canonical(argument, error).string();
+    sandbox->visible.push_back(fs::path(argument).parent_path().string());
+  }
+  const fs::path environment = fs::path(program).parent_path().parent_path();
+  std::error_code error;
+  if (fs::exists(environment / "pyvenv.cfg", error))
+    sandbox->visible.push_back(environment.string());
+  return arguments;
+}
+
+}  // namespace
+
+AgentPrograms::AgentPrograms(AgentDoor& door, const configs::EnvironmentConfig& config, int port,
+                             bool allow_unsandboxed, std::vector<std::string> host)
+    : door_(door), port_(port) {
+  if (host.empty()) host = OwnHost("environment-host");
+  sandbox_.memory_mb = config.memory_mb;
+  sandbox_.allow_unsandboxed = allow_unsandboxed;
+  const std::string program = FindExecutable(config.path, "environment.path");
+  const std::vector<std::string> arguments = SeenArguments(config, program, &sandbox_);
+  if (ProbeNamespaces()) {
+    sandbox_.network = true;  // refused below, but where allow_unsandboxed lets it go on without
+  } else {
+    folder_ = PrivateFolder();
+    sandbox_.relay_port = port;
+    sandbox_.relay_socket = folder_ + "/endpoint";
+    relay_ = std::make_unique<SocketRelay>(sandbox_.relay_socket, port);
+  }
+  command_ = HostCommand(sandbox_, host, "--exec", program, arguments);
+  for (int64_t i = 0; i < config.workers; ++i) threads_.emplace_back([this] { Loop(); });
+}
+
+AgentPrograms::~AgentPrograms() {
+  door_.Close();
+  for (std::thread& thread : threads_) thread.join();
+  relay_.reset();
+  std::error_code ignored;
+  if (!folder_.empty()) fs::remove_all(folder_, ignored);
+}
+
+void AgentPrograms::Loop() {
+  while (!door_.closed()) {
+    const auto task = door_.Fetch(After(kLook * 10));
+    if (!task) continue;
+    try {
+      Lead(*task);
+    } catch (const Error& error) {
+      door_.Ended(task->episode, std::string("the agent was not started: ") + error.what());
+    }
+  }
+}
+
+void AgentPrograms::Lead(const AgentTask& task) {
+  ChildProcess child({.command = command_,
+                      .max_processes = CountedProcesses(sandbox_),
+                      .variables = {"OPENAI_BASE_URL=http://127.0.0.1:" + std::to_string(port_) +
+                                        "/episodes/" + std::to_string(task.episode) + "/v1",
+                                    "OPENAI_API_KEY=" + task.key, "PYTHONUNBUFFERED=1"}});
+  child.Start();
+  std::string line, last;
+  // A program that reads nothing of it may still be right.
+  Failure failure = child.Write(task.json + "\n", After(kTaskTime));
+  child.CloseInput();
+  for (;;) {
+    if (door_.Over(task.episode)) return;  // with which it is killed
+    failure = child.ReadLine(kMaxLine, &line, After(kLook));
+    if (failure == Failure::kTimeout) continue;
+    if (failure != Failure::kNone) break;
+    last = line.substr(0, kMostSaid);
+  }
+  std::string why;
+  if (failure == Failure::kOutputCap) {
+    child.Kill();
+    why = "wrote a line of more than " + std::to_string(kMaxLine) + " bytes";
+  } else {
+    why = child.EndReason(&failure);
+    if (failure == Failure::kExit && why.ends_with("exit code 0")) {
+      door_.Ended(task.episode, "");
+      return;
+    }
+  }
+  std::string said = child.TakeStderr();
+  if (said.empty()) said = last;
+  if (said.size() > kMostSaid) said.erase(0, said.size() - kMostSaid);
+  door_.Ended(task.episode, "the agent " + why + (said.empty() ? "" : "; it printed: " + said));
+}
+
+}  // namespace plumb::run
