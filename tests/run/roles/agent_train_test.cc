@@ -101,7 +101,8 @@ std::string WriteRecipe(const TempFolder& temp, const Recipe& recipe) {
                 agent + recipe.environment +
                 "workers = 3\nmax_turns = 6\nreply_tokens = 8\n"
                 "[[reward.parts]]\nname = \"agent\"\nkind = \"environment\"\n"
-                "[optimizer]\nlearning_rate = 1e-2\n"
+                "[optimizer]\nlearning_rate = 1e-2\nlr_schedule = \"constant\"\n"
+                "[checkpoint]\noptimizer = \"always\"\n"
                 "[metrics]\nsamples_every = 1\nsamples = \"all\"\n");
   return path;
 }
@@ -207,9 +208,7 @@ TEST(AgentTrain, AgentsThatFailAreCountedAndTheRunGoesOn) {
                 "if task['sample'] == 2: os.abort()\n");
   const std::string recipe = WriteRecipe(temp, {.agent = agent});
   const std::string out = temp / "run";
-  ASSERT_EQ(Train(recipe, out,
-                  "--set rollout.samples_per_prompt=3 --set environment.timeout_s=3 "
-                  "--set reward.on_failure=drop_sample"),
+  ASSERT_EQ(Train(recipe, out, "--set rollout.samples_per_prompt=3 --set environment.timeout_s=3"),
             0)
       << Read(out + ".out");
   const auto lines = Lines(out + "/metrics.jsonl");
