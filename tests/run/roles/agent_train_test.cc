@@ -114,6 +114,13 @@ int Train(const std::string& recipe, const std::string& out, const std::string& 
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
+// Answers that were given up.
+int Aborted(const std::string& out) {
+  int n = 0;
+  for (const auto& sample : Lines(out + "/samples.jsonl")) n += sample.at("finish") == "aborted";
+  return n;
+}
+
 // Four turns of the policy's, and what was said between them.
 void ExpectLoops(const std::string& out, const std::string& tool) {
   int loops = 0;
@@ -213,7 +220,9 @@ TEST(AgentTrain, AgentsThatFailAreCountedAndTheRunGoesOn) {
       << Read(out + ".out");
   const auto lines = Lines(out + "/metrics.jsonl");
   ASSERT_EQ(lines.size(), 2u);
-  EXPECT_EQ(lines.back().at("environment/failures"), 4);
+  // The last of them may be counted behind the last step's line.
+  EXPECT_GE(lines.back().at("environment/failures"), 2);
+  EXPECT_EQ(Aborted(out), 4);
   const std::string samples = Read(out + "/samples.jsonl");
   EXPECT_TRUE(Has(samples, "fell over on purpose")) << samples;
   EXPECT_TRUE(Has(samples, "without having asked")) << samples;
@@ -246,8 +255,7 @@ TEST(AgentTrain, AnAgentSeesNoOtherNetwork) {
   agent.replace(agent.find("OTHER"), 5, std::to_string(ntohs(address.sin_port)));
   const std::string recipe = WriteRecipe(temp, {.agent = agent, .steps = 1}), out = temp / "run";
   ASSERT_EQ(Train(recipe, out), 0) << Read(out + ".out");
-  EXPECT_EQ(Lines(out + "/metrics.jsonl").back().at("environment/failures"), 0)
-      << Read(out + "/samples.jsonl");
+  EXPECT_EQ(Aborted(out), 0) << Read(out + "/samples.jsonl");
   close(other);
 }
 
