@@ -84,7 +84,6 @@ NO_CUDA = {
     "chosen_attention": "models with gate_top_k are refused on a GPU, by policy_model/layers/branch.cc",
     "table_attention": "models with a memory table are refused on a GPU, by policy_model/layers/branch.cc",
     "token_gate": "models with gate_top_k are refused on a GPU, by policy_model/layers/branch.cc",
-    "adamw_compact": "the optimizer refuses its options on CUDA: no GPU has run them yet",
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",

@@ -21,10 +21,9 @@ template <class T>
 using Four = Few<4, T>;
 
 // Four elements a thread where n allows; decay blocks are multiples of four.
-template <bool Wide, class T>
-__global__ void Update(float* master, float* m, float* v, const float* grad,
-                       const uint8_t* decay_mask, int64_t n, AdamwOptions o, float correct1,
-                       float correct2, T* param) {
+template <bool Wide, class T, class G>
+__global__ void Update(float* master, float* m, float* v, const G* grad, const uint8_t* decay_mask,
+                       int64_t n, AdamwOptions o, float correct1, float correct2, T* param) {
   constexpr int64_t kStep = Wide ? 4 : 1;
   const float decayed = 1.0f - o.learning_rate * o.weight_decay;
   for (int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kStep; i < n;
@@ -34,29 +33,31 @@ __global__ void Update(float* master, float* m, float* v, const float* grad,
       auto w4 = *reinterpret_cast<const Four<float>*>(master + i),
            m4 = *reinterpret_cast<const Four<float>*>(m + i);
       auto v4 = *reinterpret_cast<const Four<float>*>(v + i);
-      const auto g4 = *reinterpret_cast<const Four<float>*>(grad + i);
+      const auto g4 = *reinterpret_cast<const Four<G>*>(grad + i);
       Four<T> p4;
 #pragma unroll
       for (int u = 0; u < 4; ++u)
-        p4.x[u] = Step<T>(w4.x[u], m4.x[u], v4.x[u], g4.x[u], keep, correct1, correct2, o);
+        p4.x[u] = Step<T>(w4.x[u], m4.x[u], v4.x[u], ToFloat(g4.x[u]), keep, correct1, correct2, o);
       *reinterpret_cast<Four<float>*>(master + i) = w4;
       *reinterpret_cast<Four<float>*>(m + i) = m4;
       *reinterpret_cast<Four<float>*>(v + i) = v4;
       if (param) *reinterpret_cast<Four<T>*>(param + i) = p4;
     } else {
-      const T p = Step<T>(master[i], m[i], v[i], grad[i], keep, correct1, correct2, o);
+      const T p = Step<T>(master[i], m[i], v[i], ToFloat(grad[i]), keep, correct1, correct2, o);
       if (param) param[i] = p;
     }
   }
 }
 
 // One warp sums piece p of kNormScratch.
-__global__ void SquarePieces(const float* grad, int64_t n, double* scratch) {
+template <class G>
+__global__ void SquarePieces(const G* grad, int64_t n, double* scratch) {
   const int64_t p = int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
   const int64_t end = n * (p + 1) / kNormScratch;
   double sum = 0;
   for (int64_t i = n * p / kNormScratch + threadIdx.x % 32; i < end; i += 32) {
-    sum += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
+    const auto g = static_cast<double>(ToFloat(grad[i]));
+    sum += g * g;
   }
   sum = WarpSum(sum);
   if (threadIdx.x % 32 == 0) scratch[p] = sum;
@@ -79,17 +80,23 @@ void AdamwUpdate::Cuda(const Launch& launch) const {
   const auto correct2 =
       static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(options.beta2), step)));
   ForDType(launch.dtype, [&]<class T>(T) {
-    const bool wide = n % 4 == 0 && Aligned16(master) && Aligned16(m) && Aligned16(v) &&
-                      Aligned16(grad) && Aligned16(param);
-    const auto kernel = wide ? Update<true, T> : Update<false, T>;
-    kernel<<<Blocks(n, wide ? 1024 : 256), 256, 0, StreamOf(launch)>>>(
-        master, m, v, grad, decay_mask, n, options, correct1, correct2, static_cast<T*>(param));
+    ForDType(grad_dtype, [&]<class G>(G) {
+      const bool wide = n % 4 == 0 && Aligned16(master) && Aligned16(m) && Aligned16(v) &&
+                        Aligned16(grad) && Aligned16(param);
+      const auto kernel = wide ? Update<true, T, G> : Update<false, T, G>;
+      kernel<<<Blocks(n, wide ? 1024 : 256), 256, 0, StreamOf(launch)>>>(
+          master, m, v, static_cast<const G*>(grad), decay_mask, n, options, correct1, correct2,
+          static_cast<T*>(param));
+    });
   });
   CheckLaunch(kName);
 }
 
 void SumOfSquares::Cuda(const Launch& launch) const {
-  SquarePieces<<<kNormScratch / 8, 256, 0, StreamOf(launch)>>>(grad, n, scratch);
+  ForDType(grad_dtype, [&]<class G>(G) {
+    SquarePieces<<<kNormScratch / 8, 256, 0, StreamOf(launch)>>>(static_cast<const G*>(grad), n,
+                                                                 scratch);
+  });
   CheckLaunch("SumOfSquares (pieces)");
   SumPieces<<<1, 1024, 0, StreamOf(launch)>>>(scratch, out);
   CheckLaunch(kName);

@@ -1,5 +1,6 @@
 // AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019) over flat buffers,
-// one pass. Thread safety, alignment, errors: kernels/device/launch.h.
+// one pass. Gradients are float or BFloat16. Thread safety, alignment, errors:
+// kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -16,10 +17,11 @@ inline constexpr int64_t kDecayBlock = 64;
 
 struct AdamwUpdate {
   static constexpr const char* kName = "AdamwUpdate";
-  float* master = nullptr;      // [n]
-  float* m = nullptr;           // [n]
-  float* v = nullptr;           // [n]
-  const float* grad = nullptr;  // [n]
+  float* master = nullptr;     // [n]
+  float* m = nullptr;          // [n]
+  float* v = nullptr;          // [n]
+  const void* grad = nullptr;  // [n] of grad_dtype
+  DType grad_dtype = DType::kFloat32;
   // The weight decay applies where decay_mask[i / kDecayBlock] != 0; nullptr: everywhere.
   const uint8_t* decay_mask = nullptr;
   int64_t n = 0;
@@ -35,7 +37,8 @@ inline constexpr int64_t kNormScratch = 4096;
 // out[0] = sum of squares of grad[0..n) in a fixed order; NaN or infinity stay.
 struct SumOfSquares {
   static constexpr const char* kName = "SumOfSquares";
-  const float* grad = nullptr;  // [n]
+  const void* grad = nullptr;  // [n] of grad_dtype
+  DType grad_dtype = DType::kFloat32;
   int64_t n = 0;
   double* scratch = nullptr;  // [kNormScratch]
   double* out = nullptr;      // [1]

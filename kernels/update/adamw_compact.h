@@ -18,7 +18,10 @@
 // Weights without a master take their step in float32 and are rounded up or down in the same way:
 // steps smaller than the distance of two weights are made in the mean.
 // Random numbers: a function of (seed, set, step, index of the element), on any number of
-// threads. Thread safety, alignment, errors: kernels/device/launch.h.
+// threads and on both devices. On CUDA products and sums of a step may be rounded once where the
+// CPU rounds twice, or the other way: a moment before it is rounded, and a scale, differ by a few
+// units in the last place, so a stored code differs where its draw lies between the two, by one.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -43,7 +46,8 @@ struct AdamwCompact {
   void* param = nullptr;
   float* master = nullptr;  // [n]
   MomentState m, v;
-  const float* grad = nullptr;  // [n]
+  const void* grad = nullptr;  // [n] of grad_dtype
+  DType grad_dtype = DType::kFloat32;
   bool decay = true;
   int64_t n = 0;
   AdamwOptions options;
@@ -52,6 +56,7 @@ struct AdamwCompact {
   uint32_t set = 0, draw_step = 0;
   int64_t first = 0;
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // What a stored moment says: out[n]. `negative`: of m.

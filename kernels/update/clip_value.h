@@ -11,9 +11,10 @@ namespace plumb::kernels {
 // looks for it behind this has to find it.
 struct ClipValue {
   static constexpr const char* kName = "ClipValue";
-  float* grad = nullptr;  // [n]
+  void* grad = nullptr;  // [n] of grad_dtype
+  DType grad_dtype = DType::kFloat32;
   int64_t n = 0;
-  float bound = 0;            // > 0
+  float bound = 0;            // > 0; of BFloat16 gradients, as that rounds it
   double* scratch = nullptr;  // [kNormScratch]
   double* out = nullptr;      // [1]
   void Cpu(const Launch& launch) const;

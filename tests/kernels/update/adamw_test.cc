@@ -101,5 +101,41 @@ TEST_P(Adamw, SumOfSquaresIsExactEnoughAndFixed) {
   }
 }
 
+// Gradients in bfloat16 are what they are as floats.
+TEST_P(Adamw, GradientsOfTwoBytes) {
+  for (const size_t n : {1, 64, 1000, 20001}) {
+    const auto g = Normal(n, 5, DType::kBFloat16), start = Normal(n, 6);
+    Array<float> wide(device(), g);
+    Tensor narrow({device(), DType::kBFloat16}, g);
+    std::vector<std::vector<float>> masters;
+    std::vector<double> squares;
+    for (const bool half : {false, true}) {
+      Array<float> master(device(), start), m(device(), std::vector<float>(n, 0.0f)),
+          v(device(), std::vector<float>(n, 0.0f));
+      Tensor param(GetParam(), n);
+      const DType type = half ? DType::kBFloat16 : DType::kFloat32;
+      const void* grad = half ? narrow.data() : wide.data();
+      Call(launch(), AdamwUpdate{.master = master.data(),
+                                 .m = m.data(),
+                                 .v = v.data(),
+                                 .grad = grad,
+                                 .grad_dtype = type,
+                                 .n = static_cast<int64_t>(n),
+                                 .options = {.learning_rate = 1e-2f, .weight_decay = 0.1f},
+                                 .param = param.data()});
+      masters.push_back(master.Host());
+      Array<double> scratch(device(), kNormScratch), out(device(), 1);
+      Call(launch(), SumOfSquares{.grad = grad,
+                                  .grad_dtype = type,
+                                  .n = static_cast<int64_t>(n),
+                                  .scratch = scratch.data(),
+                                  .out = out.data()});
+      squares.push_back(out.Host()[0]);
+    }
+    ExpectSameBits(masters[1], masters[0], "masters");
+    EXPECT_EQ(squares[1], squares[0]);
+  }
+}
+
 }  // namespace
 }  // namespace plumb::kernels

@@ -46,5 +46,28 @@ TEST_P(ClipValueTest, WhatIsNotFiniteStays) {
   EXPECT_EQ(out.Host()[0], 1.0);
 }
 
+TEST_P(ClipValueTest, GradientsOfTwoBytes) {
+  const float bound = 0.3f, most = ToFloat(ToBFloat16(bound));
+  for (const size_t n : {1, 5000, 300'001}) {
+    std::vector<float> values = Normal(n, 3, DType::kBFloat16), wanted = values;
+    double clipped = 0;
+    for (float& v : wanted) {
+      clipped += std::fabs(v) > most;
+      v = std::clamp(v, -most, most);
+    }
+    Tensor grad({device(), DType::kBFloat16}, values);
+    Array<double> scratch(device(), std::vector<double>(kNormScratch)),
+        out(device(), std::vector<double>(1));
+    Call(launch(), ClipValue{.grad = grad.data(),
+                             .grad_dtype = DType::kBFloat16,
+                             .n = static_cast<int64_t>(n),
+                             .bound = bound,
+                             .scratch = scratch.data(),
+                             .out = out.data()});
+    EXPECT_EQ(grad.Host(), wanted);
+    EXPECT_EQ(out.Host()[0], clipped);
+  }
+}
+
 }  // namespace
 }  // namespace plumb::kernels
