@@ -1,7 +1,9 @@
 // A whole model: decoding and the train step, in tokens a second and in processor time.
 //
 //   model_bench decode MODEL [--batch 32] [--prompt 32] [--new 64] ...
-//   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] [--adapter RANK] ...
+//   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] [--adapter RANK]
+//                            [--masters float32|none] [--moments float32|int8]
+//                            [--gradients float32|bfloat16] ...
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3] [--device cpu|cuda]
 //     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
 //             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
@@ -10,7 +12,11 @@
 //
 // Prints one JSON object: tokens, seconds and tokens_per_s of the median round, and over all timed
 // rounds the processor seconds in user code and in the kernel and the page faults (they say more
-// than the clock on a machine that others use). One round comes first untimed. A wrong result is
+// than the clock on a machine that others use). train adds the tokens a second of processor time,
+// the operations of its products and attention scores (forward and backward) a second, those of one
+// square product of random numbers measured in the same run, and the share of the one in the other;
+// on a GPU both modes add the most of its memory that was in use between rounds, all that this
+// process holds there. One round comes first untimed. A wrong result is
 // not timed: on the CPU decoding must repeat its tokens in every round, and the train step's
 // log-probs must be finite and below 0. decode is greedy, unless told, over random prompts, every
 // sample runs to the limit; train is forward, a policy gradient's derivatives, backward and AdamW
@@ -31,9 +37,13 @@
 #include "actor/engine.h"
 #include "common/base/error.h"
 #include "common/base/rng.h"
+#include "configs/choices.h"
+#include "kernels/device/device_memory.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/train_step.h"
+#include "policy_model/layers/ops.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/speed.h"
 #include "policy_model/transformer.h"
 
 namespace plumb {
@@ -41,6 +51,7 @@ namespace {
 
 struct Arguments {
   std::string mode, model, dtype = "bfloat16", device = "cpu";
+  std::string masters = "float32", moments = "float32", gradients = "float32";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
           threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, prefill = 2048;
 };
@@ -50,23 +61,35 @@ struct Arguments {
   std::exit(2);
 }
 
+template <class E>
+E Named(const char* option, const std::string& name) {
+  const auto& names = configs::kNames<E>;
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) Fail(std::string(option) + " does not know " + name);
+  return static_cast<E>(found - names.begin());
+}
+
 Arguments Parse(int argc, char** argv) {
   Arguments a;
   if (argc < 3)
     Fail(
         "usage: model_bench decode|train MODEL [--batch N] [--prompt N] [--new N] [--sequences N] "
-        "[--length N] [--steps N] [--adapter RANK] [--rounds N] [--threads N] [--dtype "
-        "bfloat16|float32]");
+        "[--length N] [--steps N] [--adapter RANK] [--masters float32|none] [--moments "
+        "float32|int8] [--gradients float32|bfloat16] [--rounds N] [--threads N] [--dtype "
+        "bfloat16|float32] [--device cpu|cuda]");
   a.mode = argv[1];
   a.model = argv[2];
   for (int i = 3; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
-    if (name == "--dtype") {
-      a.dtype = argv[i + 1];
-      continue;
-    }
-    if (name == "--device") {
-      a.device = argv[i + 1];
+    const std::pair<std::string_view, std::string*> words[] = {{"--dtype", &a.dtype},
+                                                               {"--device", &a.device},
+                                                               {"--masters", &a.masters},
+                                                               {"--moments", &a.moments},
+                                                               {"--gradients", &a.gradients}};
+    const auto* word = std::find_if(std::begin(words), std::end(words),
+                                    [&](const auto& w) { return w.first == name; });
+    if (word != std::end(words)) {
+      *word->second = argv[i + 1];
       continue;
     }
     const std::pair<std::string_view, int64_t*> numbers[] = {
@@ -120,9 +143,48 @@ struct Usage {
   }
 };
 
-// One untimed round, then `rounds` timed ones; prints the result.
-void Measure(const Arguments& a, int64_t tokens, const std::function<void()>& round) {
+// Operations a second of the best of five square products of random numbers.
+double ProductSpeed(const Stream& stream, DType dtype) {
+  const int64_t n = stream.device().is_cpu() ? 1024 : 8192;
+  std::vector<float> values(static_cast<size_t>(n));
+  std::vector<std::byte> row(static_cast<size_t>(n) * ElementSize(dtype));
+  policy_model::FlatBuffer x(stream, dtype, n * n), w(stream, dtype, n * n),
+      y(stream, dtype, n * n);
+  RandomStream random(3, 1);
+  for (policy_model::FlatBuffer* each : {&x, &w}) {
+    for (float& value : values) value = random.NextNormal();
+    for (int64_t r = 0; r < n; ++r) {
+      std::rotate(values.begin(), values.begin() + 7, values.end());
+      policy_model::ConvertFloat(values, dtype, row.data());
+      each->CopyFromHost(row, r * n);
+    }
+  }
+  double best = 1e30;
+  for (int i = 0; i < 6; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    policy_model::ops::Linear({.stream = stream, .dtype = dtype}, x.data(), w.data(), n, n, n,
+                              /*accumulate=*/false, y.data());
+    stream.Synchronize();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (i > 0) best = std::min(best, seconds);
+  }
+  const auto size = static_cast<double>(n);
+  return 2 * size * size * size / best;
+}
+
+// Of a token's forward and backward in sequences of `length`: products, and scores of attention.
+double OperationsOfToken(const policy_model::ModelShape& s, int64_t length) {
+  const auto products = static_cast<double>(policy_model::ParametersInProducts(s));
+  return 6 * (products + static_cast<double>(s.layers * s.heads * s.head_dim * length));
+}
+
+// One untimed round, then `rounds` timed ones; prints the result. `operations`: of a token; 0: not
+// asked for.
+void Measure(const Arguments& a, const Stream& stream, int64_t tokens, double operations,
+             const std::function<void()>& round) {
   round();
+  int64_t held = kernels::DeviceBytesInUse(stream.device());
   std::vector<double> seconds;
   const Usage before = Usage::Now();
   for (int64_t i = 0; i < a.rounds; ++i) {
@@ -130,6 +192,7 @@ void Measure(const Arguments& a, int64_t tokens, const std::function<void()>& ro
     round();
     seconds.push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    held = std::max(held, kernels::DeviceBytesInUse(stream.device()));
   }
   const Usage after = Usage::Now();
   std::sort(seconds.begin(), seconds.end());
@@ -138,12 +201,26 @@ void Measure(const Arguments& a, int64_t tokens, const std::function<void()>& ro
       "{\"bench\": \"%s\", \"dtype\": \"%s\", \"threads\": %lld, \"tokens\": %lld, \"seconds\": "
       "%.4f, "
       "\"tokens_per_s\": %.2f, \"user_s\": %.3f, \"system_s\": %.3f, \"page_faults\": %lld, "
-      "\"rounds\": %lld, \"peak_mb\": %.1f}\n",
+      "\"rounds\": %lld, \"peak_mb\": %.1f",
       a.mode.c_str(), a.dtype.c_str(), static_cast<long long>(a.threads),
       static_cast<long long>(tokens), median, static_cast<double>(tokens) / median,
       after.user - before.user, after.system - before.system,
       static_cast<long long>(after.faults - before.faults), static_cast<long long>(a.rounds),
       after.peak_mb);
+  if (stream.device().is_cuda())
+    std::printf(", \"device_peak_mb\": %.1f", static_cast<double>(held) / 1e6);
+  if (operations > 0) {
+    const double product_speed =
+        ProductSpeed(stream, a.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16);
+    const double processor = after.user + after.system - before.user - before.system,
+                 rate = operations * static_cast<double>(tokens) / median;
+    std::printf(
+        ", \"tokens_per_processor_s\": %.2f, \"tflops\": %.3f, \"product_tflops\": %.3f, "
+        "\"share_of_products\": %.3f",
+        static_cast<double>(tokens * a.rounds) / std::max(processor, 1e-9), rate / 1e12,
+        product_speed / 1e12, rate / product_speed);
+  }
+  std::printf("}\n");
 }
 
 std::vector<int32_t> RandomTokens(uint64_t key, int64_t count, int64_t vocab) {
@@ -168,7 +245,7 @@ void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtyp
   }
   actor::Engine engine(weights.shape(), weights.stream(), dtype, options);
   std::vector<int32_t> first;
-  Measure(a, a.batch * a.group * a.fresh, [&] {
+  Measure(a, weights.stream(), a.batch * a.group * a.fresh, 0, [&] {
     for (int64_t i = 0; i < a.batch; ++i) {
       actor::GenerateRequest r;
       r.id = static_cast<uint64_t>(i);
@@ -197,9 +274,13 @@ void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtyp
 void Train(const Arguments& a, policy_model::Weights& weights, DType dtype) {
   configs::OptimizerConfig config;
   config.learning_rate = 1e-6;
+  config.masters = Named<configs::Masters>("--masters", a.masters);
+  config.moments = Named<configs::Moments>("--moments", a.moments);
+  config.gradients = Named<configs::Gradients>("--gradients", a.gradients);
   policy_model::Transformer transformer(weights.shape(), weights.stream(), dtype);
   learner::TrainStep step(transformer, a.sequences * a.length);
   learner::Optimizer optimizer(weights, config);
+  step.UsePartsOf(weights, optimizer);
   std::vector<std::vector<int32_t>> tokens;
   const std::vector<uint8_t> mask(static_cast<size_t>(a.length), 1);
   std::vector<learner::SequenceView> views;
@@ -208,7 +289,8 @@ void Train(const Arguments& a, policy_model::Weights& weights, DType dtype) {
   }
   for (const auto& t : tokens) views.push_back({.tokens = t, .mask = mask});
   const float scale = -1.0f / static_cast<float>(a.sequences * (a.length - 1));
-  Measure(a, a.sequences * a.length * a.steps, [&] {
+  const double operations = OperationsOfToken(weights.shape(), a.length);
+  Measure(a, weights.stream(), a.sequences * a.length * a.steps, operations, [&] {
     for (int64_t i = 0; i < a.steps; ++i) {
       optimizer.ZeroGrad();
       double loss = 0;

@@ -203,7 +203,31 @@ void ValidateMuon(const Config& c, Problems& p) {
       "optimizer.name = \"muon\" updates whole matrices, and run.zero cuts them: set it to 0.");
 }
 
+// Gradients in two bytes are those of a whole model on one rank, which AdamW reads.
+void ValidateGradients(const Config& c, Problems& p) {
+  if (c.optimizer.gradients == Gradients::kFloat32) return;
+  const std::string option = "optimizer.gradients = \"bfloat16\" ";
+  p.Require(c.policy.adapter == Adapter::kNone,
+            option +
+                "is of a whole model, and policy.adapter trains few parameters: leave it at "
+                "\"float32\".");
+  p.Require(c.optimizer.name == OptimizerName::kAdamW,
+            option + "goes with optimizer.name = \"adamw\" only: leave it at \"float32\".");
+  p.Require(c.run.parallel.empty(),
+            option +
+                "is of one rank: ranks of run.parallel add gradients up as float32; leave it "
+                "at \"float32\", or run.parallel out.");
+}
+
 }  // namespace
+
+bool MayNarrowGradients(const Config& config) {
+  Config other = config;
+  other.optimizer.gradients = Gradients::kBFloat16;
+  Problems problems;
+  ValidateGradients(other, problems);
+  return config.optimizer.gradients == Gradients::kFloat32 && std::move(problems).list().empty();
+}
 
 void CheckLearning(const Config& config, Problems& problems) {
   ValidateObjective(config, problems);
@@ -211,6 +235,7 @@ void CheckLearning(const Config& config, Problems& problems) {
   ValidatePreference(config, problems);
   ValidateMuon(config, problems);
   CheckDistill(config, problems);
+  ValidateGradients(config, problems);
 }
 
 }  // namespace plumb::configs

@@ -11,4 +11,7 @@ namespace plumb::configs {
 
 void CheckLearning(const Config& config, Problems& problems);
 
+// optimizer.gradients = "bfloat16" is not set, and goes with the other options.
+bool MayNarrowGradients(const Config& config);
+
 }  // namespace plumb::configs

@@ -68,28 +68,54 @@ __global__ void Sums(const T* d, const int32_t* index, const int32_t* begins, in
   }
 }
 
-template <class T>
+// blockIdx.y and on: rows; N columns a thread.
+template <int N, class T>
 __global__ void Bias(T* x, const T* bias, int64_t rows, int64_t width) {
-  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * width;
-       k += int64_t{gridDim.x} * blockDim.x) {
-    x[k] = FromFloat<T>(ToFloat(x[k]) + ToFloat(bias[k % width]));
+  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * N;
+  if (i >= width) return;
+  const auto add = *reinterpret_cast<const Few<N, T>*>(bias + i);
+#pragma unroll 4
+  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
+    auto* at = reinterpret_cast<Few<N, T>*>(x + r * width + i);
+    Few<N, T> v = *at;
+#pragma unroll
+    for (int u = 0; u < N; ++u) v.x[u] = FromFloat<T>(ToFloat(v.x[u]) + ToFloat(add.x[u]));
+    *at = v;
   }
 }
 
-// 32 columns a block; warp w sums rows w, w + 32, ..., and the first warp adds the 32 sums in
-// order.
-template <class T>
-__global__ void BiasGrad(const T* dx, int64_t rows, int64_t width, float* dbias) {
-  __shared__ float part[32][33];
-  const int64_t i = int64_t{blockIdx.x} * 32 + threadIdx.x;
-  float sum = 0;
-  for (int64_t r = threadIdx.y; r < rows && i < width; r += 32) sum += ToFloat(dx[r * width + i]);
-  part[threadIdx.y][threadIdx.x] = sum;
+constexpr int kBiasThreads = 512, kBiasWarps = kBiasThreads / 32;
+
+// N columns a thread, kLanes * N a block; its threads take the rows in turns, a thread sums its
+// own, a warp those of its lanes, and the first threads add the warps' in order.
+template <int N, class T>
+__global__ void __launch_bounds__(kBiasThreads)
+    BiasGrad(const T* dx, int64_t rows, int64_t width, float* dbias) {
+  constexpr int kLanes = N == 1 ? 32 : 2, kTurn = kBiasThreads / kLanes;
+  __shared__ float part[kBiasWarps][kLanes * N];
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int64_t i = (int64_t{blockIdx.x} * kLanes + lane) * N;
+  float sum[N] = {};
+#pragma unroll 8
+  for (int64_t r = static_cast<int>(threadIdx.x) / kLanes; r < rows; r += kTurn) {
+    if (i >= width) continue;
+    const auto d = *reinterpret_cast<const Few<N, T>*>(dx + r * width + i);
+#pragma unroll
+    for (int u = 0; u < N; ++u) sum[u] += ToFloat(d.x[u]);
+  }
+#pragma unroll
+  for (int u = 0; u < N; ++u) {
+#pragma unroll
+    for (int offset = 16; offset >= kLanes; offset /= 2)
+      sum[u] += __shfl_xor_sync(0xFFFFFFFFu, sum[u], offset);
+    if (threadIdx.x % 32 < kLanes) part[threadIdx.x / 32][lane * N + u] = sum[u];
+  }
   __syncthreads();
-  if (threadIdx.y != 0 || i >= width) return;
-  float total = dbias[i];
-  for (int w = 0; w < 32; ++w) total += part[w][threadIdx.x];
-  dbias[i] = total;
+  const int64_t column = int64_t{blockIdx.x} * kLanes * N + threadIdx.x;
+  if (threadIdx.x >= kLanes * N || column >= width) return;
+  float total = dbias[column];
+  for (int w = 0; w < kBiasWarps; ++w) total += part[w][threadIdx.x];
+  dbias[column] = total;
 }
 
 }  // namespace
@@ -142,8 +168,15 @@ void AddScaled::Cuda(const Launch& launch) const {
 void AddBias::Cuda(const Launch& launch) const {
   if (rows * width == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    Bias<<<Blocks(rows * width, 1024), 256, 0, StreamOf(launch)>>>(
-        static_cast<T*>(x), static_cast<const T*>(bias), rows, width);
+    constexpr int kWide = Pack<T>::kSize;
+    const bool wide = width % kWide == 0 && Aligned16(x) && Aligned16(bias);
+    const auto kernel = wide ? Bias<kWide, T> : Bias<1, T>;
+    constexpr int64_t kRows = 4, kMostY = 65535;  // rows a block; of a grid
+    const int64_t turns = (rows + kRows - 1) / kRows;
+    const dim3 grid(Blocks(width / (wide ? kWide : 1), 128),
+                    static_cast<unsigned>(turns < kMostY ? turns : kMostY));
+    kernel<<<grid, 128, 0, StreamOf(launch)>>>(static_cast<T*>(x), static_cast<const T*>(bias),
+                                               rows, width);
   });
   CheckLaunch(kName);
 }
@@ -151,8 +184,11 @@ void AddBias::Cuda(const Launch& launch) const {
 void BiasBackward::Cuda(const Launch& launch) const {
   if (rows * width == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    BiasGrad<<<Blocks(width, 32), dim3(32, 32), 0, StreamOf(launch)>>>(static_cast<const T*>(dx),
-                                                                       rows, width, dbias);
+    constexpr int kWide = Pack<T>::kSize;
+    const bool wide = width % kWide == 0 && Aligned16(dx);
+    const auto kernel = wide ? BiasGrad<kWide, T> : BiasGrad<1, T>;
+    kernel<<<Blocks(width, wide ? 2 * kWide : 32), kBiasThreads, 0, StreamOf(launch)>>>(
+        static_cast<const T*>(dx), rows, width, dbias);
   });
   CheckLaunch(kName);
 }

@@ -29,6 +29,7 @@ struct GluBackward {
   int64_t rows = 0, ffn = 0;
   Activation activation = Activation::kSilu;
   void* dgate_up = nullptr;  // T[rows, 2 * ffn]; may be gate_up itself
+  void* act = nullptr;       // T[rows, ffn], what Glu gives; may be dout; nullptr: not wanted
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -20,7 +20,7 @@ void Forward(const Glu& k) {
   }
 }
 
-template <Activation A, class T>
+template <Activation A, bool kAct, class T>
 void Backward(const GluBackward& k) {
   const int64_t ffn = k.ffn;
 #pragma omp parallel for schedule(static) if (k.rows * ffn > kParallelElements)
@@ -30,10 +30,12 @@ void Backward(const GluBackward& k) {
     const T* d = static_cast<const T*>(k.dout) + r * ffn;
     T* dgate = static_cast<T*>(k.dgate_up) + r * 2 * ffn;
     T* dup = dgate + ffn;
+    T* act = kAct ? static_cast<T*>(k.act) + r * ffn : nullptr;
 #pragma omp simd
     for (int64_t i = 0; i < ffn; ++i) {
       const float g = ToFloat(gate[i]), u = ToFloat(up[i]), di = ToFloat(d[i]);
-      const float s = 1.0f / (1.0f + FastExp(-GateExponent<A>(g)));
+      const float below = 1.0f + FastExp(-GateExponent<A>(g)), s = 1.0f / below;
+      if constexpr (kAct) act[i] = FromFloat<T>(g / below * u);
       dup[i] = FromFloat<T>(di * g * s);
       dgate[i] = FromFloat<T>(di * u * s * (1.0f + g * GateSlope<A>(g) * (1.0f - s)));
     }
@@ -53,7 +55,8 @@ void Glu::Cpu(const Launch& launch) const {
 void GluBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
     ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
-      Backward<A, T>(*this);
+      if (act) Backward<A, true, T>(*this);
+      else Backward<A, false, T>(*this);
     });
   });
 }

@@ -97,12 +97,71 @@ __global__ void WeightPartials(const T* dy, const T* x, const float* rstd, int64
   for (int u = 0; u < N; ++u) partial[b * hidden + i + u] = sum.x[u];
 }
 
+// Both in one read of dy and x: block blockIdx.x of gridDim.x takes one of its rows after the
+// other, a thread the same 16 bytes of each, whose weight gradient it sums on the way. The next row
+// is on its way while the block sums. REQUIRES: hidden in whole packs, at most one a thread.
+template <class T>
+__global__ void BackwardRows(const T* dy, const T* x, const T* w, const float* rstd, int64_t rows,
+                             int64_t hidden, float offset, bool accumulate, T* dx, float* partial) {
+  constexpr int kStep = Pack<T>::kSize;
+  const int64_t i = int64_t{threadIdx.x} * kStep, end = rows * (blockIdx.x + 1) / gridDim.x;
+  const bool own = i < hidden;
+  float weight[kStep] = {}, sum[kStep] = {};
+  int64_t r = rows * blockIdx.x / gridDim.x;
+  Pack<T> g = {}, in = {};
+  if (own) {
+    const Pack<T> p = LoadPack(w + i);
+#pragma unroll
+    for (int u = 0; u < kStep; ++u) weight[u] = offset + ToFloat(p.x[u]);
+    g = LoadPack(dy + r * hidden + i);
+    in = LoadPack(x + r * hidden + i);
+  }
+  for (; r < end; ++r) {
+    Pack<T> next_g = {}, next_in = {}, out = {};
+    if (own && r + 1 < end) {
+      next_g = LoadPack(dy + (r + 1) * hidden + i);
+      next_in = LoadPack(x + (r + 1) * hidden + i);
+    }
+    if (own && accumulate) out = LoadPack(dx + r * hidden + i);
+    float dot = 0;
+#pragma unroll
+    for (int u = 0; u < kStep; ++u) dot += ToFloat(g.x[u]) * weight[u] * ToFloat(in.x[u]);
+    const float s = rstd[r];
+    const float c = BlockSum(dot) * s * s * s / static_cast<float>(hidden);
+    if (own) {
+#pragma unroll
+      for (int u = 0; u < kStep; ++u) {
+        const float a = ToFloat(g.x[u]), b = ToFloat(in.x[u]);
+        sum[u] += a * b * s;
+        const float d = a * weight[u] * s - b * c;
+        out.x[u] = FromFloat<T>(accumulate ? ToFloat(out.x[u]) + d : d);
+      }
+      StorePack(dx + r * hidden + i, out);
+    }
+    g = next_g;
+    in = next_in;
+  }
+  if (!own) return;
+#pragma unroll
+  for (int u = 0; u < kStep; ++u) partial[blockIdx.x * hidden + i + u] = sum[u];
+}
+
+constexpr int kSumWarps = 16;
+
+// 32 columns a block; warp w adds partials w, w + kSumWarps, ..., and the first adds the warps'.
 __global__ void AddPartials(const float* partial, int64_t blocks, int64_t hidden, float* dw) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= hidden) return;
-  float sum = dw[i];
-  for (int64_t b = 0; b < blocks; ++b) sum += partial[b * hidden + i];
-  dw[i] = sum;
+  __shared__ float part[kSumWarps][32];
+  const int64_t i = int64_t{blockIdx.x} * 32 + threadIdx.x;
+  float sum = 0;
+#pragma unroll 8
+  for (int64_t b = threadIdx.y; b < blocks; b += kSumWarps)
+    sum += i < hidden ? partial[b * hidden + i] : 0.0f;
+  part[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || i >= hidden) return;
+  float total = dw[i];
+  for (int w = 0; w < kSumWarps; ++w) total += part[w][threadIdx.x];
+  dw[i] = total;
 }
 
 unsigned Threads(int64_t hidden) { return hidden <= 1024 ? 128 : (hidden <= 4096 ? 256 : 512); }
@@ -125,24 +184,35 @@ void RmsNorm::Cuda(const Launch& launch) const {
 void RmsNormBackward::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   const int64_t blocks = rows < kRmsNormScratchRows ? rows : kRmsNormScratchRows;
+  constexpr int64_t kMostThreads = 1024;
   ForDType(launch.dtype, [&]<class T>(T) {
     const auto* g = static_cast<const T*>(dy);
     const auto* in = static_cast<const T*>(x);
+    const auto* weights = static_cast<const T*>(w);
+    auto* out = static_cast<T*>(dx);
+    const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(dy) && Aligned16(x) &&
+                        Aligned16(w) && Aligned16(dx);
+    const int64_t packs = hidden / Pack<T>::kSize;
+    if (vector && packs <= kMostThreads) {
+      const auto threads = static_cast<unsigned>((packs + 31) / 32 * 32);
+      BackwardRows<<<static_cast<unsigned>(blocks), threads, 0, StreamOf(launch)>>>(
+          g, in, weights, rstd, rows, hidden, weight_offset, accumulate_dx, out, scratch);
+      CheckLaunch("RmsNormBackward (rows)");
+      return;
+    }
     const bool fours = hidden % 4 == 0 && Aligned16(dy) && Aligned16(x);
     const auto weight = fours ? WeightPartials<4, T> : WeightPartials<1, T>;
     weight<<<dim3(Blocks(hidden, fours ? 512 : 128), static_cast<unsigned>(blocks)), 128, 0,
              StreamOf(launch)>>>(g, in, rstd, rows, hidden, scratch);
     CheckLaunch("RmsNormBackward (weight)");
-    const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(dy) && Aligned16(x) &&
-                        Aligned16(w) && Aligned16(dx);
     const auto kernel = vector ? BackwardInput<true, T> : BackwardInput<false, T>;
     kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
-        g, in, static_cast<const T*>(w), rstd, hidden, weight_offset, accumulate_dx,
-        static_cast<T*>(dx));
+        g, in, weights, rstd, hidden, weight_offset, accumulate_dx, out);
     CheckLaunch("RmsNormBackward (input)");
   });
   if (!dw) return;
-  AddPartials<<<Blocks(hidden, 128), 128, 0, StreamOf(launch)>>>(scratch, blocks, hidden, dw);
+  AddPartials<<<Blocks(hidden, 32), dim3(32, kSumWarps), 0, StreamOf(launch)>>>(scratch, blocks,
+                                                                                hidden, dw);
   CheckLaunch("RmsNormBackward (sum)");
 }
 

@@ -21,7 +21,7 @@ struct RmsNorm {
   void Cuda(const Launch& launch) const;
 };
 
-inline constexpr int64_t kRmsNormScratchRows = 64;
+inline constexpr int64_t kRmsNormScratchRows = 512;
 
 // The order in which dw is summed over rows is fixed for a given number of rows (not of threads).
 struct RmsNormBackward {

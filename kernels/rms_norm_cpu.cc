@@ -7,6 +7,9 @@
 namespace plumb::kernels {
 namespace {
 
+constexpr int64_t kBlocks = 64;  // of rows
+static_assert(kBlocks <= kRmsNormScratchRows);
+
 template <class T>
 void Forward(const RmsNorm& k) {
   const auto* x = static_cast<const T*>(k.x);
@@ -29,12 +32,11 @@ void Forward(const RmsNorm& k) {
 }
 
 // dx = rstd (g - x rstd^2 mean(g x)) with g = dy w; dw += dy x rstd. Rows are cut into at most
-// kRmsNormScratchRows blocks that each sum their dw, so the order of additions does not depend on
-// the threads.
+// kBlocks blocks that each sum their dw, so the order of additions does not depend on the threads.
 template <class T>
 void Backward(const RmsNormBackward& k) {
   const auto* w = static_cast<const T*>(k.w);
-  const int64_t hidden = k.hidden, blocks = std::min(kRmsNormScratchRows, k.rows);
+  const int64_t hidden = k.hidden, blocks = std::min(kBlocks, k.rows);
   const float offset = k.weight_offset;
   const bool accumulate = k.accumulate_dx;
 #pragma omp parallel for schedule(static) if (k.rows * hidden > kParallelElements)

@@ -56,6 +56,31 @@ __global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, i
   }
 }
 
+// One thread N pairs of one head of one row, from where its gradient lies to the merged row.
+template <int N, class T>
+__global__ void Back(RopeBackward k) {
+  const int32_t d = k.head_dim, parts = d / 2 / N, tasks = (k.heads + 2 * k.kv_heads) * parts;
+  const int64_t width = int64_t{k.heads + 2 * k.kv_heads} * d;
+  for (int64_t t = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; t < k.rows * tasks;
+       t += int64_t{gridDim.x} * blockDim.x) {
+    const int64_t r = t / tasks;
+    const auto task = static_cast<int32_t>(t - r * tasks);
+    const int32_t h = task / parts;
+    Pair at = PairAt((task - h * parts) * N, k.dims, d, k.interleaved);
+    const bool key = h >= k.heads, value = h >= k.heads + k.kv_heads;
+    const void* part = value ? k.dv : (key ? k.dk : k.dq);
+    const int32_t of = key ? k.kv_heads : k.heads,
+                  own = h - (value ? k.heads + k.kv_heads : (key ? k.heads : 0));
+    if (value) at.turned = false;
+    const float* cs = at.turned ? k.cos_sin + int64_t{k.position[r]} * k.dims : nullptr;
+    Few<N, T> a, b;
+    Turn(static_cast<const T*>(part) + (r * of + own) * d, cs, k.dims, at, -1.0f, &a, &b);
+    T* to = static_cast<T*>(k.dqkv) + r * width + int64_t{h} * d;
+    *reinterpret_cast<Few<N, T>*>(to + at.a) = a;
+    *reinterpret_cast<Few<N, T>*>(to + at.b) = b;
+  }
+}
+
 // As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
 template <int N, class T>
 __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads,
@@ -113,6 +138,20 @@ void RopeInPlace::Cuda(const Launch& launch) const {
     kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(
         static_cast<T*>(qkv), position, cos_sin, rows, heads, kv_heads, head_dim, dims, interleaved,
         inverse ? -1.0f : 1.0f);
+  });
+  CheckLaunch(kName);
+}
+
+void RopeBackward::Cuda(const Launch& launch) const {
+  if (rows == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    constexpr int kWide = Pack<T>::kSize;
+    const bool wide = !interleaved && dims / 2 % kWide == 0 && (head_dim - dims) / 2 % kWide == 0 &&
+                      head_dim % kWide == 0 && Aligned16(dq) && Aligned16(dk) && Aligned16(dv) &&
+                      Aligned16(dqkv);
+    const auto kernel = wide ? Back<kWide, T> : Back<1, T>;
+    const int64_t threads = rows * (heads + 2 * kv_heads) * (head_dim / 2) / (wide ? kWide : 1);
+    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(*this);
   });
   CheckLaunch(kName);
 }

@@ -34,6 +34,24 @@ struct RopeInPlace {
   void Cuda(const Launch& launch) const;
 };
 
+// Gradients of turned queries and keys, and of values, each by itself, turned back and side by
+// side: what RopeInPlace(inverse) gives on the merged rows. dims 0: they are only brought together.
+struct RopeBackward {
+  static constexpr const char* kName = "RopeBackward";
+  const void* dq = nullptr;           // T[rows, Nq, D]
+  const void* dk = nullptr;           // T[rows, Nkv, D]
+  const void* dv = nullptr;           // T[rows, Nkv, D]
+  const int32_t* position = nullptr;  // [rows]
+  const float* cos_sin = nullptr;     // [max_positions, dims]
+  int64_t rows = 0;
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  int32_t dims = 0;
+  bool interleaved = false;
+  void* dqkv = nullptr;  // T[rows, (Nq + 2 Nkv) * D]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
 // Generation: rotates q in place and writes rotated k and plain v of every row to its page of
 // `layer`.
 struct RopeAndWriteKv {

@@ -42,6 +42,22 @@ void InPlace(const RopeInPlace& k) {
   }
 }
 
+template <class T>
+void Back(const RopeBackward& k) {
+  const int64_t d = k.head_dim, q = k.heads * d, kv = k.kv_heads * d, width = q + 2 * kv;
+#pragma omp parallel for schedule(static) if (k.rows * width > kParallelElements)
+  for (int64_t r = 0; r < k.rows; ++r) {
+    T* row = static_cast<T*>(k.dqkv) + r * width;
+    std::copy_n(static_cast<const T*>(k.dq) + r * q, q, row);
+    std::copy_n(static_cast<const T*>(k.dk) + r * kv, kv, row + q);
+    std::copy_n(static_cast<const T*>(k.dv) + r * kv, kv, row + q + kv);
+    if (k.dims == 0) continue;
+    const float* cs = k.cos_sin + int64_t{k.position[r]} * k.dims;
+    for (int64_t h = 0; h < k.heads + k.kv_heads; ++h)
+      Turn(row + h * d, cs, k.dims / 2, k.interleaved, -1.0f);
+  }
+}
+
 void Put(KvFormat, const float* x, int32_t d, float*, float* to) { std::copy_n(x, d, to); }
 void Put(KvFormat, const BFloat16* x, int32_t d, float*, BFloat16* to) { std::copy_n(x, d, to); }
 template <class T>
@@ -110,6 +126,10 @@ void RopeTable(int64_t max_positions, std::span<const double> frequencies, doubl
 void RopeInPlace::Cpu(const Launch& launch) const {
   if (dims == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) { InPlace<T>(*this); });
+}
+
+void RopeBackward::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { Back<T>(*this); });
 }
 
 void RopeAndWriteKv::Cpu(const Launch& launch) const {

@@ -1,12 +1,13 @@
 // Gradients that are kept in 16 bits: what a pass has summed in float joins them.
 //
-// Purpose: optimizer.gradients = "bfloat16" (learner/update/gradient_rooms.h): a layer's gradients
-// are summed in float32 over the tokens of a micro-batch, and come to those of the micro-batches
-// before with one rounding. The first that comes to an element, which is 0 before, is rounded to
-// the nearest; further ones up or down at random, so that the sum over many micro-batches is right
-// in the mean (to the nearest, what is smaller than 2^-9 of the sum would be lost each time).
-// Random numbers: a function of (seed, draw, index of the element), on any number of threads. CPU
-// and CUDA give the same bits. Thread safety, alignment, errors: kernels/device/launch.h.
+// Purpose: optimizer.gradients = "bfloat16" (learner/update/gradients/gradient_rooms.h): a layer's
+// gradients are summed in float32 over the tokens of a micro-batch, and come to those of the
+// micro-batches before with one rounding. The first that comes to an element, which is 0 before, is
+// rounded to the nearest; further ones up or down at random, so that the sum over many
+// micro-batches is right in the mean (to the nearest, what is smaller than 2^-9 of the sum would be
+// lost each time). Random numbers: a function of (seed, draw, index of the element), on any number
+// of threads. CPU and CUDA give the same bits. Thread safety, alignment, errors:
+// kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"

@@ -12,6 +12,7 @@
 #include "learner/algorithms/algorithm.h"
 #include "learner/offline/preference_batch.h"
 #include "learner/update/checkpoint_size.h"
+#include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/part_keeper.h"
 #include "policy_model/families/model_config.h"
 
@@ -117,6 +118,12 @@ StateBytes StateOfRank(const configs::Config& config, const Weights& weights) {
     state.masters = part(state.masters);
     state.moments = part(state.moments);
   }
+  if (config.optimizer.gradients == configs::Gradients::kBFloat16 && weights.base().trained) {
+    const auto& table = weights.table();
+    const bool tied = !weights.shape().scalar_head && table.lm_head() == table.embedding();
+    state.gradients +=
+        GradientRoomElements(BucketEnds(weights.base()), tied) * int64_t{sizeof(float)};
+  }
   if (Spreads(config, weights, 2))
     state.gradients = part(state.gradients) + rooms * int64_t{sizeof(float)};
   if (Spreads(config, weights, 3))
@@ -147,7 +154,9 @@ void AddCritic(const configs::Config& config, const Weights& policy, const PassS
   if (!HasCritic(config)) return;
   if (config.critic.mode == configs::CriticMode::kShared) {
     const int64_t head = policy.shape().hidden;
-    plan.Add("critic", BytesOfState(head, 0, policy.dtype(), config.optimizer).total(),
+    configs::OptimizerConfig of_head = config.optimizer;
+    of_head.gradients = configs::Gradients::kFloat32;
+    plan.Add("critic", BytesOfState(head, 0, policy.dtype(), of_head).total(),
              "a head on the policy's trunk");
     return;
   }
@@ -170,7 +179,7 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
                               : 2 * (trained + kernels::MomentBlocks(trained) * f);
   return {.weights = (trained + frozen) * size,
           .masters = masters ? trained * f : 0,
-          .gradients = trained * f,
+          .gradients = trained * (options.gradients == configs::Gradients::kFloat32 ? f : 2),
           .moments = moments};
 }
 
@@ -264,7 +273,10 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
   MemoryPlan plan;
   plan.Add("weights", state.weights, part(3) + Parameters(counts.parameters) + ", " + type);
   plan.Add("masters", state.masters, part(1) + "float32, " + trained);
-  plan.Add("gradients", state.gradients, part(2) + "float32, " + trained);
+  const bool narrow = config.optimizer.gradients == configs::Gradients::kBFloat16;
+  plan.Add("gradients", state.gradients,
+           part(2) + NameOf(config.optimizer.gradients) +
+               (narrow ? " and a layer's in float32, " : ", ") + trained);
   plan.Add("moments", state.moments, part(1) + "two, " + NameOf(config.optimizer.moments));
   if (Spreads(config, weights, 3)) {
     plan.Add("whole weights", static_cast<int64_t>(weights.flat().bytes()),

@@ -21,18 +21,4 @@ kernels::MomentState CompactMoments::Of(size_t entry) {
           .scales = scales_.f32() + first_blocks_[entry]};
 }
 
-void CheckCompact(const configs::OptimizerConfig& options, Device device) {
-  if (device.is_cpu()) return;
-  const auto refuse = [&](const char* option, const std::string& value) {
-    throw Error(ErrorCode::kUnsupported,
-                "optimizer." + std::string(option) + " = \"" + value +
-                    "\" is computed on the CPU only so far, and run.device is " +
-                    DeviceName(device) +
-                    ": leave it at \"float32\", or train an adapter "
-                    "(policy.adapter = \"lora\"), which has little of either");
-  };
-  if (options.moments != configs::Moments::kFloat32) refuse("moments", NameOf(options.moments));
-  if (options.masters != configs::Masters::kFloat32) refuse("masters", NameOf(options.masters));
-}
-
 }  // namespace plumb::learner

@@ -2,13 +2,12 @@
 // block reaches over two of them, so that a file can hold each on its own.
 //
 // What a code means: kernels/update/adamw_compact.h. Thread safety: that of FlatBuffer. Ownership:
-// owns its buffers. Errors: kUnsupported of CheckCompact.
+// owns its buffers.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "configs/config.h"
 #include "kernels/update/adamw_compact.h"
 #include "policy_model/families/tensor_table.h"
 #include "policy_model/memory/flat_buffer.h"
@@ -33,8 +32,5 @@ class CompactMoments {
   std::vector<int64_t> offsets_, first_blocks_;  // of each tensor
   policy_model::FlatBuffer codes_, scales_;
 };
-
-// Throws kUnsupported where a GPU is to keep moments or weights in a way that only the CPU has.
-void CheckCompact(const configs::OptimizerConfig& options, Device device);
 
 }  // namespace plumb::learner

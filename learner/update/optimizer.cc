@@ -13,6 +13,7 @@
 #include "configs/pattern_number.h"
 #include "kernels/update/adamw.h"
 #include "kernels/update/clip_value.h"
+#include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/muon.h"
 #include "learner/update/part_keeper.h"
 #include "learner/update/rank_memory.h"
@@ -123,6 +124,19 @@ class Rules {
   Patterns frozen_{"policy.frozen"}, rates_{"policy.learning_rates"};
 };
 
+void CheckGradients(const configs::OptimizerConfig& options, const policy_model::Weights& weights,
+                    bool ranks) {
+  if (options.gradients == configs::Gradients::kFloat32) return;
+  const auto refuse = [](const std::string& why) {
+    throw Error(ErrorCode::kInvalidArgument, "is \"bfloat16\", and " + why, "optimizer.gradients");
+  };
+  if (ranks) refuse("ranks add gradients up as float32: leave it at \"float32\"");
+  if (options.name == configs::OptimizerName::kMuon)
+    refuse("optimizer.name = \"muon\" reads them as float32: leave it at \"float32\"");
+  if (!weights.base().trained)
+    refuse("an adapter is trained, whose gradients are few: leave it at \"float32\"");
+}
+
 }  // namespace
 
 TrainingRules TrainingRulesOf(const configs::Config& config) {
@@ -146,13 +160,14 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
                      const TrainingRules& rules, const Sharing& sharing)
     : options_(options), seed_(rules.seed), sharing_(sharing) {
   const Stream& stream = weights.stream();
-  CheckCompact(options, stream.device());
   if (sharing.ranks && !sharing.ranks->device()) MeetOnDevice(*sharing.ranks, stream);
   const bool compact = options.moments == configs::Moments::kInt8;
   if (options.name == configs::OptimizerName::kMuon && sharing.sharded()) {
     throw Error(ErrorCode::kInvalidArgument,
                 "optimizer.name = \"muon\" updates whole matrices: set it to 0", "run.zero");
   }
+  const bool narrow = options.gradients == configs::Gradients::kBFloat16;
+  CheckGradients(options, weights, sharing.ranks != nullptr);
   Rules to_apply(rules);
   bool any = false;
   for (const auto& set : weights.sets()) {
@@ -168,7 +183,9 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
     state.decay_mask = FlatBuffer(stream, DType::kInt64, (blocks + 7) / 8);
     Divide(state, n);
-    state.grad = FlatBuffer(stream, DType::kFloat32,
+    // What is no model of layers, the head of a critic, is too small to be worth it.
+    const bool in_rooms = narrow && !set->adapter && weights.shape().layers > 0;
+    state.grad = FlatBuffer(stream, in_rooms ? DType::kBFloat16 : DType::kFloat32,
                             state.grad_in_parts ? std::max<int64_t>(1, state.kept_elements()) : n);
     if (sharing.keeps_residuals()) state.residual = FlatBuffer(stream, DType::kFloat32, n);
     state.in_8_bits = compact;
@@ -218,7 +235,13 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
       keeper_ = std::make_unique<PartKeeper>(state, sharing_);
       no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
     }
-    gradients_.base = state.grad_in_parts ? &no_gradients_ : &state.grad;
+    if (state.grad.dtype() == DType::kBFloat16) {
+      const policy_model::TensorTable& table = weights.table();
+      rooms_ = std::make_unique<GradientRooms>(
+          state, !weights.shape().scalar_head && table.lm_head() == table.embedding());
+      no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
+    }
+    gradients_.base = keeper_ || rooms_ ? &no_gradients_ : &state.grad;
     gradients_.base_runs = state.runs;
   }
   for (const auto& set : weights.adapters()) {
@@ -247,6 +270,7 @@ void Optimizer::DrawDropoutKey() {
 
 void Optimizer::ZeroGrad() {
   for (SetState& state : sets_) state.grad.Zero();
+  if (rooms_) rooms_->BeginUpdate(gradients_.dropout_key);
 }
 
 void Optimizer::AdoptWeights() {
@@ -301,7 +325,8 @@ void Optimizer::ClipValues() {
       const Slice own = state.OwnGradient(piece);
       if (own.size() == 0) continue;
       kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
-                    kernels::ClipValue{.grad = state.grad.f32() + own.begin,
+                    kernels::ClipValue{.grad = state.grad.at(own.begin),
+                                       .grad_dtype = state.grad.dtype(),
                                        .n = own.size(),
                                        .bound = static_cast<float>(options_.clip_value),
                                        .scratch = scratch,
@@ -335,7 +360,8 @@ double Optimizer::SumOfSquares() {
       const Slice own = state.OwnGradient(piece);
       if (own.size() == 0) continue;
       kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
-                    kernels::SumOfSquares{.grad = state.grad.f32() + own.begin,
+                    kernels::SumOfSquares{.grad = state.grad.at(own.begin),
+                                          .grad_dtype = state.grad.dtype(),
                                           .n = own.size(),
                                           .scratch = scratch,
                                           .out = sum});
@@ -371,7 +397,8 @@ void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
                       .master = own || is_float ? state.master().f32() + entry.offset : nullptr,
                       .m = moment(state.m, state.m8),
                       .v = moment(state.v, state.v8),
-                      .grad = state.grad.f32() + entry.offset,
+                      .grad = state.grad.at(entry.offset),
+                      .grad_dtype = state.grad.dtype(),
                       .decay = entry.decay,
                       .n = entry.elements,
                       .options = adamw,
@@ -393,6 +420,7 @@ void Optimizer::UpdateRun(SetState& state, const SetState::KeptRun& run,
                            .m = state.m.f32() + run.at,
                            .v = state.v.f32() + run.at,
                            .grad = state.gradient(run),
+                           .grad_dtype = state.grad.dtype(),
                            .decay_mask = decays + run.place / kernels::kDecayBlock,
                            .n = run.end - run.begin,
                            .options = adamw,
@@ -423,7 +451,7 @@ void Optimizer::UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
       const SetState::KeptRun own = part(first, first + matrix.rows * columns);
       float* master = state.master(own);
       MuonUpdate(flat.stream(), matrix.rows, columns, master, state.m.f32() + own.at,
-                 state.gradient(own), options);
+                 static_cast<const float*>(state.gradient(own)), options);
       if (state.has_own_master())
         RoundToBFloat16(flat.stream(), master, static_cast<BFloat16*>(state.weights(own)),
                         own.end - own.begin);

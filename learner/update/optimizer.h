@@ -4,7 +4,7 @@
 //
 //   set.flat        T[N]        what forward and backward read
 //   master          float[M]    is set.flat itself when T is float
-//   m, v, grad      float[M]
+//   m, v, grad      float[M]; grad of a base bfloat16[M] under optimizer.gradients = "bfloat16"
 // A set that is not trained has none of them; of one that is, M are the elements that are not
 // frozen, without gaps (SetState::runs), and M = N where nothing is. optimizer.moments = "int8"
 // keeps m and v in 8 bits (kernels/update/adamw_compact.h, learner/update/compact_moments.h),
@@ -62,14 +62,16 @@ struct Sharing {
 };
 Sharing SharingOf(const configs::Config& config, Ranks* ranks);
 
+class GradientRooms;
 class PartKeeper;
 
 class Optimizer {
  public:
-  // kInvalidArgument for 8 bits or no masters where ranks keep a part each. The same for rules with
+  // kInvalidArgument for 8 bits or no masters where ranks keep a part each, and for gradients in
+  // bfloat16 of several ranks, of Muon, or where no base is trained. The same for rules with
   // a pattern that no trained parameter matches, or that parts what is one tensor here (q, k and v
   // of a layer), for rules that leave nothing to train, and for those that do not go with 8 bits or
-  // no masters. kUnsupported on a GPU for options that are computed on the CPU only.
+  // no masters.
   // Of GPUs' ranks all construct it at once: they meet on their devices (rank_memory.h).
   Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
             const TrainingRules& rules = {}, const Sharing& sharing = {});
@@ -114,6 +116,8 @@ class Optimizer {
       if (grad_in_parts) return {.begin = piece.at, .end = piece.at + piece.size()};
       return {.begin = piece.begin, .end = piece.end};
     }
+    // The ends of what a pass goes through one after the other (BucketEnds), in places.
+    std::vector<int64_t> BucketPlaces() const;
     // What of the set is trained, ascending, and at which factor of the learning rate.
     std::vector<policy_model::TrainedRun> runs = {};
     std::vector<double> rates = {};
@@ -130,8 +134,9 @@ class Optimizer {
     void* weights(const KeptRun& run) {
       return own_weights.elements() > 0 ? own_weights.at(run.at) : set->flat.at(run.begin);
     }
-    const float* gradient(const KeptRun& run) const {
-      return grad.f32() + (grad_in_parts ? run.at : run.place);
+    // Of grad's type.
+    const void* gradient(const KeptRun& run) const {
+      return grad.at(grad_in_parts ? run.at : run.place);
     }
   };
   std::span<SetState> sets() { return sets_; }
@@ -213,9 +218,10 @@ class Optimizer {
   uint64_t seed_;
   const Sharing sharing_;
   std::vector<SetState> sets_;
-  std::unique_ptr<PartKeeper> keeper_;  // of the base, from run.zero = 2 on
+  std::unique_ptr<PartKeeper> keeper_;    // of the base, from run.zero = 2 on
+  std::unique_ptr<GradientRooms> rooms_;  // of the base, where its gradients are bfloat16
   BesideTimes taken_;
-  policy_model::FlatBuffer no_gradients_;  // stands for a base's that are in parts
+  policy_model::FlatBuffer no_gradients_;  // stands for a base's that passes find elsewhere
   // what gradients_ points to
   std::vector<policy_model::FlatBuffer*> adapter_grads_;
   std::vector<std::span<const policy_model::TrainedRun>> adapter_runs_;

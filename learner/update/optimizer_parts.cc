@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "kernels/update/adamw.h"
+#include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/part_keeper.h"
 #include "learner/update/rank_memory.h"
@@ -47,9 +48,7 @@ void Optimizer::Divide(SetState& state, int64_t n) {
     state.kept = {{.begin = 0, .end = n, .at = 0}};
     return;
   }
-  std::vector<int64_t> ends;
-  for (const int64_t end : BucketEnds(*state.set)) ends.push_back(TrainedBefore(state.runs, end));
-  state.partition = Partition(std::move(ends), sharing_.ranks->size(), kernels::kDecayBlock);
+  state.partition = Partition(state.BucketPlaces(), sharing_.ranks->size(), kernels::kDecayBlock);
   PLUMB_CHECK(state.trained() == n);
   state.grad_in_parts = sharing_.zero > 1 && !state.set->adapter;
   state.kept = sharded() ? state.partition.KeptBy(sharing_.ranks->rank())
@@ -60,6 +59,12 @@ void Optimizer::Divide(SetState& state, int64_t n) {
                 "some of it as it is: set it to 2, or leave policy.frozen out",
                 "run.zero");
   }
+}
+
+std::vector<int64_t> Optimizer::SetState::BucketPlaces() const {
+  std::vector<int64_t> ends;
+  for (const int64_t end : BucketEnds(*set)) ends.push_back(TrainedBefore(runs, end));
+  return ends;
 }
 
 Optimizer::SetState::KeptRun Optimizer::SetState::KeptOf(const TrainedRun& run,
@@ -120,8 +125,14 @@ void Optimizer::AddUpGradients() {
       // Of a checkpoint whose gradients had travelled rounded: made up for now. Each rank has read
       // what it owns.
       for (const Piece& piece : state.kept) {
-        float* const to = state.grad.f32() + (state.grad_in_parts ? piece.at : piece.begin);
+        const int64_t at = state.grad_in_parts ? piece.at : piece.begin;
         const float* const left = state.residual.f32() + piece.begin;
+        if (state.grad.dtype() == DType::kBFloat16) {
+          auto* const to = static_cast<BFloat16*>(state.grad.at(at));
+          for (int64_t i = 0; i < piece.size(); ++i) to[i] = ToBFloat16(ToFloat(to[i]) + left[i]);
+          continue;
+        }
+        float* const to = state.grad.f32() + at;
         for (int64_t i = 0; i < piece.size(); ++i) to[i] += left[i];
       }
       state.residual = {};
@@ -184,7 +195,10 @@ void Optimizer::ShareUpdated(SetState& state) {
   }
 }
 
-policy_model::PassParts* Optimizer::parts() const { return keeper_.get(); }
+policy_model::PassParts* Optimizer::parts() const {
+  if (rooms_) return rooms_.get();
+  return keeper_.get();
+}
 
 void Optimizer::SpreadWeights() {
   if (keeper_ && sharing_.zero > 2) keeper_->Spread();

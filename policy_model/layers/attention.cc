@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "kernels/embedding.h"
+#include "kernels/rope.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model {
@@ -64,13 +65,9 @@ std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const Atte
   return {both.narrow(1, 0, s.kv_heads), both.narrow(1, s.kv_heads, s.kv_heads)};
 }
 
-// Their gradients, summed for each token, into heads `first` and on.
+// Their gradients, summed for each token that several sequences see, into heads `first` and on.
 void PutGradient(const Launch& launch, const AttentionShape& s, const at::Tensor& rows,
                  int64_t first, void* dqkv) {
-  if (!s.parents) {
-    Heads(launch, s, dqkv, first, s.kv_heads).copy_(rows);
-    return;
-  }
   const int64_t dim = s.head_dim, stride = int64_t{s.heads + 2 * s.kv_heads} * dim;
   auto* out =
       static_cast<std::byte*>(dqkv) + first * dim * static_cast<int64_t>(ElementSize(launch.dtype));
@@ -145,8 +142,8 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   kept.copy_(sums);
 }
 
-void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv,
-                  const void* out, const float* lse, void* dqkv) {
+bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv,
+                  const void* out, const float* lse, void* dqkv, const Turned* turned) {
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
@@ -176,9 +173,27 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
         key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, none, unused, Scale(s), TokensBefore(s),
         TokensBehind(s));
   }
+  if (!s.parents) {
+    const Turned how = turned ? *turned : Turned{};
+    const at::Tensor q_rows = dq.contiguous(), k_rows = dk.contiguous(), v_rows = dv.contiguous();
+    kernels::Call(launch, kernels::RopeBackward{.dq = q_rows.const_data_ptr(),
+                                                .dk = k_rows.const_data_ptr(),
+                                                .dv = v_rows.const_data_ptr(),
+                                                .position = how.position,
+                                                .cos_sin = how.cos_sin,
+                                                .rows = s.tokens,
+                                                .heads = s.heads,
+                                                .kv_heads = s.kv_heads,
+                                                .head_dim = s.head_dim,
+                                                .dims = how.dims,
+                                                .interleaved = how.interleaved,
+                                                .dqkv = dqkv});
+    return turned != nullptr;
+  }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
   PutGradient(launch, s, dk, s.heads, dqkv);
   PutGradient(launch, s, dv, s.heads + s.kv_heads, dqkv);
+  return false;
 }
 
 }  // namespace
@@ -197,18 +212,19 @@ void AttentionForward(const Launch& launch, const AttentionShape& shape, const v
                   kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out, .lse = lse});
 }
 
-void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout,
+bool AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout,
                        const void* qkv, const void* out, const float* lse, void* dqkv,
-                       float* scratch) {
-  if (launch.device().is_cuda()) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
-  else
-    kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape,
-                                                           .dout = dout,
-                                                           .qkv = qkv,
-                                                           .out = out,
-                                                           .lse = lse,
-                                                           .dqkv = dqkv,
-                                                           .scratch = scratch});
+                       float* scratch, const Turned* turned) {
+  if (launch.device().is_cuda())
+    return CudaBackward(launch, shape, dout, qkv, out, lse, dqkv, turned);
+  kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape,
+                                                         .dout = dout,
+                                                         .qkv = qkv,
+                                                         .out = out,
+                                                         .lse = lse,
+                                                         .dqkv = dqkv,
+                                                         .scratch = scratch});
+  return false;
 }
 
 }  // namespace plumb::policy_model

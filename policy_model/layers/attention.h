@@ -30,9 +30,19 @@ int64_t AttentionLseElements(const kernels::Launch& launch, const kernels::Varle
 void AttentionForward(const kernels::Launch& launch, const AttentionShape& shape, const void* qkv,
                       void* out, float* lse);
 
-// scratch: float[kernels::AttentionVarlenScratch(shape)], unused on CUDA.
-void AttentionBackward(const kernels::Launch& launch, const AttentionShape& shape, const void* dout,
+// How queries and keys were turned before they were compared.
+struct Turned {
+  const int32_t* position = nullptr;  // [T], in the device's memory
+  const float* cos_sin = nullptr;     // [max_positions, dims]
+  int32_t dims = 0;
+  bool interleaved = false;
+};
+
+// scratch: float[kernels::AttentionVarlenScratch(shape)], unused on CUDA. `turned`: nullptr, or
+// where the gradients may be turned back while they are brought together, which saves a pass over
+// them; returns whether they were.
+bool AttentionBackward(const kernels::Launch& launch, const AttentionShape& shape, const void* dout,
                        const void* qkv, const void* out, const float* lse, void* dqkv,
-                       float* scratch);
+                       float* scratch, const Turned* turned = nullptr);
 
 }  // namespace plumb::policy_model

@@ -89,19 +89,21 @@ const RotaryTable* AttentionStage::Rotary(const Pass& pass) const {
   return spec_.rotary < 0 ? nullptr : &pass.rotary[static_cast<size_t>(spec_.rotary)];
 }
 
-void AttentionStage::Turn(const PackedPass& pass, void* qkv, bool inverse) const {
+void AttentionStage::Turn(const PackedPass& pass, void* qkv, bool inverse, bool turned) const {
   const RotaryTable* table = Rotary(pass);
   if (!table) return;
-  Call(pass.launch, kernels::RopeInPlace{.qkv = qkv,
-                                         .position = pass.positions,
-                                         .cos_sin = table->cos_sin.f32(),
-                                         .rows = pass.tokens(),
-                                         .heads = static_cast<int32_t>(heads_),
-                                         .kv_heads = static_cast<int32_t>(kv_heads_),
-                                         .head_dim = static_cast<int32_t>(head_dim_),
-                                         .dims = table->dims,
-                                         .interleaved = table->interleaved,
-                                         .inverse = inverse});
+  if (!turned) {
+    Call(pass.launch, kernels::RopeInPlace{.qkv = qkv,
+                                           .position = pass.positions,
+                                           .cos_sin = table->cos_sin.f32(),
+                                           .rows = pass.tokens(),
+                                           .heads = static_cast<int32_t>(heads_),
+                                           .kv_heads = static_cast<int32_t>(kv_heads_),
+                                           .head_dim = static_cast<int32_t>(head_dim_),
+                                           .dims = table->dims,
+                                           .interleaved = table->interleaved,
+                                           .inverse = inverse});
+  }
   ScaleQueries(pass, pass.positions, pass.tokens(), qkv);  // in either order: both are linear
 }
 
@@ -242,11 +244,18 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
                                                       .head_dim = static_cast<int32_t>(head_dim_),
                                                       .dsinks = pass.G(at_.sinks)});
   }
-  AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed,
-                    pass.saved.Floats(lse_), dqkv, pass.scratch.Floats(attention_scratch_));
+  const RotaryTable* table = Rotary(pass);
+  const Turned how = table ? Turned{.position = pass.positions,
+                                    .cos_sin = table->cos_sin.f32(),
+                                    .dims = table->dims,
+                                    .interleaved = table->interleaved}
+                           : Turned{};
+  const bool turned = AttentionBackward(
+      pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_), dqkv,
+      pass.scratch.Floats(attention_scratch_), table ? &how : nullptr);
   far_.Backward(pass, Shape(pass), dmixed, in, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_),
                 dqkv);
-  Turn(pass, dqkv, true);
+  Turn(pass, dqkv, true, turned);
   far_.AddQueries(pass, dqkv);
   if (normed()) {
     Call(pass.launch, kernels::HeadNormBackward{.shape = NormShape(n),

@@ -33,7 +33,8 @@ class AttentionStage : public Stage {
   AttentionShape Shape(const PackedPass& pass) const;
   kernels::HeadNormShape NormShape(int64_t rows) const;
   const RotaryTable* Rotary(const Pass& pass) const;  // nullptr: no positions
-  void Turn(const PackedPass& pass, void* qkv, bool inverse) const;
+  // `turned`: but for the scale of queries that has been done.
+  void Turn(const PackedPass& pass, void* qkv, bool inverse, bool turned = false) const;
   void ScaleQueries(const Pass& pass, const int32_t* position, int64_t rows, void* qkv) const;
 
   const LayerSpec spec_;

@@ -54,10 +54,17 @@ void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in
   void* gate_up = pass.saved.At(gate_up_);
   void* act = pass.scratch.At(act_again_);
   void* dact = pass.scratch.At(dact_);
-  Call(pass.launch,
-       kernels::Glu{
-           .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
-  down_product_.Backward(pass, dout, act, false, dact);
+  // What goes into the second product is needed for its weights alone, unless an adapter sees it:
+  // then it comes out of the same pass over gate and up as their gradients.
+  const bool apart = !down_product_.HasParts(pass), wanted = pass.G(at_.down) != nullptr;
+  if (apart) {
+    down_product_.BackwardInput(pass, dout, false, dact);
+  } else {
+    Call(pass.launch,
+         kernels::Glu{
+             .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
+    down_product_.Backward(pass, dout, act, false, dact);
+  }
   if (at_.down_bias >= 0 && pass.G(at_.down_bias)) {
     Call(pass.launch,
          kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.down_bias)});
@@ -67,7 +74,9 @@ void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in
                                          .rows = n,
                                          .ffn = ffn_,
                                          .activation = activation_,
-                                         .dgate_up = gate_up});
+                                         .dgate_up = gate_up,
+                                         .act = apart && wanted ? act : nullptr});
+  if (apart) down_product_.BackwardWeight(pass, dout, act);
   if (at_.gate_up_bias >= 0 && pass.G(at_.gate_up_bias)) {
     Call(pass.launch,
          kernels::BiasBackward{

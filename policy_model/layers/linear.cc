@@ -208,16 +208,32 @@ void LinearLayer::Step(const PagedPass& pass, const void* x, bool accumulate, vo
   Apply(ops::LinearRows, pass, pass.rows.rows, pass.scratch, x, accumulate, y);
 }
 
+bool LinearLayer::HasParts(const Pass& pass) const {
+  bool any = false;
+  ForEachPart(pass, weight_, [&](size_t, const ParameterSet&, const LowRank&) { any = true; });
+  return any;
+}
+
+void LinearLayer::BackwardInput(const PackedPass& pass, const void* dy, bool accumulate,
+                                void* dx) const {
+  ops::LinearBackwardInput(pass.launch, dy, pass.W(weight_), pass.tokens(), rows_, columns_,
+                           accumulate, dx);
+}
+
+void LinearLayer::BackwardWeight(const PackedPass& pass, const void* dy, const void* x) const {
+  if (float* g = pass.G(weight_))
+    ops::LinearBackwardWeight(pass.launch, dy, x, pass.tokens(), rows_, columns_, g);
+}
+
 void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,
                            void* dx) const {
   const int64_t n = pass.tokens();
-  if (float* g = pass.G(weight_))
-    ops::LinearBackwardWeight(pass.launch, dy, x, n, rows_, columns_, g);
+  BackwardWeight(pass, dy, x);
   if (Joins(pass)) {
     BackwardJoined(pass, dy, x, accumulate, dx);
     return;
   }
-  ops::LinearBackwardInput(pass.launch, dy, pass.W(weight_), n, rows_, columns_, accumulate, dx);
+  BackwardInput(pass, dy, accumulate, dx);
   ForEachPart(pass, weight_, [&](size_t i, const ParameterSet& set, const LowRank& part) {
     const int64_t rank = part.rank;
     const void* a = set.flat.at(part.a);

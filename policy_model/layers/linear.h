@@ -25,6 +25,10 @@ class LinearLayer {
   // where they are trained.
   void Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,
                 void* dx) const;
+  // The same in two halves, in either order. REQUIRES: no adapter has a part in it.
+  bool HasParts(const Pass& pass) const;
+  void BackwardInput(const PackedPass& pass, const void* dy, bool accumulate, void* dx) const;
+  void BackwardWeight(const PackedPass& pass, const void* dy, const void* x) const;
 
  private:
   using Product = void (*)(const kernels::Launch&, const void*, const void*, int64_t, int64_t,

@@ -14,7 +14,6 @@
 #include "configs/parallel.h"
 #include "kernels/device/device_memory.h"
 #include "learner/update/checkpoint_size.h"
-#include "learner/update/compact_moments.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "policy_model/pass_bytes.h"
 #include "run/roles/observer.h"
@@ -137,14 +136,17 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   if (config.model.dtype == DType::kFloat32) {
     consider("model.dtype = \"bfloat16\"", [](Config& c) { c.model.dtype = DType::kBFloat16; });
   }
-  if (device.is_cpu() && o.moments == configs::Moments::kFloat32) {
+  if (o.moments == configs::Moments::kFloat32) {
     consider("optimizer.moments = \"int8\"",
              [](Config& c) { c.optimizer.moments = configs::Moments::kInt8; });
   }
-  if (device.is_cpu() && o.masters == configs::Masters::kFloat32 &&
-      config.model.dtype == DType::kBFloat16) {
+  if (o.masters == configs::Masters::kFloat32 && config.model.dtype == DType::kBFloat16) {
     consider("optimizer.masters = \"none\"",
              [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
+  }
+  if (configs::MayNarrowGradients(config)) {
+    consider("optimizer.gradients = \"bfloat16\"",
+             [](Config& c) { c.optimizer.gradients = configs::Gradients::kBFloat16; });
   }
   if (configs::ReadParallel(config.run.parallel).dp > 1 && config.run.zero == 0)
     consider("run.zero = 1", [](Config& c) { c.run.zero = 1; });
@@ -212,7 +214,6 @@ void RunMemory::Check() const {
 }
 
 RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, int64_t free) {
-  learner::CheckCompact(config.optimizer, device);
   const bool chosen = config.optimizer.recompute == Recompute::kAuto,
              copies = CopyFits(config, shape, device, free);
   Config planned = config;

@@ -128,6 +128,7 @@ Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& s
   policy_model::Transformer transformer(shape, stream, type);
   learner::TrainStep step(transformer, sizes.sequences * sizes.length);
   learner::Optimizer optimizer(weights, config.optimizer);
+  step.UsePartsOf(weights, optimizer);
   std::vector<std::vector<int32_t>> tokens;
   std::vector<learner::SequenceView> views;
   const std::vector<uint8_t> mask(static_cast<size_t>(sizes.length), 1);

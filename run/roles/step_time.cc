@@ -35,11 +35,12 @@ double LayerOperations(const ModelShape& s, double context) {
 }
 
 // Of one update: gradients written, read for the norm and once more; moments, masters and weights
-// read and written.
+// read and written. Gradients in bfloat16 are joined from float32, once at least.
 double UpdateBytes(const Config& config, double trained) {
   const learner::StateBytes state =
       learner::BytesOfState(static_cast<int64_t>(trained), 0, config.model.dtype, config.optimizer);
-  return static_cast<double>(3 * state.gradients +
+  const bool joined = config.optimizer.gradients == configs::Gradients::kBFloat16;
+  return static_cast<double>(3 * state.gradients + (joined ? 6 * state.gradients : 0) +
                              2 * (state.moments + state.masters + state.weights));
 }
 

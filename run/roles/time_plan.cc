@@ -53,13 +53,13 @@ std::vector<Way> WaysOf(const Config& config, Device device) {
          [](Config& c) { c.optimizer.recompute = Recompute::kLayer; });
   Extend(ways, o.recompute == Recompute::kLayer, "optimizer.recompute=none",
          [](Config& c) { c.optimizer.recompute = Recompute::kNone; });
-  Extend(ways, device.is_cpu() && o.moments == configs::Moments::kFloat32, "optimizer.moments=int8",
+  Extend(ways, o.moments == configs::Moments::kFloat32, "optimizer.moments=int8",
          [](Config& c) { c.optimizer.moments = configs::Moments::kInt8; });
-  Extend(ways,
-         device.is_cpu() && o.masters == configs::Masters::kFloat32 &&
-             config.model.dtype == DType::kBFloat16,
+  Extend(ways, o.masters == configs::Masters::kFloat32 && config.model.dtype == DType::kBFloat16,
          "optimizer.masters=none",
          [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
+  Extend(ways, configs::MayNarrowGradients(config), "optimizer.gradients=bfloat16",
+         [](Config& c) { c.optimizer.gradients = configs::Gradients::kBFloat16; });
   return ways;
 }
 

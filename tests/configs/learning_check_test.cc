@@ -121,6 +121,16 @@ TEST(LearningCheckTest, Muon) {
          {{"optimizer.name=muon", "run.parallel=dp=2", "run.zero=0"}, nullptr}});
 }
 
+TEST(LearningCheckTest, GradientsInBfloat16) {
+  Check(kRollouts, {{{"optimizer.gradients=bfloat16"}, nullptr},
+                    {{"optimizer.gradients=bfloat16", "policy.adapter=lora"}, "of a whole model"},
+                    {{"optimizer.gradients=bfloat16", "optimizer.name=muon"}, "\"adamw\" only"},
+                    {{"optimizer.gradients=bfloat16", "run.parallel=dp=2"}, "of one rank"}});
+  EXPECT_TRUE(MayNarrowGradients(Read(kRollouts, {})));
+  EXPECT_FALSE(MayNarrowGradients(Read(kRollouts, {"optimizer.gradients=bfloat16"})));
+  EXPECT_FALSE(MayNarrowGradients(Read(kRollouts, {"policy.adapter=lora"})));
+}
+
 TEST(LearningCheckTest, NamesOfOtherSystemsKeepTheirDefinitions) {
   // TRL's bound of CISPO is the bound, verl's its distance from 1.
   const Config trl = Read(kRollouts, {"algorithm.objective=cispo", "algorithm.epsilon_high=5"});

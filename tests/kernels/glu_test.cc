@@ -77,5 +77,40 @@ TEST_P(GluTest, BackwardMatchesFiniteDifferencesAlsoInPlace) {
   }
 }
 
+// The backward gives the forward's output once more, bit for bit, also over dout.
+TEST_P(GluTest, BackwardGivesTheActivationsAgain) {
+  for (const auto& [rows, ffn] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 24}, {2, 37}, {7, 1536}}) {
+    const auto x = Normal(rows * 2 * ffn, 2, dtype(), 4.0f), dout = Normal(rows * ffn, 3, dtype());
+    for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+      Tensor tx(GetParam(), x), td(GetParam(), dout), dx(GetParam(), x), want(GetParam(), x),
+          out(GetParam(), std::vector<float>(rows * ffn, kPoison)),
+          act(GetParam(), std::vector<float>(rows * ffn, kPoison));
+      Call(launch(), Glu{.gate_up = tx.data(),
+                         .rows = rows,
+                         .ffn = ffn,
+                         .activation = activation,
+                         .out = out.data()});
+      GluBackward backward{.dout = td.data(),
+                           .gate_up = tx.data(),
+                           .rows = rows,
+                           .ffn = ffn,
+                           .activation = activation,
+                           .dgate_up = want.data()};
+      Call(launch(), backward);
+      backward.dgate_up = dx.data();
+      backward.act = act.data();
+      Call(launch(), backward);
+      ExpectSameBits(act.Host(), out.Host(), "act");
+      ExpectSameBits(dx.Host(), want.Host(), "dgate_up");
+      backward.dgate_up = tx.data();
+      backward.act = td.data();
+      Call(launch(), backward);
+      ExpectSameBits(td.Host(), out.Host(), "act over dout");
+      ExpectSameBits(tx.Host(), want.Host(), "dgate_up over gate_up");
+    }
+  }
+}
+
 }  // namespace
 }  // namespace plumb::kernels

@@ -107,6 +107,77 @@ TEST_P(RmsNormTest, BackwardMatchesFiniteDifferences) {
   }
 }
 
+// Against the formula in double: rows that blocks share and that they do not, widths for every form
+// of the kernel (packs of 16 bytes up to 1,024 a row, more, and none).
+TEST_P(RmsNormTest, BackwardMatchesTheFormula) {
+  for (const auto& [rows, hidden] : std::vector<std::pair<int64_t, int64_t>>{{1, 8},
+                                                                             {3, 8192},
+                                                                             {2, 8200},
+                                                                             {40, 3584},
+                                                                             {511, 24},
+                                                                             {600, 896},
+                                                                             {1100, 64},
+                                                                             {1100, 63}}) {
+    const auto x = ToDouble(Normal(rows * hidden, 3, dtype())),
+               w = ToDouble(Normal(hidden, 4, dtype())),
+               dy = ToDouble(Normal(rows * hidden, 5, dtype())),
+               before = ToDouble(Normal(rows * hidden, 6, dtype()));
+    std::vector<double> dx(x.size()), dw(w.size(), 1.0);
+    std::vector<float> scales;
+    for (int64_t r = 0; r < rows; ++r) {
+      double square = 0, dot = 0;
+      for (int64_t i = 0; i < hidden; ++i) {
+        const int64_t at = r * hidden + i;
+        square += x[at] * x[at];
+        dot += dy[at] * (0.5 + w[i]) * x[at];
+      }
+      const auto h = static_cast<double>(hidden);
+      const auto s = static_cast<double>(static_cast<float>(1 / std::sqrt(square / h + 1e-5)));
+      scales.push_back(static_cast<float>(s));
+      for (int64_t i = 0; i < hidden; ++i) {
+        const int64_t at = r * hidden + i;
+        dx[at] = dy[at] * (0.5 + w[i]) * s - x[at] * dot * s * s * s / h;
+        dw[i] += dy[at] * x[at] * s;
+      }
+    }
+    for (const bool accumulate : {false, true}) {
+      SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(hidden));
+      Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), tdy(GetParam(), Floats(dy)),
+          tdx(GetParam(), Floats(before));
+      Array<float> rstd(device(), scales), tdw(device(), std::vector<float>(hidden, 1.0f)),
+          scratch(device(), std::vector<float>(kRmsNormScratchRows * hidden, NAN));
+      RmsNormBackward backward{.dy = tdy.data(),
+                               .x = tx.data(),
+                               .w = tw.data(),
+                               .rstd = rstd.data(),
+                               .rows = rows,
+                               .hidden = hidden,
+                               .weight_offset = 0.5f,
+                               .accumulate_dx = accumulate,
+                               .dx = tdx.data(),
+                               .dw = tdw.data(),
+                               .scratch = scratch.data()};
+      Call(launch(), backward);
+      std::vector<double> want = dx;
+      for (size_t i = 0; i < want.size() && accumulate; ++i) want[i] += before[i];
+      // A dot product of terms of size 1 in sixteen lanes at least, over hidden, times x below 5;
+      // a row of 8 numbers may be small, its rstd 3.
+      const double steps = static_cast<double>(hidden) / 16 + 64;
+      ExpectClose(tdx.Host(), want, OutputRounding(dtype()), steps * kEps * 60, "dx");
+      // Blocks of rows and then their sums: 150 additions at most one after the other, of sums
+      // below 15 sqrt(rows).
+      ExpectClose(tdw.Host(), dw, kEps, 150 * kEps * 15 * std::sqrt(static_cast<double>(rows)),
+                  "dw");
+      if (accumulate) continue;
+      const auto first = tdx.Host();
+      backward.dw = nullptr;
+      backward.dx = tdy.data();
+      Call(launch(), backward);
+      ExpectSameBits(tdy.Host(), first, "over dy, without dw");
+    }
+  }
+}
+
 TEST_P(RmsNormTest, WeightsMayBeDistancesFromOne) {
   const int64_t rows = 5, hidden = 33;
   const auto x = ToDouble(Normal(rows * hidden, 3, dtype())),

@@ -90,6 +90,53 @@ TEST_P(Rope, TurnsAndTurnsBack) {
 
 // The rotation is orthogonal: turning back is its transpose, so <R x, y> = <x, R^-1 y>; this is
 // what backward needs.
+// Parts brought together and turned back are the merged rows turned back, bit for bit.
+TEST_P(Rope, PartsAreTurnedBackAsTheMergedRowsAre) {
+  std::vector<Shape> shapes = kShapes;
+  shapes.push_back({300, 14, 2, 64});
+  shapes.push_back({9, 28, 4, 128});
+  for (const Shape& s : shapes) {
+    const int64_t q = int64_t{s.heads} * s.d, kv = int64_t{s.kv_heads} * s.d, width = q + 2 * kv;
+    const auto x = Normal(static_cast<size_t>(s.rows * width), 1, dtype());
+    std::vector<float> dq, dk, dv;
+    std::vector<int32_t> position;
+    for (int64_t r = 0; r < s.rows; ++r) {
+      position.push_back(static_cast<int32_t>(r * 37 % 200));
+      const auto row = x.begin() + r * width;
+      dq.insert(dq.end(), row, row + q);
+      dk.insert(dk.end(), row + q, row + q + kv);
+      dv.insert(dv.end(), row + q + kv, row + width);
+    }
+    auto table = Table(device(), 200, s.dims, 10000.0);
+    Array<int32_t> tp(device(), position);
+    Tensor merged(GetParam(), x), tq(GetParam(), dq), tk(GetParam(), dk), tv(GetParam(), dv),
+        out(GetParam(), std::vector<float>(x.size(), kPoison));
+    Call(launch(), RopeInPlace{.qkv = merged.data(),
+                               .position = tp.data(),
+                               .cos_sin = table.data(),
+                               .rows = s.rows,
+                               .heads = s.heads,
+                               .kv_heads = s.kv_heads,
+                               .head_dim = s.d,
+                               .dims = s.dims,
+                               .interleaved = s.interleaved,
+                               .inverse = true});
+    Call(launch(), RopeBackward{.dq = tq.data(),
+                                .dk = tk.data(),
+                                .dv = tv.data(),
+                                .position = tp.data(),
+                                .cos_sin = table.data(),
+                                .rows = s.rows,
+                                .heads = s.heads,
+                                .kv_heads = s.kv_heads,
+                                .head_dim = s.d,
+                                .dims = s.dims,
+                                .interleaved = s.interleaved,
+                                .dqkv = out.data()});
+    ExpectSameBits(out.Host(), merged.Host(), "dqkv");
+  }
+}
+
 TEST_P(Rope, InverseIsTheGradient) {
   const Shape s = {2, 2, 1, 8};
   const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.d;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/optimizer.h"
 #include "tests/learner/distill/teaching_rig.h"
 #include "tests/learner/tiny_learner.h"
@@ -65,6 +66,24 @@ TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
   }
 }
 
+// Two bytes a parameter and the room, which is the optimizer's own.
+TEST(MemoryPlanTest, GradientsInBfloat16AreWhatTheOptimizerHolds) {
+  for (const bool tied : {false, true}) {
+    policy_model::ModelShape shape = TinyShape();
+    shape.tied = tied;
+    configs::Config config = Recipe();
+    config.model.dtype = DType::kBFloat16;
+    config.optimizer.gradients = configs::Gradients::kBFloat16;
+    Weights weights(shape, Device::kCpu, DType::kBFloat16);
+    const Optimizer optimizer(weights, config.optimizer);
+    const auto& rooms = dynamic_cast<const GradientRooms&>(*optimizer.parts());
+    const MemoryPlan plan =
+        PlanLearner(config, Weights::WithoutMemory(shape, Device::kCpu, DType::kBFloat16));
+    EXPECT_EQ(BytesOf(plan, "gradients"), 2 * weights.flat().elements() + rooms.bytes());
+    EXPECT_LT(rooms.bytes(), 4 * weights.flat().elements());
+  }
+}
+
 TEST(MemoryPlanTest, AParameterOfAFullFineTuneHasItsBytes) {
   configs::OptimizerConfig options;
   const int64_t n = 1 << 20;
@@ -75,6 +94,8 @@ TEST(MemoryPlanTest, AParameterOfAFullFineTuneHasItsBytes) {
   options.moments = configs::Moments::kInt8;
   EXPECT_EQ(BytesOfState(n, 0, DType::kBFloat16, options).total(), 8 * n + n / 32);
   EXPECT_EQ(BytesOfState(0, n, DType::kBFloat16, options).total(), 2 * n) << "frozen";
+  options.gradients = configs::Gradients::kBFloat16;
+  EXPECT_EQ(BytesOfState(n, 0, DType::kBFloat16, options).total(), 6 * n + n / 32);
 }
 
 // Storage is padded, so its elements are more.

@@ -130,22 +130,6 @@ TEST(CompactMomentsTest, WhatIsHeldIsWhatWasAskedFor) {
   }
 }
 
-TEST(CompactMomentsTest, AGpuIsToldThatItHasNone) {
-  for (const auto& options :
-       {Options(Masters::kNone, Moments::kFloat32), Options(Masters::kFloat32, Moments::kInt8)}) {
-    EXPECT_NO_THROW(CheckCompact(options, Device::kCpu));
-    try {
-      CheckCompact(options, Device::Cuda(0));
-      FAIL();
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-      EXPECT_NE(e.message().find("on the CPU only"), std::string::npos) << e.message();
-      EXPECT_NE(e.message().find("cuda:0"), std::string::npos) << e.message();
-    }
-  }
-  EXPECT_NO_THROW(CheckCompact({}, Device::Cuda(0)));
-}
-
 // The loss of every way falls as that of exact state does.
 TEST(CompactMomentsTest, TheLossFallsAsWithExactState) {
   constexpr int kSteps = 60;

@@ -1,0 +1,61 @@
+// optimizer.gradients = "bfloat16": a base's gradients are kept in two bytes, and of a pass those
+// of one layer at a time are there in float32.
+//
+//   room    float   what a pass adds up of the layer at hand; of what stands outside of layers,
+//                   before the first and behind the last of them
+//   grad    T[M]    (SetState::grad, bfloat16) what passes before have come to; the room joins it
+//                   when the layer is done, with one rounding (kernels/update/narrow_gradients.h)
+// So every product over the tokens of a micro-batch is summed in float32, as without; what is
+// rounded is the sum over micro-batches. Stages, and whoever reads the room, know nothing of it.
+// Thread safety: one thread. Ownership: owns the room, borrows the set's state.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "learner/update/optimizer.h"
+#include "policy_model/memory/pass_parts.h"
+
+namespace plumb::learner {
+
+// Elements of the room: of the largest of what is open at a time. `bucket_ends`: as of BucketEnds
+// (part_keeper.h), of what is trained; `tied`: the head's product is the embedding's.
+int64_t GradientRoomElements(const std::vector<int64_t>& bucket_ends, bool tied);
+
+class GradientRooms : public policy_model::PassParts {
+ public:
+  // Of a base of layers whose state.grad is bfloat16.
+  GradientRooms(Optimizer::SetState& state, bool tied);
+
+  // Before the first pass of an update; `key`: of its roundings.
+  void BeginUpdate(uint64_t key);
+
+  void Begin(Way way) override;
+  void Enter(Way way, int64_t layer) override;
+  void Leave(Way way, int64_t layer) override;
+  void End(Way way) override;
+  const void* Weight(int64_t offset) const override;
+  // In the room, of what is open.
+  float* Gradient(int64_t offset) const override;
+
+  int64_t bytes() const { return static_cast<int64_t>(room_.bytes()); }
+
+ private:
+  // Places [begin, end) of what is trained; their gradients lie at `at` of the room.
+  struct Open {
+    int64_t begin = 0, end = 0, at = 0;
+  };
+  size_t last_bucket() const { return ends_.size() - 1; }
+  // Gives what is open to the gradients, and opens these buckets.
+  void Turn(std::initializer_list<size_t> buckets);
+
+  Optimizer::SetState& state_;
+  const bool tied_;
+  const std::vector<int64_t> ends_;  // of buckets, in places
+  policy_model::FlatBuffer room_;
+  std::vector<Open> open_;
+  uint64_t key_ = 0;
+  uint32_t joined_ = 0;  // since BeginUpdate
+};
+
+}  // namespace plumb::learner

@@ -1,0 +1,256 @@
+// optimizer.gradients = "bfloat16": what is kept is the sum that float32 would have, rounded; and
+// training with it is training.
+#include "learner/update/gradients/gradient_rooms.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "common/base/error.h"
+#include "learner/update/part_keeper.h"
+#include "learner/update/train_step.h"
+#include "tests/learner/rank_threads.h"
+#include "tests/learner/tiny_learner.h"
+
+namespace plumb::learner {
+namespace {
+
+using configs::Gradients;
+using policy_model::FlatBuffer;
+using policy_model::ModelShape;
+using policy_model::Weights;
+
+struct Case {
+  ModelShape shape = TinyShape();
+  DType dtype = DType::kFloat32;
+  int64_t budget = 4096;  // tokens a micro-batch
+  bool recompute = false;
+  TrainingRules rules = {};
+  configs::OptimizerConfig options = {};
+};
+
+ModelShape Untied() {
+  ModelShape shape = TinyShape();
+  shape.tied = false;
+  shape.layers = 3;
+  return shape;
+}
+
+// A model with the gradients of one batch, and its next steps.
+struct Learning {
+  Weights weights;
+  Optimizer optimizer;
+  policy_model::Transformer transformer;
+  TrainStep train;
+  std::vector<Demonstration> data = RandomDemonstrations(24, 3);
+
+  Learning(const Case& of, Gradients gradients)
+      : weights(of.shape, Device::kCpu, of.dtype),
+        optimizer(Drawn(weights), With(of.options, gradients), of.rules),
+        transformer(of.shape, Device::kCpu, of.dtype),
+        train(transformer, of.budget) {
+    policy_model::SetThreads(1);
+    transformer.RecomputeLayers(of.recompute);
+    train.UsePartsOf(weights, optimizer);
+  }
+  static Weights& Drawn(Weights& weights) {
+    weights.Initialise(2, 0.2);
+    return weights;
+  }
+  static configs::OptimizerConfig With(configs::OptimizerConfig options, Gradients gradients) {
+    options.gradients = gradients;
+    options.weight_decay = 0;
+    return options;
+  }
+  double Accumulate() {
+    std::vector<SequenceView> views;
+    int64_t scored = 0;
+    for (const Demonstration& d : data) {
+      views.push_back({d.tokens, d.loss_mask});
+      scored += std::accumulate(d.loss_mask.begin() + 1, d.loss_mask.end(), int64_t{0});
+    }
+    double loss = 0;
+    optimizer.ZeroGrad();
+    train.Accumulate(
+        weights, views, 1.0f,
+        [&](const ScoredToken& token) {
+          loss -= static_cast<double>(token.logprob) / static_cast<double>(scored);
+          return TrainStep::Gradient{.logprob = -1.0f / static_cast<float>(scored)};
+        },
+        optimizer.gradients());
+    return loss;
+  }
+  double Step(double rate) {
+    const double loss = Accumulate();
+    EXPECT_TRUE(optimizer.Update(rate, loss).applied);
+    return loss;
+  }
+  std::vector<float> Grad() {
+    FlatBuffer& grad = optimizer.grad();
+    std::vector<std::byte> bytes(grad.bytes());
+    grad.CopyToHost(bytes);
+    std::vector<float> out(static_cast<size_t>(grad.elements()));
+    policy_model::ConvertToFloat(bytes.data(), grad.dtype(), out);
+    return out;
+  }
+};
+
+std::vector<Case> Cases() {
+  return {{},
+          {.shape = Untied()},
+          {.dtype = DType::kBFloat16},
+          {.recompute = true},
+          {.rules = {.frozen = {"layers.0.mlp"}}},
+          {.rules = {.learning_rates = {{"layers.1", 0.5}}}}};
+}
+
+// One micro-batch: what float32 keeps, to the nearest. A tied matrix joins twice, as the head and
+// as the embedding: it is within one more rounding.
+TEST(GradientRoomsTest, OfOneMicroBatchTheyAreTheRoundedOnes) {
+  for (const Case& of : Cases()) {
+    Learning wide(of, Gradients::kFloat32), narrow(of, Gradients::kBFloat16);
+    EXPECT_EQ(narrow.optimizer.grad().dtype(), DType::kBFloat16);
+    EXPECT_EQ(wide.optimizer.parts(), nullptr);
+    wide.Accumulate();
+    narrow.Accumulate();
+    const auto exact = wide.Grad(), kept = narrow.Grad();
+    ASSERT_EQ(exact.size(), kept.size());
+    size_t other = 0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      const bool same = kept[i] == ToFloat(ToBFloat16(exact[i]));
+      other += !same;
+      // The first of the two that a tied matrix has may be larger than their sum.
+      ASSERT_NEAR(kept[i], exact[i], std::abs(exact[i]) / 64 + 1e-4) << i;
+    }
+    const int64_t tied = of.shape.tied ? of.shape.vocab * of.shape.hidden : 0;
+    EXPECT_LE(static_cast<int64_t>(other), tied);
+    const double squares =
+        std::inner_product(kept.begin(), kept.end(), kept.begin(), 0.0, std::plus<>(),
+                           [](float a, float b) { return double(a) * double(b); });
+    EXPECT_NEAR(narrow.optimizer.Update(1e-3, 1.0).grad_norm, std::sqrt(squares),
+                1e-9 * std::sqrt(squares));
+  }
+}
+
+// Of many micro-batches each adds one rounding, of at most 2^-8 of the sum, right in the mean.
+TEST(GradientRoomsTest, OfManyMicroBatchesTheErrorIsThatOfTheirRoundings) {
+  for (Case of : Cases()) {
+    of.budget = 32;
+    Learning wide(of, Gradients::kFloat32), narrow(of, Gradients::kBFloat16);
+    wide.Accumulate();
+    narrow.Accumulate();
+    const auto exact = wide.Grad(), kept = narrow.Grad();
+    double off = 0, size = 0, along = 0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      const auto e = static_cast<double>(exact[i]), k = static_cast<double>(kept[i]);
+      off += (k - e) * (k - e);
+      size += e * e;
+      along += (k - e) * e;
+    }
+    // At most 24 micro-batches; sums on the way may be a few times the last one.
+    EXPECT_LT(std::sqrt(off / size), 3 * std::sqrt(24.0) / 256);
+    EXPECT_GT(off, 0);
+    EXPECT_LT(std::abs(along / size), 2e-3) << "no shorter and no longer in the mean";
+    Learning again(of, Gradients::kBFloat16);
+    again.Accumulate();
+    EXPECT_EQ(again.Grad(), kept) << "the seed says the roundings";
+  }
+}
+
+// The loss falls as it does with float32.
+TEST(GradientRoomsTest, TrainingIsTraining) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool small : {false, true}) {
+      Case of{.dtype = dtype, .budget = 64};
+      if (small) of.options.moments = configs::Moments::kInt8;
+      if (small && dtype == DType::kBFloat16) of.options.masters = configs::Masters::kNone;
+      Learning wide(of, Gradients::kFloat32), narrow(of, Gradients::kBFloat16);
+      double gap = 0, last = 0;
+      for (int i = 0; i < 60; ++i) {
+        const double a = wide.Step(5e-3), b = narrow.Step(5e-3);
+        gap = std::max(gap, std::abs(a - b));
+        last = a - b;
+      }
+      std::printf("largest gap of 60 steps %.4f nats, last %.5f\n", gap, last);
+      EXPECT_LT(gap, 0.03);
+      EXPECT_NEAR(last, 0, 0.002);
+    }
+  }
+}
+
+TEST(GradientRoomsTest, WhatIsNotFiniteIsSeen) {
+  Learning learning({}, Gradients::kBFloat16);
+  learning.Accumulate();
+  static_cast<BFloat16*>(learning.optimizer.grad().data())[7] = ToBFloat16(INFINITY);
+  const UpdateResult result = learning.optimizer.Update(1e-3, 1.0);
+  EXPECT_FALSE(result.applied);
+  EXPECT_EQ(result.why_skipped, "the gradient is not finite");
+}
+
+TEST(GradientRoomsTest, AreClippedByValue) {
+  Case of;
+  of.options.clip_value = 1e-3;
+  Learning learning(of, Gradients::kBFloat16);
+  learning.Step(1e-3);
+  const auto grad = learning.Grad();
+  const float most = ToFloat(ToBFloat16(1e-3f));
+  EXPECT_EQ(*std::max_element(grad.begin(), grad.end()), most);
+  EXPECT_GT(learning.optimizer.TakeClippedShare().value(), 0);
+}
+
+// A pass that ended with an exception has left something in the room: the next begins anew.
+TEST(GradientRoomsTest, APassThatWasNotEndedLeavesNothing) {
+  using Way = policy_model::PassParts::Way;
+  Learning learning({}, Gradients::kBFloat16);
+  auto& rooms = dynamic_cast<GradientRooms&>(*learning.optimizer.parts());
+  learning.optimizer.ZeroGrad();
+  rooms.Begin(Way::kBackward);
+  *rooms.Gradient(learning.weights.table().embedding()) = 5;
+  rooms.PassBy(Way::kBackward, TinyShape().layers);
+  for (const float g : learning.Grad()) ASSERT_EQ(g, 0.0f);
+  EXPECT_EQ(rooms.Weight(0), learning.weights.flat().data());
+}
+
+TEST(GradientRoomsTest, TheRoomIsTheLargestThatIsOpenAtATime) {
+  EXPECT_EQ(GradientRoomElements({10, 110, 230, 300}, false), 120);
+  EXPECT_EQ(GradientRoomElements({10, 110, 230, 430}, false), 200);
+  EXPECT_EQ(GradientRoomElements({10, 110, 230, 430}, true), 210);
+  EXPECT_EQ(GradientRoomElements({410, 510, 630, 830}, false), 410);
+}
+
+TEST(GradientRoomsTest, WhatDoesNotGoTogetherIsSaid) {
+  const auto refusal = [](const auto& make) -> std::string {
+    try {
+      make();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const configs::OptimizerConfig narrow{.gradients = Gradients::kBFloat16};
+  EXPECT_NE(refusal([&] {
+              Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
+              weights.AddAdapter({.rank = 4}, 1);
+              Optimizer(weights, narrow);
+            }).find("an adapter is trained"),
+            std::string::npos);
+  EXPECT_NE(refusal([&] {
+              Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
+              configs::OptimizerConfig muon = narrow;
+              muon.name = configs::OptimizerName::kMuon;
+              Optimizer(weights, muon);
+            }).find("muon"),
+            std::string::npos);
+  AsRanks(2, [&](Ranks* ranks) {
+    EXPECT_NE(refusal([&] {
+                Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
+                Optimizer(weights, narrow, {}, {.ranks = ranks});
+              }).find("ranks add gradients up"),
+              std::string::npos);
+  });
+}
+
+}  // namespace
+}  // namespace plumb::learner
