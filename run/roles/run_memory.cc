@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/free_memory.h"
 #include "common/base/size_text.h"
+#include "configs/learning_check.h"
 #include "configs/parallel.h"
 #include "kernels/device/device_memory.h"
 #include "learner/update/checkpoint_size.h"

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/base/size_text.h"
+#include "configs/learning_check.h"
 
 namespace plumb::run {
 namespace {
@@ -39,7 +40,7 @@ void Extend(std::vector<Way>& ways, bool sensible, const std::string& option, co
 }
 
 // The recipe first, then what changes more and more.
-std::vector<Way> WaysOf(const Config& config, Device device) {
+std::vector<Way> WaysOf(const Config& config) {
   const configs::OptimizerConfig& o = config.optimizer;
   std::vector<Way> ways = {{"", config}};
   for (const int64_t tokens :
@@ -70,7 +71,7 @@ std::optional<Choice> FastestThatFits(const Config& config, const policy_model::
                                       const Lengths& lengths) {
   constexpr double kWorthIt = 0.98;  // of the time of one that changes less
   std::optional<Choice> best;
-  for (const Way& way : WaysOf(config, device)) {
+  for (const Way& way : WaysOf(config)) {
     const RunMemory memory = PlanRun(way.config, shape, device, free);
     if (!memory.fits()) continue;
     const double seconds =
