@@ -128,7 +128,9 @@ TEST(LearningCheckTest, GradientsInBfloat16) {
                     {{"optimizer.gradients=bfloat16", "run.parallel=dp=2"}, "of one rank"}});
   EXPECT_TRUE(MayNarrowGradients(Read(kRollouts, {})));
   EXPECT_FALSE(MayNarrowGradients(Read(kRollouts, {"optimizer.gradients=bfloat16"})));
-  EXPECT_FALSE(MayNarrowGradients(Read(kRollouts, {"policy.adapter=lora"})));
+  Config adapter = Read(kRollouts, {});
+  adapter.policy.adapter = Adapter::kLora;
+  EXPECT_FALSE(MayNarrowGradients(adapter));
 }
 
 TEST(LearningCheckTest, NamesOfOtherSystemsKeepTheirDefinitions) {
