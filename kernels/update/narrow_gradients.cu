@@ -7,7 +7,7 @@ namespace {
 
 // Eight elements a thread.
 template <bool Wide>
-__global__ void Join(float* room, BFloat16* sum, int64_t n, uint64_t seed, uint32_t draw,
+__global__ void Join(const float* room, BFloat16* sum, int64_t n, uint64_t seed, uint32_t draw,
                      int64_t first) {
   for (int64_t at = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kNarrowDraws; at < n;
        at += int64_t{gridDim.x} * blockDim.x * kNarrowDraws) {
@@ -37,14 +37,11 @@ __global__ void Join(float* room, BFloat16* sum, int64_t n, uint64_t seed, uint3
       kept.x[u] = NarrowSum(kept.x[u], more[u], drawn.x[u / 2] >> (16 * (u % 2)));
     if (whole) {
       StorePack(sum + at, kept);
-      StorePack(room + at, Pack<float>{});
-      StorePack(room + at + 4, Pack<float>{});
     } else {
 #pragma unroll
       for (int u = 0; u < kNarrowDraws; ++u) {
         if (u >= count) continue;
         sum[at + u] = kept.x[u];
-        room[at + u] = 0;
       }
     }
   }

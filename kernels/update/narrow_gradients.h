@@ -16,8 +16,8 @@ namespace plumb::kernels {
 
 struct NarrowGradients {
   static constexpr const char* kName = "NarrowGradients";
-  float* room = nullptr;    // [n], added, and 0 behind it
-  BFloat16* sum = nullptr;  // [n]
+  const float* room = nullptr;  // [n], added
+  BFloat16* sum = nullptr;      // [n]
   int64_t n = 0;
   // The address of the draws; first: the place of sum[0] among all, a multiple of 8.
   uint64_t seed = 0;

@@ -17,7 +17,6 @@ void NarrowGradients::Cpu(const Launch&) const {
     for (int64_t i = 0; i < count; ++i) {
       const uint32_t bits = drawn.x[i / 2] >> (16 * (i % 2));
       sum[begin + i] = NarrowSum(sum[begin + i], room[begin + i], bits);
-      room[begin + i] = 0;
     }
   }
 }

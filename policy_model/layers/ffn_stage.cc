@@ -56,7 +56,7 @@ void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in
   void* dact = pass.scratch.At(dact_);
   // What goes into the second product is needed for its weights alone, unless an adapter sees it:
   // then it comes out of the same pass over gate and up as their gradients.
-  const bool apart = !down_product_.HasParts(pass), wanted = pass.G(at_.down) != nullptr;
+  const bool apart = !down_product_.HasParts(pass);
   if (apart) {
     down_product_.BackwardInput(pass, dout, false, dact);
   } else {
@@ -75,7 +75,7 @@ void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in
                                          .ffn = ffn_,
                                          .activation = activation_,
                                          .dgate_up = gate_up,
-                                         .act = apart && wanted ? act : nullptr});
+                                         .act = apart ? act : nullptr});
   if (apart) down_product_.BackwardWeight(pass, dout, act);
   if (at_.gate_up_bias >= 0 && pass.G(at_.gate_up_bias)) {
     Call(pass.launch,

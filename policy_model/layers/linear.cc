@@ -221,8 +221,9 @@ void LinearLayer::BackwardInput(const PackedPass& pass, const void* dy, bool acc
 }
 
 void LinearLayer::BackwardWeight(const PackedPass& pass, const void* dy, const void* x) const {
+  const bool empty = pass.TakeEmpty(weight_, rows_ * columns_);
   if (float* g = pass.G(weight_))
-    ops::LinearBackwardWeight(pass.launch, dy, x, pass.tokens(), rows_, columns_, g);
+    ops::LinearBackwardWeight(pass.launch, dy, x, pass.tokens(), rows_, columns_, g, !empty);
 }
 
 void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,

@@ -191,10 +191,10 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
 }
 
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m,
-                          int64_t n, int64_t k, float* dw) {
+                          int64_t n, int64_t k, float* dw, bool accumulate) {
   if (WidenedBf16(launch)) {
     Widened(launch, dy, kernels::Layout::kTermsOuter, x, kernels::Layout::kTermsOuter, n, k, m,
-            true, DType::kFloat32, dw);
+            accumulate, DType::kFloat32, dw);
     return;
   }
   const c10::InferenceMode guard;
@@ -203,15 +203,18 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   at::Tensor out = View(launch, dw, n, k, at::kFloat);
   const at::Tensor a = View(launch, dy, m, n, type).t(), b = View(launch, x, m, k, type);
   if (type == at::kFloat) {
-    at::addmm_out(out, out, a, b);
+    if (accumulate) at::addmm_out(out, out, a, b);
+    else at::mm_out(out, a, b);
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
     MklBf16Product()(kRowMajor, kTransposed, kPlain, static_cast<int>(n), static_cast<int>(k),
                      static_cast<int>(m), 1.0f, dy, static_cast<int>(n), x, static_cast<int>(k),
-                     1.0f, dw, static_cast<int>(k));
+                     accumulate ? 1.0f : 0.0f, dw, static_cast<int>(k));
   } else if (launch.device().is_cuda()) {
-    at::addmm_out(out, out, a, b, at::kFloat);
+    if (accumulate) at::addmm_out(out, out, a, b, at::kFloat);
+    else at::mm_out(out, a, b, at::kFloat);
   } else {
-    out.add_(at::mm(a, b));
+    if (accumulate) out.add_(at::mm(a, b));
+    else out.copy_(at::mm(a, b));
   }
 }
 

@@ -26,9 +26,9 @@ void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void*
 // dx[m, k] = dy[m, n] w[n, k], added when `accumulate`.
 void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m,
                          int64_t n, int64_t k, bool accumulate, void* dx);
-// dw[n, k] (float) += dy[m, n]^T x[m, k].
+// dw[n, k] (float) += dy[m, n]^T x[m, k]; written when not `accumulate`.
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m,
-                          int64_t n, int64_t k, float* dw);
+                          int64_t n, int64_t k, float* dw, bool accumulate = true);
 
 // A low-rank matrix beside w in one product, where that is the CPU's own (JoinsLowRank): what it
 // adds costs its terms and no pass over the result.

@@ -76,6 +76,10 @@ struct PackedPass : Pass {
   // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not
   // trained.
   float* G(int64_t offset) const { return parts ? parts->Gradient(offset) : grad.OfBase(offset); }
+  // Ask before G: whether all of a tensor's gradient is to be written instead of added.
+  bool TakeEmpty(int64_t offset, int64_t elements) const {
+    return parts && parts->TakeEmpty(offset, elements);
+  }
 };
 
 // Generation: rows of a paged step. Where the pages of layers that give them back lie apart, they

@@ -39,6 +39,12 @@ class PassParts {
   virtual const void* Weight(int64_t offset) const = 0;
   // Where its gradient is added.
   virtual float* Gradient(int64_t offset) const = 0;
+  // True where nothing has been added yet to the gradient of the tensor that begins at `offset` and
+  // has so many elements: whoever asks writes all of it instead of adding, for what is there is not
+  // 0 then. Never asked, or false: it is added to.
+  virtual bool TakeEmpty(int64_t offset, int64_t elements) const {
+    return offset < 0 && elements < 0;
+  }
 };
 
 }  // namespace plumb::policy_model

@@ -1,8 +1,10 @@
 #include "learner/update/gradients/gradient_rooms.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "common/base/error.h"
+#include "kernels/device/device_memory.h"
 #include "kernels/update/narrow_gradients.h"
 
 namespace plumb::learner {
@@ -33,16 +35,18 @@ void GradientRooms::BeginUpdate(uint64_t key) {
 }
 
 void GradientRooms::Turn(std::initializer_list<size_t> buckets) {
-  const Stream& stream = room_.stream();
-  for (const Open& of : open_) {
-    kernels::Call({.stream = stream},
-                  kernels::NarrowGradients{.room = room_.f32() + of.at,
-                                           .sum = static_cast<BFloat16*>(state_.grad.at(of.begin)),
-                                           .n = of.end - of.begin,
-                                           .seed = key_,
-                                           .draw = joined_++,
-                                           .first = of.begin});
+  for (const Touched& tensor : touched_) {
+    kernels::Call(
+        {.stream = room_.stream()},
+        kernels::NarrowGradients{.room = room_.f32() + tensor.at,
+                                 .sum = static_cast<BFloat16*>(state_.grad.at(tensor.place)),
+                                 .n = tensor.elements,
+                                 .seed = key_,
+                                 .draw = joined_,
+                                 .first = tensor.place});
   }
+  ++joined_;
+  touched_.clear();
   open_.clear();
   int64_t at = 0;
   for (const size_t bucket : buckets) {
@@ -55,10 +59,7 @@ void GradientRooms::Turn(std::initializer_list<size_t> buckets) {
 
 void GradientRooms::Begin(Way way) {
   if (way == Way::kForward) return;
-  if (!open_.empty()) {  // a pass before ended with an exception
-    open_.clear();
-    room_.Zero();
-  }
+  touched_.clear();  // of a pass that ended with an exception
   if (tied_) Turn({0, last_bucket()});
   else Turn({0});
 }
@@ -79,15 +80,47 @@ void GradientRooms::End(Way way) {
 
 const void* GradientRooms::Weight(int64_t offset) const { return state_.set->flat.at(offset); }
 
-float* GradientRooms::Gradient(int64_t offset) const {
-  const int64_t place = policy_model::PlaceOf(state_.runs, offset);
-  if (place < 0) return nullptr;
+std::optional<GradientRooms::Touched> GradientRooms::Find(int64_t offset) const {
+  const auto& entries = state_.set->table->entries();
+  const auto behind = std::upper_bound(entries.begin(), entries.end(), offset,
+                                       [](int64_t element, const policy_model::TensorEntry& entry) {
+                                         return element < entry.offset;
+                                       });
+  PLUMB_CHECK(behind != entries.begin());
+  const policy_model::TensorEntry& entry = *std::prev(behind);
+  const int64_t place = state_.PlaceOf(entry);
+  if (place < 0) return std::nullopt;
   for (const Open& of : open_) {
     if (place >= of.begin && place < of.end)
-      return const_cast<float*>(room_.f32()) + of.at + (place - of.begin);
+      return Touched{.place = place, .elements = entry.elements, .at = of.at + (place - of.begin)};
   }
   PLUMB_CHECK(false, "a pass writes gradients of a layer that it is not in");
-  return nullptr;
+  return std::nullopt;
+}
+
+bool GradientRooms::IsTouched(const Touched& tensor) const {
+  return std::any_of(touched_.begin(), touched_.end(),
+                     [&](const Touched& other) { return other.place == tensor.place; });
+}
+
+bool GradientRooms::TakeEmpty(int64_t offset, int64_t elements) const {
+  const std::optional<Touched> tensor = Find(offset);
+  if (!tensor || tensor->elements != elements || IsTouched(*tensor) ||
+      tensor->place != policy_model::PlaceOf(state_.runs, offset))
+    return false;
+  touched_.push_back(*tensor);
+  return true;
+}
+
+float* GradientRooms::Gradient(int64_t offset) const {
+  const std::optional<Touched> tensor = Find(offset);
+  if (!tensor) return nullptr;
+  float* const begin = room_.f32() + tensor->at;
+  if (!IsTouched(*tensor)) {
+    kernels::Zero(room_.stream(), begin, static_cast<size_t>(tensor->elements) * sizeof(float));
+    touched_.push_back(*tensor);
+  }
+  return begin + (policy_model::PlaceOf(state_.runs, offset) - tensor->place);
 }
 
 }  // namespace plumb::learner

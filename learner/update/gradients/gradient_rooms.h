@@ -5,12 +5,16 @@
 //                   before the first and behind the last of them
 //   grad    T[M]    (SetState::grad, bfloat16) what passes before have come to; the room joins it
 //                   when the layer is done, with one rounding (kernels/update/narrow_gradients.h)
+// Of the room a tensor is zeroed when its gradient is first asked for, unless whoever asks writes
+// all of it (TakeEmpty); what nobody asked for does not join.
 // So every product over the tokens of a micro-batch is summed in float32, as without; what is
 // rounded is the sum over micro-batches. Stages, and whoever reads the room, know nothing of it.
 // Thread safety: one thread. Ownership: owns the room, borrows the set's state.
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
+#include <optional>
 #include <vector>
 
 #include "learner/update/optimizer.h"
@@ -37,6 +41,7 @@ class GradientRooms : public policy_model::PassParts {
   const void* Weight(int64_t offset) const override;
   // In the room, of what is open.
   float* Gradient(int64_t offset) const override;
+  bool TakeEmpty(int64_t offset, int64_t elements) const override;
 
   int64_t bytes() const { return static_cast<int64_t>(room_.bytes()); }
 
@@ -45,6 +50,14 @@ class GradientRooms : public policy_model::PassParts {
   struct Open {
     int64_t begin = 0, end = 0, at = 0;
   };
+  // A tensor that something is in, at `at` of the room.
+  struct Touched {
+    int64_t place = 0, elements = 0, at = 0;
+  };
+  // The tensor at an offset of the set, opened or not: its place and where it lies in the room;
+  // nullopt: it is frozen.
+  std::optional<Touched> Find(int64_t offset) const;
+  bool IsTouched(const Touched& tensor) const;
   size_t last_bucket() const { return ends_.size() - 1; }
   // Gives what is open to the gradients, and opens these buckets.
   void Turn(std::initializer_list<size_t> buckets);
@@ -52,8 +65,9 @@ class GradientRooms : public policy_model::PassParts {
   Optimizer::SetState& state_;
   const bool tied_;
   const std::vector<int64_t> ends_;  // of buckets, in places
-  policy_model::FlatBuffer room_;
+  mutable policy_model::FlatBuffer room_;
   std::vector<Open> open_;
+  mutable std::vector<Touched> touched_;
   uint64_t key_ = 0;
   uint32_t joined_ = 0;  // since BeginUpdate
 };

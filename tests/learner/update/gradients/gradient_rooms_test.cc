@@ -275,6 +275,37 @@ TEST(GradientRoomsTest, APassThatWasNotEndedLeavesNothing) {
   EXPECT_EQ(rooms.Weight(0), learning.weights.flat().data());
 }
 
+// A whole tensor that nothing has been added to is written instead, once; what nobody asks for
+// stays as it is.
+TEST(GradientRoomsTest, AnEmptyTensorIsWrittenOnce) {
+  using Way = policy_model::PassParts::Way;
+  Learning learning({.rules = {.frozen = {"layers.1.mlp"}}}, Gradients::kBFloat16);
+  auto& rooms = dynamic_cast<GradientRooms&>(*learning.optimizer.parts());
+  const auto& layer = learning.weights.table().layer(1);
+  const ModelShape shape = TinyShape();
+  const int64_t qkv = shape.qkv_width() * shape.hidden;
+  learning.optimizer.ZeroGrad();
+  rooms.Begin(Way::kBackward);
+  rooms.Enter(Way::kBackward, 1);
+  EXPECT_FALSE(rooms.TakeEmpty(layer.qkv, qkv - 1)) << "a part";
+  EXPECT_FALSE(rooms.TakeEmpty(layer.down, shape.hidden * shape.ffn)) << "frozen";
+  EXPECT_EQ(rooms.Gradient(layer.down), nullptr);
+  EXPECT_TRUE(rooms.TakeEmpty(layer.qkv, qkv));
+  EXPECT_FALSE(rooms.TakeEmpty(layer.qkv, qkv)) << "the second adds";
+  std::fill_n(rooms.Gradient(layer.qkv), qkv, 2.0f);
+  EXPECT_EQ(rooms.Gradient(layer.qkv + 3), rooms.Gradient(layer.qkv) + 3);
+  EXPECT_EQ(*rooms.Gradient(layer.attention_norm), 0.0f) << "is zeroed when it is asked for";
+  EXPECT_FALSE(rooms.TakeEmpty(layer.attention_norm, shape.hidden));
+  *rooms.Gradient(layer.attention_norm) = 3;
+  rooms.Leave(Way::kBackward, 1);
+  rooms.Enter(Way::kBackward, 0);
+  rooms.Leave(Way::kBackward, 0);
+  rooms.End(Way::kBackward);
+  double sum = 0;
+  for (const float g : learning.Grad()) sum += static_cast<double>(g);
+  EXPECT_EQ(sum, 2.0 * static_cast<double>(qkv) + 3);
+}
+
 TEST(GradientRoomsTest, TheRoomIsTheLargestThatIsOpenAtATime) {
   EXPECT_EQ(GradientRoomElements({10, 110, 230, 300}, false), 120);
   EXPECT_EQ(GradientRoomElements({10, 110, 230, 430}, false), 200);
