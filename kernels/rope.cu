@@ -30,8 +30,9 @@ __device__ __forceinline__ void Turn(const T* head, const float* cs, int32_t dim
   for (int u = 0; u < N; ++u) {
     const float c = cs[at.angle + u], s = sign * cs[dims / 2 + at.angle + u];
     const float x = ToFloat(a->x[u]), y = ToFloat(b->x[u]);
-    a->x[u] = FromFloat<T>(x * c - y * s);
-    b->x[u] = FromFloat<T>(y * c + x * s);
+    // Which product is rounded is said, so that every kernel gives the same bits.
+    a->x[u] = FromFloat<T>(__fmaf_rn(x, c, -__fmul_rn(y, s)));
+    b->x[u] = FromFloat<T>(__fmaf_rn(y, c, __fmul_rn(x, s)));
   }
 }
 

@@ -78,7 +78,8 @@ void Update(const AdamwCompact& a, T* param, const G* all_gradients) {
     if (a.m.codes) {
       a.m.scales[b] = largest_m;
       for (int64_t i = 0; i < count; ++i) {
-        a.m.codes[begin + i] = StoredM(m[i], largest_m, draws.of_m[i]);
+        a.m.codes[begin + i] =
+            StoredM(m[i], largest_m > 0 ? std::abs(m[i]) / largest_m : 0.0f, draws.of_m[i]);
       }
     } else {
       std::copy_n(m, count, a.m.exact + begin);
@@ -86,7 +87,8 @@ void Update(const AdamwCompact& a, T* param, const G* all_gradients) {
     if (a.v.codes) {
       a.v.scales[b] = largest_v;
       for (int64_t i = 0; i < count; ++i) {
-        a.v.codes[begin + i] = StoredV(v[i], largest_v, draws.of_v[i]);
+        a.v.codes[begin + i] =
+            StoredV(v[i], largest_v > 0 ? v[i] / largest_v : 0.0f, draws.of_v[i]);
       }
     } else {
       std::copy_n(v, count, a.v.exact + begin);

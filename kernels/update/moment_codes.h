@@ -70,14 +70,12 @@ using CodeM = MomentCode<3>;
 using CodeV = MomentCode<4>;
 static_assert(CodeM::kMost == 127 && CodeV::kMost == 255);
 
-// As they are stored: the share of the scale with its sign, and a share that is 0 only for 0.
-PLUMB_HOST_DEVICE inline uint8_t StoredM(float m, float scale, uint32_t draw) {
-  const float size = FloatOf(BitsOf(m) & 0x7FFFFFFFu);
-  const uint32_t code = CodeM::Round(scale > 0 ? size / scale : 0.0f, draw);
-  return static_cast<uint8_t>(code | (BitsOf(m) >> 31 != 0 ? kCodeSign : 0u));
+// As they are stored, of `share`, their magnitude over the scale: with its sign; and 0 only for 0.
+PLUMB_HOST_DEVICE inline uint8_t StoredM(float m, float share, uint32_t draw) {
+  return static_cast<uint8_t>(CodeM::Round(share, draw) | (BitsOf(m) >> 31 != 0 ? kCodeSign : 0u));
 }
-PLUMB_HOST_DEVICE inline uint8_t StoredV(float v, float scale, uint32_t draw) {
-  const uint32_t code = CodeV::Round(scale > 0 ? v / scale : 0.0f, draw);
+PLUMB_HOST_DEVICE inline uint8_t StoredV(float v, float share, uint32_t draw) {
+  const uint32_t code = CodeV::Round(share, draw);
   return static_cast<uint8_t>(v > 0 && code == 0 ? 1u : code);
 }
 

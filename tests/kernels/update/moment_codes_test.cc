@@ -25,11 +25,11 @@ TEST(MomentCodesTest, EveryCodeIsItsValue) {
 }
 
 TEST(MomentCodesTest, SignsAndZeros) {
-  EXPECT_EQ(StoredM(-2.0f, 2.0f, 0), kCodeSign | CodeM::kMost);
-  EXPECT_EQ(StoredM(2.0f, 2.0f, 0), CodeM::kMost);
+  EXPECT_EQ(StoredM(-2.0f, 1.0f, 0), kCodeSign | CodeM::kMost);
+  EXPECT_EQ(StoredM(2.0f, 1.0f, 0), CodeM::kMost);
   EXPECT_EQ(StoredM(0.0f, 0.0f, 0x7FFFF), 0);
-  EXPECT_EQ(StoredV(0.0f, 1.0f, 0x7FFFF), 0);
-  EXPECT_EQ(StoredV(1e-12f, 1.0f, 0), 1) << "a step divides by it";
+  EXPECT_EQ(StoredV(0.0f, 0.0f, 0x7FFFF), 0);
+  EXPECT_EQ(StoredV(1e-12f, 1e-12f, 0), 1) << "a step divides by it";
 }
 
 TEST(MomentCodesTest, ADrawServesAnElementOnce) {
