@@ -72,6 +72,13 @@ __device__ __forceinline__ float Root(float x) {
   return root;
 }
 
+// x / largest; `over`: 1 / largest, which is no number where that is tiny.
+__device__ __forceinline__ float Share(float x, float largest, float over) {
+  constexpr float kTiny = 1e-37f;
+  if (largest < kTiny) return largest > 0 ? x / largest : 0.0f;
+  return x * over;
+}
+
 // One warp a block of moments; the expressions of the CPU, but for quotients: they are products
 // with a reciprocal, or fast ones, and a few units in the last place off.
 template <class T, class G>
@@ -133,8 +140,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     largest_m = WarpMax(largest_m);
     largest_v = WarpMax(largest_v);
-    const float over_m = largest_m > 0 ? 1.0f / largest_m : 0.0f,
-                over_v = largest_v > 0 ? 1.0f / largest_v : 0.0f;
+    const float over_m = 1.0f / largest_m, over_v = 1.0f / largest_v;
     ElementDraws bits[kEach] = {};
     if (draws) {
 #pragma unroll
@@ -166,7 +172,7 @@ __global__ void __launch_bounds__(kThreads)
       Few<kEach, uint8_t> codes;
 #pragma unroll
       for (int u = 0; u < kEach; ++u)
-        codes.x[u] = StoredM(m[u], fabsf(m[u]) * over_m, bits[u].of_m);
+        codes.x[u] = StoredM(m[u], Share(fabsf(m[u]), largest_m, over_m), bits[u].of_m);
       Store(a.m.codes + at, codes, count, whole);
       if (lane == 0) a.m.scales[b] = largest_m;
     } else {
@@ -178,7 +184,8 @@ __global__ void __launch_bounds__(kThreads)
     if (a.v.codes) {
       Few<kEach, uint8_t> codes;
 #pragma unroll
-      for (int u = 0; u < kEach; ++u) codes.x[u] = StoredV(v[u], v[u] * over_v, bits[u].of_v);
+      for (int u = 0; u < kEach; ++u)
+        codes.x[u] = StoredV(v[u], Share(v[u], largest_v, over_v), bits[u].of_v);
       Store(a.v.codes + at, codes, count, whole);
       if (lane == 0) a.v.scales[b] = largest_v;
     } else {
