@@ -27,7 +27,7 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
                         ? nullptr
                         : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
                                                     o.page_tokens, pools[1].pages, o.kv_format)),
-      states(StateBytes(shape), 2 * o.max_batch),
+      states(stream, StateBytes(shape), 2 * o.max_batch),
       scheduler({.max_batch = o.max_batch,
                  .prefill_tokens = o.prefill_tokens,
                  .max_positions = static_cast<int32_t>(shape.max_positions),
@@ -165,7 +165,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
 int32_t Engine::Impl::FillRows(const StepPlan& plan) {
   const bool can = options.record_steps && launch.device().is_cuda() && plan.prefills.empty() &&
                    plan.appends.empty() && !plan.decode.empty() && sampling.AllAlike(plan.decode) &&
-                   shape.experts.count == 0 && states.row_bytes() == 0 && options.tasks == 0;
+                   options.tasks == 0;
   if (!can) return 0;
   const auto rows = static_cast<int32_t>(plan.decode.size());
   const int32_t filled = StepGraphs::Rows(rows, options.max_batch);
@@ -183,6 +183,7 @@ int32_t Engine::Impl::FillRows(const StepPlan& plan) {
 StepKind Engine::Impl::KindOf(const policy_model::Weights& weights, int32_t rows) {
   StepKind kind{
       .rows = rows, .sampling = sampling.of(decode_slot[0]), .memory = {model.step_memory()}};
+  kind.memory.push_back(model.experts().data());
   for (const auto& set : weights.sets()) kind.memory.push_back(set->flat.data());
   return kind;
 }
@@ -275,7 +276,7 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
   if (!kept.empty()) drawn_kept.Download(static_cast<size_t>(rows) * set_words());
 }
 
-// Of the rows of the step that has just been computed, on the CPU, where experts are.
+// Of the rows of the step that has just been computed and waited for.
 void Engine::Impl::RecordExperts(const StepPlan& plan) {
   if (!expert_form.there()) return;
   std::span<const int32_t> rest = model.experts();
@@ -475,9 +476,9 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     e.Compute(weights, rows, decode_rows);
   }
   e.scheduler.Commit();
-  e.RecordExperts(plan);
   e.counters.appended_tokens += plan.appended_tokens();
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
+  e.RecordExperts(plan);
   if (decode_rows > 0) {
     e.FinishSlots(decode_rows);
     ++e.counters.decode_steps;

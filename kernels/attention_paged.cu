@@ -202,7 +202,7 @@ void Start(const Launch& launch, const AttentionPaged& k) {
         static_cast<const T*>(k.q), k.q_stride, k.rows, k.heads, k.layer, kv, k.scale, k.window,
         page_shift, static_cast<T*>(k.out));
   };
-  if (group == 1) start(std::integral_constant<int, 1>{});
+  if (group == 1 || Chunks > 3) start(std::integral_constant<int, 1>{});
   else if (group == 2) start(std::integral_constant<int, 2>{});
   else start(std::integral_constant < int, Chunks == 1 ? 4 : 2 > {});  // what fits in the registers
 }
@@ -215,10 +215,13 @@ void ForHeadDim(const Launch& launch, const AttentionPaged& k) {
   else if (pieces <= 16) Start<T, Wide, 16, 1>(launch, k);
   else if (pieces <= 32) Start<T, Wide, 32, 1>(launch, k);
   else if (pieces <= 64) Start<T, Wide, 32, 2>(launch, k);
+  // One latent to all heads: 576 elements.
+  else if (pieces <= 96) Start<T, Wide, 32, 3>(launch, k);
+  else if (pieces <= 160) Start<T, Wide, 32, 5>(launch, k);
   else
     throw Error(ErrorCode::kUnsupported, "AttentionPaged on CUDA: head_dim " +
                                              std::to_string(k.kv.head_dim) + " is above " +
-                                             std::to_string(64 * Pack<T>::kSize));
+                                             std::to_string(160 * Pack<T>::kSize));
 }
 
 // blockIdx.x: a pair of pages, blockIdx.y: the layer.

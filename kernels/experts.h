@@ -7,9 +7,10 @@
 // chosen; their weights are scores without the bias. A token's experts are listed in ascending
 // order. A row's results do not depend on the other rows; Dispatch is the exception: with a
 // capacity an expert drops the tokens that weigh least.
-// CPU only; all arrays lie in the host's memory. Thread safety, alignment, errors:
-// kernels/device/launch.h. Letters: R rows (tokens), E experts, K experts of a token, S slots: a
-// token at one of its experts, those of an expert one behind the other.
+// On CUDA all arrays lie in the device's memory, and no host waits for what is in them.
+// Thread safety, alignment, errors: kernels/device/launch.h. Letters: R rows (tokens), E experts, K
+// experts of a token, S slots: a token at one of its experts, those of an expert one behind the
+// other.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -44,7 +45,12 @@ struct RouteTokens {
   int64_t* otherwise = nullptr;
   int32_t* expert = nullptr;  // [R, K]
   float* weight = nullptr;    // [R, K]
+  // What `expert` says once more, taken_stride from row to row; nullptr: not asked. CUDA only: the
+  // host reads `expert` itself.
+  int32_t* taken = nullptr;
+  int64_t taken_stride = 0;
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // The gradient of a loss with derivatives `dweight`, plus sum_e dshare[e] share[r, e] + z lse(r)^2
@@ -60,6 +66,7 @@ struct RouteTokensBackward {
   float z = 0;
   float* dlogits = nullptr;  // [R, E]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Sums over all rows: shares by expert, the entropy of the shares (nats), lse^2. Added to what is
@@ -71,10 +78,13 @@ struct RouterSums {
   double* share = nullptr;        // [E]
   double* entropy = nullptr;      // [1]
   double* lse_squared = nullptr;  // [1]
+  float* scratch = nullptr;       // [R, E + 2]; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
-// Lays the tokens out by expert, each in the order of the rows.
+// Lays the tokens out by expert, each in the order of the rows. On CUDA slots behind begin[E] are
+// token 0 with weight 0, where a capacity leaves some.
 struct DispatchTokens {
   static constexpr const char* kName = "DispatchTokens";
   int64_t rows = 0;
@@ -87,6 +97,7 @@ struct DispatchTokens {
   int32_t* token = nullptr;           // [S]
   float* slot_weight = nullptr;       // [S]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // out[r] = sum_k weight[r, k] y[slot[r, k]], in the order of k, added when `accumulate`.
@@ -100,6 +111,7 @@ struct CombineExperts {
   bool accumulate = false;
   void* out = nullptr;  // T[R, width]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // dweight[s] = <act[s], dact[s]>, then both are multiplied by weight[s].
@@ -111,6 +123,7 @@ struct WeighSlots {
   void* dact = nullptr;      // T[S, width]
   float* dweight = nullptr;  // [S]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // gpt-oss' gated unit: with g = min(gate, limit), u = clamp(up, -limit, limit)
@@ -122,6 +135,7 @@ struct ClampedGlu {
   float alpha = 1, limit = 1;
   void* out = nullptr;  // T[rows, ffn]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // What lies beyond a limit has no gradient.
@@ -133,10 +147,46 @@ struct ClampedGluBackward {
   float alpha = 1, limit = 1;
   void* dgate_up = nullptr;  // T[rows, 2 * ffn]; may be gate_up itself
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
+// dweight[i] = slot_dweight[slot[i]], 0 where the pair was dropped.
+struct TakeSlots {
+  static constexpr const char* kName = "TakeSlots";
+  const float* slot_dweight = nullptr;  // [S]
+  const int32_t* slot = nullptr;        // [pairs]
+  int64_t pairs = 0;
+  float* dweight = nullptr;  // [pairs]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
+// How many of the pairs chose each expert, dropped ones too, and that times `scale`.
+struct CountChosen {
+  static constexpr const char* kName = "CountChosen";
+  const int32_t* expert = nullptr;  // [pairs]
+  int64_t pairs = 0;
+  int32_t experts = 0;
+  float scale = 1;
+  int32_t* count = nullptr;  // [E]; nullptr: not asked
+  float* share = nullptr;    // [E]; nullptr: not asked
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
+// out[i] = x[0, i] + (x[1, i] + ...): what is kept in parts as one float.
+struct JoinParts {
+  static constexpr const char* kName = "JoinParts";
+  const void* x = nullptr;  // T[parts, n]
+  int64_t parts = 1, n = 0;
+  float* out = nullptr;  // [n]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Of a bias that is added to what an expert gives, before it is weighed: dweight[s] += <dy[s],
-// bias>, dbias += sum_s weight[s] dy[s] in the order of s.
+// bias>, dbias += sum_s weight[s] dy[s] in the order of s. CPU only: a GPU does all experts at once
+// (products/expert_products.h).
 struct ExpertBiasBackward {
   static constexpr const char* kName = "ExpertBiasBackward";
   const void* dy = nullptr;       // T[S, width]

@@ -306,6 +306,30 @@ void BiasBack(const ExpertBiasBackward& k) {
 
 }  // namespace
 
+void TakeSlots::Cpu(const Launch&) const {
+  for (int64_t i = 0; i < pairs; ++i) dweight[i] = slot[i] < 0 ? 0.0f : slot_dweight[slot[i]];
+}
+
+void CountChosen::Cpu(const Launch&) const {
+  std::vector<int32_t> sum(static_cast<size_t>(experts));
+  for (int64_t i = 0; i < pairs; ++i) ++sum[static_cast<size_t>(expert[i])];
+  for (size_t e = 0; e < sum.size(); ++e) {
+    if (count) count[e] = sum[e];
+    if (share) share[e] = scale * static_cast<float>(sum[e]);
+  }
+}
+
+void JoinParts::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) {
+    for (int64_t i = 0; i < n; ++i) {
+      float sum = 0;
+      for (int64_t p = parts - 1; p >= 0; --p)
+        sum = ToFloat(static_cast<const T*>(x)[p * n + i]) + sum;
+      out[i] = sum;
+    }
+  });
+}
+
 void ClampedGlu::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Clamped<T>(*this); });
 }

@@ -40,7 +40,7 @@ struct PagedKv {
   int32_t page_tokens = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  bool keys_only = false;  // the values are the keys; CPU only
+  bool keys_only = false;  // the values are the keys
   KvFormat format = KvFormat::kModel;
 
   // elements

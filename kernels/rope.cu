@@ -83,11 +83,17 @@ __global__ void Back(RopeBackward k) {
 }
 
 // As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
+// Heads of them that a row has.
+__host__ __device__ int32_t KeysAndValues(const PagedKv& kv) {
+  return kv.keys_only ? kv.kv_heads : 2 * kv.kv_heads;
+}
+
 template <int N, class T>
 __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads,
                            int32_t dims, bool interleaved, int32_t layer, PagedKv kv) {
-  const int32_t d = kv.head_dim, parts = d / 2 / N, tasks = (heads + 2 * kv.kv_heads) * parts;
-  const int64_t width = int64_t{heads + 2 * kv.kv_heads} * d;
+  const int32_t d = kv.head_dim, parts = d / 2 / N, all = heads + KeysAndValues(kv),
+                tasks = all * parts;
+  const int64_t width = int64_t{all} * d;
   T* pages = static_cast<T*>(kv.pages) + layer * kv.layer_stride();
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < int64_t{rows.rows} * tasks;
        k += int64_t{gridDim.x} * blockDim.x) {
@@ -166,7 +172,7 @@ void RopeAndWriteKv::Cuda(const Launch& launch) const {
                       Aligned16(kv.pages);
     const auto kernel = wide ? AndWriteKv<kWide, T> : AndWriteKv<1, T>;
     const int64_t threads =
-        int64_t{rows.rows} * (heads + 2 * kv.kv_heads) * (kv.head_dim / 2) / (wide ? kWide : 1);
+        int64_t{rows.rows} * (heads + KeysAndValues(kv)) * (kv.head_dim / 2) / (wide ? kWide : 1);
     kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), rows, cos_sin,
                                                                heads, dims, interleaved, layer, kv);
   });

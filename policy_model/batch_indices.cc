@@ -6,10 +6,10 @@ BatchIndices StageBatch(const PackedBatch& batch, std::span<const int32_t> token
                         const SeenLists& lists,
                         const std::array<std::span<const float>, 3>& gradients, Staging& staging) {
   staging.Begin();
-  const std::array<std::span<const int32_t>, 9> lists_of = {
-      tokens,     batch.positions, batch.cu_seqlens, batch.rows,        batch.targets,
-      lists.seen, lists.cu_seen,   lists.places,     lists.place_begins};
-  std::array<int, 9> at{};
+  const std::array<std::span<const int32_t>, 10> lists_of = {
+      tokens,     batch.positions, batch.cu_seqlens, batch.rows,         batch.targets,
+      lists.seen, lists.cu_seen,   lists.places,     lists.place_begins, batch.parents};
+  std::array<int, 10> at{};
   for (size_t i = 0; i < lists_of.size(); ++i) at[i] = staging.Add(lists_of[i]);
   std::array<int, 3> of_gradient{};
   for (size_t i = 0; i < gradients.size(); ++i) of_gradient[i] = staging.Add(gradients[i]);
@@ -17,9 +17,19 @@ BatchIndices StageBatch(const PackedBatch& batch, std::span<const int32_t> token
   const auto floats = [&](size_t i) {
     return gradients[i].empty() ? nullptr : staging.Floats(of_gradient[i]);
   };
-  return {staging.Ints(at[0]), staging.Ints(at[1]), staging.Ints(at[2]), staging.Ints(at[3]),
-          staging.Ints(at[4]), staging.Ints(at[5]), staging.Ints(at[6]), staging.Ints(at[7]),
-          staging.Ints(at[8]), floats(0),           floats(1),           floats(2)};
+  return {staging.Ints(at[0]),
+          staging.Ints(at[1]),
+          staging.Ints(at[2]),
+          staging.Ints(at[3]),
+          staging.Ints(at[4]),
+          staging.Ints(at[5]),
+          staging.Ints(at[6]),
+          staging.Ints(at[7]),
+          staging.Ints(at[8]),
+          staging.Ints(at[9]),
+          floats(0),
+          floats(1),
+          floats(2)};
 }
 
 }  // namespace plumb::policy_model

@@ -104,6 +104,10 @@ void StepMemory::Plan(std::span<Branch> branches, const PagedPass& pass, int64_t
   x = a.Reserve(pass.Bytes(pass.rows.rows * h));
   gathered = a.Reserve(pass.Bytes(logit_rows * h));
   logits = a.Reserve(4 * logit_rows * pass.weights.shape().vocab);
+  if (pass.routing && pass.launch.device().is_cuda()) {
+    taken = a.Reserve(4 * static_cast<int64_t>(pass.routing->Choices(
+                              pass.rows.rows, pass.weights.shape().experts.per_token)));
+  }
   const int64_t mark = a.Mark();
   for (Branch& branch : branches) {
     a.Rewind(mark);

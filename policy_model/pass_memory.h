@@ -54,6 +54,7 @@ struct PassMemory {
 struct StepMemory {
   int64_t x = 0, gathered = 0;  // T[rows, H], T[logit rows, H]
   int64_t logits = 0;           // float[logit rows, V]
+  int64_t taken = 0;            // int32: experts that the rows go to, on a GPU
   void Plan(std::span<Branch> branches, const PagedPass& pass, int64_t logit_rows);
 };
 

@@ -14,6 +14,7 @@
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
 #include "policy_model/pass_memory.h"
+#include "policy_model/routed_experts.h"
 #include "policy_model/seen_lists.h"
 #include "policy_model/task_pass.h"
 
@@ -46,9 +47,10 @@ struct Transformer::Impl {
   // A call's small arrays in the device's memory.
   Staging staging;
   HeadPass head;
-  PassGuest* guest = nullptr;            // of the last forward
-  SeenLists lists;                       // CUDA only
-  Routing routing;                       // of the layers that have experts
+  PassGuest* guest = nullptr;  // of the last forward
+  SeenLists lists;             // CUDA only
+  Routing routing;             // of the layers that have experts
+  RoutedExperts routed;
   TaskPass tasks;                        // of the last pass
   const ParameterSet* parted = nullptr;  // the base whose parts these are:
   PassParts* parts_of = nullptr;
@@ -61,14 +63,15 @@ struct Transformer::Impl {
         element(ElementSize(t)),
         table(s),
         final_norm(FinalNormOf(table)),
-        embedding_scale(EmbeddingScale(table.plan(), t)),
+        embedding_scale(EmbeddingScaleOf(table, t)),
         logit_scale(s.scalar_head ? 1.0f : static_cast<float>(1 / table.plan().logit_divisor)),
         branches(BranchesOf(table, on.device())),
         saved(on),
         scratch(on),
         paged(on),
         staging(on),
-        head(shape, launch) {
+        head(shape, launch),
+        routed(on) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {
@@ -76,11 +79,6 @@ struct Transformer::Impl {
     }
     for (const RotarySpec& spec : table.plan().rotary)
       rotary.push_back(MakeRotaryTable(spec, s.max_positions, on));
-  }
-
-  static float EmbeddingScale(const ModelPlan& plan, DType type) {
-    const auto x = static_cast<float>(plan.embedding_scale);
-    return plan.round_embedding_scale && type == DType::kBFloat16 ? ToFloat(ToBFloat16(x)) : x;
   }
 
   int64_t T(int64_t elements) const { return elements * static_cast<int64_t>(element); }
@@ -120,7 +118,8 @@ struct Transformer::Impl {
             at.seen,
             at.cu_seen,
             at.places,
-            at.place_begins};
+            at.place_begins,
+            batch.shares() ? at.parents : nullptr};
   }
 
   // nullptr: the base lies in its flat buffer.
@@ -151,7 +150,7 @@ struct Transformer::Impl {
     const auto rows = static_cast<int64_t>(batch.rows.size());
     const Indices at = Stage(batch);
     const PackedPass pass = PassOf(w, batch, at, keep);
-    routing.Begin(batch.experts, n, shape.experts.per_token);
+    routed.Begin(routing, batch.experts, n, shape.experts.per_token);
     routing.pass += keep;
     memory.PlanForward(branches, pass, rows, recompute);
     saved.Commit();
@@ -237,12 +236,11 @@ void Transformer::SetRouting(const RoutingOptions& options) { impl_->routing.opt
 void Transformer::SetRoutingPass(uint64_t pass) { impl_->routing.pass = pass; }
 void Transformer::SetRoutingShare(double share) { impl_->routing.share = share; }
 
-std::span<const int32_t> Transformer::experts() const { return impl_->routing.taken; }
-
-std::vector<LayerLoad> Transformer::TakeLoad() {
-  std::vector<LayerLoad> fresh(impl_->routing.load.size());
-  return std::exchange(impl_->routing.load, std::move(fresh));
+std::span<const int32_t> Transformer::experts() const {
+  return impl_->routed.taken(impl_->routing);
 }
+
+std::vector<LayerLoad> Transformer::TakeLoad() { return impl_->routing.TakeLoad(); }
 
 void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
                           const ScoreOptions& options, bool keep, std::span<float> logprob,
@@ -483,7 +481,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
-  m.routing.Begin({}, n, m.shape.experts.per_token);
+  m.routed.Begin(m.routing, {}, n, m.shape.experts.per_token);
   m.tasks.BeginRows(weights, tasks);
   const PagedPass pass{{m.launch, weights, m.rotary, std::nullopt, m.experts(), m.tasks.gate()},
                        rows,
@@ -494,6 +492,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   StepMemory p;
   p.Plan(m.branches, pass, outputs);
   a.Commit();
+  m.routed.BeginStep(m.routing, a.At(p.taken));
   void* x = a.At(p.x);
   const TensorTable& table = weights.table();
   Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()),
@@ -504,6 +503,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                      .scale = m.embedding_scale});
   m.tasks.Embed(weights, tokens, x);
   for (Branch& branch : m.branches) branch.Step(pass, x);
+  m.routed.EndStep(m.routing);
   auto* logits = static_cast<float*>(a.At(p.logits));
   if (outputs == 0) return logits;
   void* gathered = a.At(p.gathered);

@@ -63,7 +63,8 @@ class Transformer {
   // The share of an update's tokens that lies in the passes to come, by which the losses of routers
   // count.
   void SetRoutingShare(double share);
-  // [tokens, layers with experts, K] what the tokens of the last pass went to, until the next.
+  // [tokens, layers with experts, K] what the tokens of the last pass went to, until the next. On a
+  // GPU of steps of generation only, once their stream has been waited for.
   std::span<const int32_t> experts() const;
   // The load since the last call, a layer with experts each; empty: the model has none.
   std::vector<LayerLoad> TakeLoad();

@@ -87,21 +87,11 @@ NO_CUDA = {
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
-    "column_product": "layers with short convolutions are computed on the CPU only",
-    "delta_gates": "gated delta nets are computed on the CPU only",
-    "delta_step": "gated delta nets are computed on the CPU only",
     "dropout": "policy.dropout is refused on a GPU, by configs/config.cc",
-    "experts": "mixtures of experts are computed on the CPU only",
     "weigh_groups": "policy.tasks is refused on a GPU, by configs/config.cc and Weights::AddAdapter",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
-    "latent_heads": "latent attention is computed on the CPU only",
     "head_logprob": "on CUDA the head runs in chunks of rows, in policy_model/transformer.cc",
-    "gated_delta": "gated delta nets are computed on the CPU only",
-    "gated_norm": "gated delta nets are computed on the CPU only",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
-    "move_columns": "gated delta nets are computed on the CPU only",
-    "short_conv": "layers with short convolutions are computed on the CPU only",
-    "sigmoid_gate": "attention with an output gate is computed on the CPU only",
 }
 # Source files whose test goes by another name, and which. Both have to exist.
 TESTED_BY = {

@@ -1,7 +1,7 @@
 // y = a b, element by element, of columns that lie in wider rows: the gates of short convolutions.
 // Its gradients are two products of the same kind.
 //
-// CPU only. Thread safety, alignment: kernels/device/launch.h.
+// Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -16,6 +16,7 @@ struct ColumnProduct {
   int64_t a_stride = 0, b_stride = 0, y_stride = 0;
   void* y = nullptr;  // T[rows, width], rows y_stride apart; may be a or b
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

@@ -1,6 +1,6 @@
 // The two gates of the gated delta rule, of each token and head:
 //   g = -exp(A) softplus(a + bias)   the log decay,      beta = sigmoid(b)   the strength
-// CPU only. Thread safety, alignment: kernels/device/launch.h.
+// Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -19,6 +19,7 @@ struct DeltaGates {
   float* g = nullptr;           // [rows, heads]
   float* beta = nullptr;        // [rows, heads]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct DeltaGatesBackward {
@@ -36,6 +37,7 @@ struct DeltaGatesBackward {
   float* da_log = nullptr;  // [heads], added to; nullptr: not wanted
   float* dbias = nullptr;   // [heads], the same
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

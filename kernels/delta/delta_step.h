@@ -2,7 +2,7 @@
 //
 // The rows of a slot lie together, in ascending position; each updates the slot's state and reads
 // it. A row's result depends on its own sequence alone, bit for bit: not on the other rows, nor on
-// how a prompt is cut into steps. CPU only. Thread safety, alignment: kernels/device/launch.h.
+// how a prompt is cut into steps. Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/delta/gated_delta.h"
@@ -22,6 +22,7 @@ struct DeltaStep {
   int64_t offset = 0;   // of this layer's [v_heads, state] within a row
   void* out = nullptr;  // T[rows, value_width]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

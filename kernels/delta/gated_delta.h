@@ -7,8 +7,8 @@
 // c the sum of g within it, E_ij = exp(c_i - c_j) and L_ij = beta_i E_ij k_i k_j below the
 // diagonal, the updates u solve (1 + L) u = beta (v - exp(c) k S), and o = exp(c) q S + (E q k) u.
 // Sequences as in attention_varlen.h: one that goes on from another begins with that one's state.
-// All sums in float32, in an order that depends on the sequence alone. CPU only.
-// Thread safety, alignment: kernels/device/launch.h.
+// All sums in float32, in an order that depends on the sequence alone. On CUDA
+// cu_seqlens and parents lie there. Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -26,18 +26,34 @@ struct DeltaShape {
   int32_t k_heads = 0, v_heads = 0;     // k_heads divides v_heads
   int32_t k_dim = 0, v_dim = 0;         // K, V
 
-  int64_t key_width() const { return int64_t{k_heads} * k_dim; }
-  int64_t value_width() const { return int64_t{v_heads} * v_dim; }
+  PLUMB_HOST_DEVICE int64_t key_width() const { return int64_t{k_heads} * k_dim; }
+  PLUMB_HOST_DEVICE int64_t value_width() const { return int64_t{v_heads} * v_dim; }
   // Of a row: queries, keys, values.
-  int64_t width() const { return 2 * key_width() + value_width(); }
+  PLUMB_HOST_DEVICE int64_t width() const { return 2 * key_width() + value_width(); }
   // Floats of one head's state: rows of V are padded to whole vectors.
-  int64_t state() const { return int64_t{k_dim} * ((v_dim + 15) / 16 * 16); }
+  PLUMB_HOST_DEVICE int64_t state() const { return int64_t{k_dim} * ((v_dim + 15) / 16 * 16); }
   // States of all heads that GatedDelta writes, at most: how each chunk ends, for the backward;
   // else how those sequences end that others go on from.
   int64_t slots(bool keep) const {
     return keep ? tokens / kDeltaChunk + sequences : parents ? sequences : 0;
   }
 };
+
+// Work areas that the blocks of a GPU need, in its memory: how many there are, and floats of each.
+inline constexpr int64_t kMostDeltaBlocks = 264;  // two for each multiprocessor of an H100
+inline int64_t GatedDeltaBlocks(const DeltaShape& s, bool backward) {
+  const int64_t tasks = int64_t{s.sequences} * (backward ? s.k_heads : s.v_heads);
+  return tasks < kMostDeltaBlocks ? tasks : kMostDeltaBlocks;
+}
+inline int64_t GatedDeltaBlockWork(const DeltaShape& s, bool backward) {
+  const int64_t keys = int64_t{kDeltaChunk} * s.k_dim, values = int64_t{kDeltaChunk} * s.v_dim,
+                square = int64_t{kDeltaChunk} * kDeltaChunk;
+  if (!backward) return 2 * (keys + square + values) + s.state();
+  return 5 * keys + 8 * square + 4 * values + s.v_heads / s.k_heads * s.state();
+}
+inline int64_t GatedDeltaWork(const DeltaShape& s, bool backward) {
+  return GatedDeltaBlocks(s, backward) * GatedDeltaBlockWork(s, backward);
+}
 
 struct GatedDelta {
   static constexpr const char* kName = "GatedDelta";
@@ -48,7 +64,9 @@ struct GatedDelta {
   bool keep = false;            // a backward follows
   float* states = nullptr;      // [slots(keep), v_heads, state]
   void* out = nullptr;          // T[tokens, value_width]
+  float* work = nullptr;        // [GatedDeltaWork(shape, false)]; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Floats of scratch memory that the backward needs.
@@ -68,7 +86,9 @@ struct GatedDeltaBackward {
   float* dg = nullptr;            // [tokens, v_heads], written
   float* dbeta = nullptr;         // [tokens, v_heads], written
   float* scratch = nullptr;       // [GatedDeltaScratch(shape)]
+  float* work = nullptr;          // [GatedDeltaWork(shape, true)]; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

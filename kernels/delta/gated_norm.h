@@ -1,6 +1,6 @@
 // RMSNorm of each head, times a gate: y = w x rstd(x) silu(z), w of one head's size.
 //
-// z lies in columns of wider rows. CPU only. Thread safety, alignment: kernels/device/launch.h.
+// z lies in columns of wider rows. Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -17,6 +17,7 @@ struct GatedNorm {
   float eps = 0;
   void* y = nullptr;  // T[rows, heads * dim]; may be x
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 inline constexpr int64_t kGatedNormScratchRows = 64;
@@ -36,6 +37,7 @@ struct GatedNormBackward {
   float* dw = nullptr;       // [dim], added to; nullptr: not wanted
   float* scratch = nullptr;  // [kGatedNormScratchRows, dim]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

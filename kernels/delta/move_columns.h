@@ -1,7 +1,7 @@
 // Runs of columns of one matrix to other places in another: what files interleave by heads, one
 // behind the other, and back.
 //
-// CPU only. Thread safety, alignment: kernels/device/launch.h.
+// The list of runs lies in the host's memory. Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include <vector>
@@ -27,6 +27,7 @@ struct MoveColumns {
   int64_t count = 0;  // of runs
   void* y = nullptr;  // T[rows, y_width]; columns that no run names stay
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

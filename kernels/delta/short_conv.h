@@ -3,8 +3,8 @@
 //
 // x and y lie in columns of wider rows. Sequences as in attention_varlen.h: one that goes on from
 // another sees that one's last tokens. A step reads and writes the last K - 1 inputs of its slot
-// (sequence_states.h). A result depends on its own sequence alone, bit for bit. CPU only. Thread
-// safety, alignment: kernels/device/launch.h.
+// (sequence_states.h). A result depends on its own sequence alone, bit for bit. On CUDA
+// cu_seqlens and parents lie there. Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/delta/sequence_states.h"
@@ -33,6 +33,7 @@ struct ShortConv {
   const void* w = nullptr;  // T[C, K]
   void* y = nullptr;        // T[tokens, C]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct ShortConvBackward {
@@ -44,6 +45,7 @@ struct ShortConvBackward {
   void* dx = nullptr;   // T[tokens, C], rows x_stride apart, written
   float* dw = nullptr;  // [C, K], added to; nullptr: not wanted
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // The rows of a slot lie together, in ascending position.
@@ -57,6 +59,7 @@ struct ShortConvStep {
   int64_t offset = 0;  // of this layer's [K - 1, C] within a row, the oldest first
   void* y = nullptr;   // T[rows, C]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

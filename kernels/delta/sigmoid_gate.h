@@ -1,6 +1,6 @@
 // y = x sigmoid(gate), element by element: the output gate of attention.
 //
-// CPU only. Thread safety, alignment: kernels/device/launch.h.
+// Thread safety, alignment: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -14,6 +14,7 @@ struct SigmoidGate {
   int64_t n = 0;
   void* y = nullptr;  // T[n]; may be x
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct SigmoidGateBackward {
@@ -25,6 +26,7 @@ struct SigmoidGateBackward {
   void* dx = nullptr;     // T[n], written; may be dy
   void* dgate = nullptr;  // T[n], written; may be gate
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

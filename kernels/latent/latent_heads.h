@@ -7,7 +7,7 @@
 // over Nq heads sees (JoinLatentHeads). Absorbed: a query goes through the transposed key part of W
 // instead, and what attention mixed of the latents goes through the value part; then a token is
 // rank + rope numbers to all heads, and these are what is kept of it (AbsorbQueries, ExpandValues).
-// A row's results do not depend on the other rows. CPU only. Thread safety, alignment, errors:
+// A row's results do not depend on the other rows. Thread safety, alignment, errors:
 // kernels/device/launch.h.
 #pragma once
 
@@ -22,10 +22,10 @@ struct LatentShape {
   int32_t rank = 0;                       // of the latent
   int32_t head = 0;                       // of a merged head: at least nope + rope and value
 
-  int64_t query_width() const { return int64_t{heads} * (nope + rope); }
-  int64_t kv_width() const { return int64_t{heads} * (nope + value); }
-  int64_t merged_width() const { return int64_t{3} * heads * head; }
-  int32_t cached() const { return rope + rank; }
+  PLUMB_HOST_DEVICE int64_t query_width() const { return int64_t{heads} * (nope + rope); }
+  PLUMB_HOST_DEVICE int64_t kv_width() const { return int64_t{heads} * (nope + value); }
+  PLUMB_HOST_DEVICE int64_t merged_width() const { return int64_t{3} * heads * head; }
+  PLUMB_HOST_DEVICE int32_t cached() const { return rope + rank; }
 };
 
 // Merged rows for attention: heads of q and k are [rope | nope | 0], those of v [value | 0].
@@ -37,6 +37,7 @@ struct JoinLatentHeads {
   const void* down = nullptr;  // T[rows, rank + rope]: behind the latent the shared key
   void* qkv = nullptr;         // T[rows, 3 * Nq * head]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // The way back: the shared key's gradient is the sum over the heads.
@@ -48,6 +49,7 @@ struct SplitLatentHeads {
   void* dkv = nullptr;         // T[rows, Nq * (nope + value)]
   void* ddown = nullptr;       // T[rows, rank + rope], of the latent 0
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Heads of `head` elements to heads of `value`, and back with zeros behind.
@@ -57,6 +59,7 @@ struct TakeValues {
   const void* mixed = nullptr;  // T[rows, Nq * head]
   void* values = nullptr;       // T[rows, Nq * value]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 struct PutValues {
   static constexpr const char* kName = "PutValues";
@@ -64,6 +67,7 @@ struct PutValues {
   const void* values = nullptr;  // T[rows, Nq * value]
   void* mixed = nullptr;         // T[rows, Nq * head]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Rows for paged attention of Nq heads over one: queries [rope | W_k^T nope], then the key
@@ -77,6 +81,7 @@ struct AbsorbQueries {
   const void* w = nullptr;       // T[Nq * (nope + value), rank]
   void* out = nullptr;           // T[rows, (Nq + 1) * (rope + rank)]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct ExpandValues {
@@ -86,6 +91,7 @@ struct ExpandValues {
   const void* w = nullptr;      // T[Nq * (nope + value), rank]
   void* values = nullptr;       // T[rows, Nq * value]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

@@ -22,6 +22,8 @@ struct AttentionShape : kernels::VarlenShape {
   // 1], ascending.
   const int32_t* places = nullptr;        // [K]
   const int32_t* place_begins = nullptr;  // [T + 1]
+  // Where `parents` is set, the same in the device's memory: for layers with states.
+  const int32_t* parents_there = nullptr;
 };
 
 // Floats of `lse` that AttentionForward fills and AttentionBackward reads.

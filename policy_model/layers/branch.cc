@@ -117,6 +117,12 @@ NormLayer FinalNormOf(const TensorTable& table) {
           .weight_offset = static_cast<float>(table.plan().norm_offset)};
 }
 
+float EmbeddingScaleOf(const TensorTable& table, DType dtype) {
+  const auto x = static_cast<float>(table.plan().embedding_scale);
+  const bool round = table.plan().round_embedding_scale && dtype == DType::kBFloat16;
+  return round ? ToFloat(ToBFloat16(x)) : x;
+}
+
 std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   const ModelShape& shape = table.shape();
   const auto eps = static_cast<float>(shape.norm_eps),
@@ -131,10 +137,6 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
-    if (spec.latent && device.is_cuda()) {
-      throw Error(ErrorCode::kUnsupported,
-                  "latent attention is computed on the CPU only: set run.device = \"cpu\"");
-    }
     if (spec.global_every > 0 && device.is_cuda()) {
       throw Error(ErrorCode::kUnsupported,
                   "positions that all tokens see beside a window (global_every = " +

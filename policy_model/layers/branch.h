@@ -49,5 +49,7 @@ inline constexpr size_t kBranchesALayer = 2;
 std::vector<Branch> BranchesOf(const TensorTable& table, Device device);
 // The norm in front of the head.
 NormLayer FinalNormOf(const TensorTable& table);
+// What embeddings are multiplied by, as the family rounds it.
+float EmbeddingScaleOf(const TensorTable& table, DType dtype);
 
 }  // namespace plumb::policy_model

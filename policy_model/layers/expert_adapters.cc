@@ -2,9 +2,13 @@
 
 #include <algorithm>
 
+#include "kernels/device/device_memory.h"
 #include "policy_model/layers/ops.h"
 
 namespace plumb::policy_model {
+
+using kernels::Call;
+
 namespace {
 
 // Calls f(index of the adapter, its set, its LowRank) for adapters that the matrices have.
@@ -19,15 +23,16 @@ void ForEachAdapter(const Pass& pass, int64_t weight, const F& f) {
 }  // namespace
 
 void ExpertAdapters::Plan(const Pass& pass, int64_t n, Arena& scratch) {
-  int64_t rank = 0;
+  int64_t rank = 0, matrices = 1;
   ForEachAdapter(pass, weight_, [&](size_t, const ParameterSet&, const LowRank& part) {
     rank = std::max(rank, part.rank);
+    if (pass.launch.device().is_cuda()) matrices = part.experts;
   });
   if (rank == 0) return;
   low_ = scratch.Reserve(pass.Bytes(n * rank));
   dlow_ = scratch.Reserve(pass.Bytes(n * rank));
-  b_ = scratch.Reserve(pass.Bytes(rows_ * rank));
-  grad_ = scratch.Reserve(4 * rows_ * rank);
+  b_ = scratch.Reserve(pass.Bytes(matrices * rows_ * rank));
+  grad_ = scratch.Reserve(4 * matrices * rows_ * rank);
 }
 
 // [rows, rank] of one expert.
@@ -90,6 +95,102 @@ void ExpertAdapters::BackwardWeights(const PackedPass& pass, int32_t expert, int
                              part.rank, false, dlow);
     ops::Scale(pass.launch, n * part.rank, part.scale, dlow);
     ops::LinearBackwardWeight(pass.launch, dlow, x, n, part.rank, columns_, grad_a);
+  });
+}
+
+// [E, rows, rank].
+const void* ExpertAdapters::TakeAllB(const Pass& pass, Arena& scratch, const ParameterSet& set,
+                                     const LowRank& part) const {
+  Call(pass.launch, kernels::SplitByExpert{.x = set.flat.at(part.b),
+                                           .count = rows_ * part.rank,
+                                           .experts = static_cast<int32_t>(part.experts),
+                                           .out = scratch.At(b_)});
+  return scratch.At(b_);
+}
+
+void ExpertAdapters::AddAll(const Pass& pass, Arena& scratch, const kernels::ExpertGroups& groups,
+                            const void* x, void* y) const {
+  ForEachAdapter(pass, weight_, [&](size_t, const ParameterSet& set, const LowRank& part) {
+    void* low = scratch.At(low_);
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = x,
+                                             .w = set.flat.at(part.a),
+                                             .n = part.rank,
+                                             .k = columns_,
+                                             .scale = part.scale,
+                                             .y = low});
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = low,
+                                             .w = TakeAllB(pass, scratch, set, part),
+                                             .n = rows_,
+                                             .k = part.rank,
+                                             .accumulate = true,
+                                             .y = y});
+  });
+}
+
+void ExpertAdapters::BackwardInputAll(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                                      const void* dy, void* dx) const {
+  ForEachAdapter(pass, weight_, [&](size_t, const ParameterSet& set, const LowRank& part) {
+    void* dlow = pass.scratch.At(dlow_);
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = dy,
+                                             .w = TakeAllB(pass, pass.scratch, set, part),
+                                             .n = rows_,
+                                             .k = part.rank,
+                                             .by_columns = true,
+                                             .scale = part.scale,
+                                             .y = dlow});
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = dlow,
+                                             .w = set.flat.at(part.a),
+                                             .n = part.rank,
+                                             .k = columns_,
+                                             .by_columns = true,
+                                             .accumulate = true,
+                                             .y = dx});
+  });
+}
+
+void ExpertAdapters::BackwardWeightsAll(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                                        const void* dy, const void* x) const {
+  Arena& scratch = pass.scratch;
+  ForEachAdapter(pass, weight_, [&](size_t i, const ParameterSet& set, const LowRank& part) {
+    float* grad_a = pass.grad.OfAdapter(i, part.a);
+    float* grad_b = pass.grad.OfAdapter(i, part.b);
+    if (grad_b) {
+      void* low = scratch.At(low_);
+      Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                               .x = x,
+                                               .w = set.flat.at(part.a),
+                                               .n = part.rank,
+                                               .k = columns_,
+                                               .scale = part.scale,
+                                               .y = low});
+      float* own = scratch.Floats(grad_);
+      const int64_t each = rows_ * part.rank;
+      kernels::Zero(pass.launch.stream, own, static_cast<size_t>(4 * part.experts * each));
+      Call(pass.launch,
+           kernels::ExpertWeightProduct{
+               .groups = groups, .dy = dy, .x = low, .n = rows_, .k = part.rank, .dw = own});
+      Call(pass.launch, kernels::JoinByExpert{.x = own,
+                                              .count = each,
+                                              .experts = static_cast<int32_t>(part.experts),
+                                              .out = grad_b});
+    }
+    if (!grad_a) return;
+    void* dlow = scratch.At(dlow_);
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = dy,
+                                             .w = TakeAllB(pass, scratch, set, part),
+                                             .n = rows_,
+                                             .k = part.rank,
+                                             .by_columns = true,
+                                             .scale = part.scale,
+                                             .y = dlow});
+    Call(pass.launch,
+         kernels::ExpertWeightProduct{
+             .groups = groups, .dy = dlow, .x = x, .n = part.rank, .k = columns_, .dw = grad_a});
   });
 }
 

@@ -70,9 +70,10 @@ kernels::RouterShape ExpertsStage::RouterOf(int64_t n) const {
 }
 
 ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& arena) const {
-  if (!pass.launch.device().is_cpu()) {
+  if (pass.launch.device().is_cuda() && !spec_.equal()) {
     throw Error(ErrorCode::kUnsupported,
-                "a mixture of experts is computed on the CPU only; set run.device = \"cpu\"");
+                "experts of different widths are computed on the CPU only; set run.device = "
+                "\"cpu\", or give all experts one width");
   }
   const int64_t s = slots(n), e = spec_.count();
   Kept k;
@@ -97,8 +98,10 @@ ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Are
   p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
   p.bias = arena.Reserve(4 * (1 + kExactParts) * spec_.count());
   p.logit_bias = spec_.biased ? arena.Reserve(4 * spec_.count()) : 0;
-  gate_up_adapters_.Plan(pass, n, arena);
-  down_adapters_.Plan(pass, n, arena);
+  // On a GPU those of all experts at once.
+  const int64_t most = pass.launch.device().is_cuda() ? slots(n) : n;
+  gate_up_adapters_.Plan(pass, most, arena);
+  down_adapters_.Plan(pass, most, arena);
   return p;
 }
 
@@ -177,7 +180,10 @@ void ExpertsStage::CheckFinite(const float* logits, int64_t n) const {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n * spec_.count(); ++i) sum += logits[i] * 0.0f;
-  if (sum == 0) return;
+  if (sum != 0) WarnNotFinite();
+}
+
+void ExpertsStage::WarnNotFinite() const {
   LogWarningOnce(
       "layer " + std::to_string(layer_) +
       ": the router's scores of the experts are not finite: the weights hold NaN or "
@@ -231,6 +237,10 @@ void ExpertsStage::Gate(const Pass& pass, const void* in, int64_t n, Arena& kept
                         const Kept& k) const {
   float* gate = kept.Floats(k.gate);
   ops::LinearRowsToFloat(pass.launch, in, pass.W(at_.shared_gate), n, 1, hidden_, gate);
+  if (pass.launch.device().is_cuda()) {
+    ops::Sigmoid(pass.launch, n, gate);
+    return;
+  }
   for (int64_t i = 0; i < n; ++i) gate[i] = 1 / (1 + std::exp(-gate[i]));
 }
 
@@ -317,10 +327,12 @@ void ExpertsStage::PlanForward(const PackedPass& pass) {
   const int64_t n = pass.tokens();
   kept_ = PlanKept(pass, n, pass.saved);
   passing_ = PlanPassing(pass, n, pass.scratch);
+  if (pass.launch.device().is_cuda()) PlanCounts(n, pass.scratch, passing_);
   if (shared_) shared_->PlanForward(pass);
 }
 
 void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
+  if (pass.launch.device().is_cuda()) return ForwardOnGpu(pass, in, accumulate, out);
   const int64_t n = pass.tokens();
   const std::vector<int64_t> capacity = Capacity(pass);
   LayerLoad* load = pass.keep && !pass.again && pass.routing
@@ -366,6 +378,7 @@ void ExpertsStage::PlanBackward(const PackedPass& pass) {
   dweight_ = pass.scratch.Reserve(4 * s);
   dlogits_ = pass.scratch.Reserve(4 * n * spec_.count());
   dlogits_rounded_ = pass.scratch.Reserve(pass.Bytes(n * spec_.count()));
+  dshare_ = pass.scratch.Reserve(4 * spec_.count());
   if (!shared_) return;
   if (spec_.shared_gate) {
     dgate_ = pass.scratch.Reserve(4 * n + pass.Bytes(n));
@@ -376,6 +389,7 @@ void ExpertsStage::PlanBackward(const PackedPass& pass) {
 
 void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void* in,
                             bool accumulate, void* din) {
+  if (pass.launch.device().is_cuda()) return BackwardOnGpu(pass, dout, in, accumulate, din);
   const int64_t n = pass.tokens();
   const int32_t* begin = Ints(pass.saved, kept_.begin);
   const int32_t* slot = Ints(pass.saved, kept_.slot);
@@ -514,6 +528,7 @@ void ExpertsStage::PlanStep(const PagedPass& pass) {
 }
 
 void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
+  if (pass.launch.device().is_cuda()) return StepOnGpu(pass, in, accumulate, out);
   const int64_t n = pass.rows.rows;
   Arena& a = pass.scratch;
   Route(pass, in, n, a, step_kept_, Biases(pass, a, step_), nullptr, nullptr);

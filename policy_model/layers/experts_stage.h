@@ -5,12 +5,17 @@
 // Tokens are laid out by expert, each expert is two products over just its tokens, without padding.
 // The router computes in float32 from its logits on. Saved for the backward: logits, the choice,
 // gate and up. On the CPU in float32 a step's row has the same bits in any batch.
-// CPU only (kUnsupported when it is planned on a GPU). Thread safety, protocol: stage.h.
+// On a GPU (experts_gpu.cc) all experts are one product over rows that lie by expert, and where
+// each begins stays there: a step waits for nothing; a pass that a backward follows waits once a
+// layer, for the load. There experts have one width (kUnsupported when others are planned).
+// Thread safety, protocol: stage.h.
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "kernels/experts.h"
+#include "kernels/products/expert_products.h"
 #include "policy_model/layers/expert_adapters.h"
 #include "policy_model/layers/ffn_stage.h"
 #include "policy_model/layers/routing.h"
@@ -41,6 +46,7 @@ class ExpertsStage : public Stage {
   };
   struct Passing {
     int64_t rows = 0, act = 0, bias = 0, logit_bias = 0;  // rows: T[S, H]
+    int64_t counts = 0, shares = 0, capacity = 0;         // of a pass on a GPU
   };
   // [E] or nullptr: added where experts are chosen, and to the logits.
   struct RouterBiases {
@@ -59,6 +65,7 @@ class ExpertsStage : public Stage {
   int64_t GateUpBias(int32_t expert) const;
   int64_t DownBias(int32_t expert) const;
   void CheckFinite(const float* logits, int64_t n) const;
+  void WarnNotFinite() const;
   // Logits, choice and layout of the tokens. `capacity`: [E] or nullptr. `load`: counts what was
   // given, or nullptr.
   void Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
@@ -70,6 +77,21 @@ class ExpertsStage : public Stage {
   std::vector<int64_t> Capacity(const PackedPass& pass) const;  // empty: no bound
   void Count(const PackedPass& pass, const int32_t* expert, const float* logits) const;
   const void* GateUp(const Pass& pass, int32_t expert) const;
+
+  // The same on a GPU. Counts are what a pass of training copies to the host.
+  struct GpuCounts;
+  kernels::ExpertGroups Groups(Arena& kept, const Kept& k, int64_t n) const;
+  void PlanCounts(int64_t n, Arena& arena, Passing& p) const;
+  RouterBiases BiasesOnGpu(const Pass& pass, Arena& arena, const Passing& p) const;
+  void RouteOnGpu(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
+                  const RouterBiases& biases, const int64_t* capacity, int64_t* otherwise) const;
+  void ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k, Arena& passing,
+                  const Passing& p, bool accumulate, void* out) const;
+  void CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const;
+  void ForwardOnGpu(const PackedPass& pass, const void* in, bool accumulate, void* out);
+  void BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                     void* din);
+  void StepOnGpu(const PagedPass& pass, const void* in, bool accumulate, void* out);
   int64_t slots(int64_t n) const { return n * spec_.per_token; }
 
   const int64_t hidden_;
@@ -86,7 +108,7 @@ class ExpertsStage : public Stage {
   Kept kept_, step_kept_;
   Passing passing_, again_, step_;
   int64_t dslots_ = 0, dact_ = 0, slot_dweight_ = 0, dweight_ = 0, dlogits_ = 0,
-          dlogits_rounded_ = 0, dgate_ = 0, dshared_ = 0;
+          dlogits_rounded_ = 0, dgate_ = 0, dshared_ = 0, dshare_ = 0;
 };
 
 }  // namespace plumb::policy_model

@@ -47,12 +47,6 @@ AttentionShape LatentStage::Shape(const PackedPass& pass) const {
   return shape;
 }
 
-void LatentStage::CheckDevice(const Pass& pass) const {
-  if (pass.launch.device().is_cpu()) return;
-  throw Error(ErrorCode::kUnsupported,
-              "latent attention is computed on the CPU only; set run.device = \"cpu\"");
-}
-
 LatentStage::Narrow LatentStage::PlanNarrow(const Pass& pass, int64_t rows, int64_t width,
                                             Arena& arena) const {
   Narrow at;
@@ -104,7 +98,6 @@ void LatentStage::Turn(const PackedPass& pass, void* qkv, bool inverse) const {
 }
 
 void LatentStage::PlanForward(const PackedPass& pass) {
-  CheckDevice(pass);
   const int64_t n = pass.tokens();
   if (narrow_queries()) query_ = PlanNarrow(pass, n, shape_.query_rank, pass.saved);
   latent_ = PlanNarrow(pass, n, shape_.kv_rank, pass.saved);
@@ -205,7 +198,6 @@ void LatentStage::Backward(const PackedPass& pass, const void* dout, const void*
 }
 
 void LatentStage::PlanStep(const PagedPass& pass) {
-  CheckDevice(pass);
   const int64_t n = pass.rows.rows;
   if (narrow_queries()) step_query_ = PlanNarrow(pass, n, shape_.query_rank, pass.scratch);
   step_latent_ = PlanNarrow(pass, n, shape_.kv_rank, pass.scratch);

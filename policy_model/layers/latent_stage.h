@@ -6,7 +6,7 @@
 // rotated key alone and use the absorbed form (kernels/latent/latent_heads.h), rows of a prompt
 // too: in one form a row has the same bits however a prompt is cut into calls.
 // Saved for the backward: both vectors before and behind their norms, merged heads after the
-// rotation, the mixed values, their log-sum-exp. CPU only. Thread safety, protocol, errors:
+// rotation, the mixed values, their log-sum-exp. Thread safety, protocol, errors:
 // stage.h.
 #pragma once
 
@@ -37,7 +37,6 @@ class LatentStage : public Stage {
 
   kernels::LatentShape Heads(int64_t rows) const;
   AttentionShape Shape(const PackedPass& pass) const;
-  void CheckDevice(const Pass& pass) const;
   Narrow PlanNarrow(const Pass& pass, int64_t rows, int64_t width, Arena& arena) const;
   void Norm(const Pass& pass, Arena& arena, const Narrow& at, int64_t rows, int64_t width,
             int64_t weight) const;

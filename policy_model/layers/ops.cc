@@ -239,6 +239,25 @@ void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x) {
   View(launch, x, 1, n, TypeOf(launch.dtype)).mul_(scale);
 }
 
+void Round(const kernels::Launch& launch, const float* x, int64_t n, void* out) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  View(launch, out, 1, n, TypeOf(launch.dtype)).copy_(View(launch, x, 1, n, at::kFloat));
+}
+
+void Sigmoid(const kernels::Launch& launch, int64_t n, float* x) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  View(launch, x, 1, n, at::kFloat).sigmoid_();
+}
+
+void SigmoidBackward(const kernels::Launch& launch, const float* y, int64_t n, float* d) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  at::Tensor grad = View(launch, d, 1, n, at::kFloat);
+  at::sigmoid_backward_out(grad, grad, View(launch, y, 1, n, at::kFloat));
+}
+
 void AddToColumns(const kernels::Launch& launch, const void* x, int64_t m, int64_t n, int64_t width,
                   int64_t first, void* y) {
   const c10::InferenceMode guard;

@@ -47,6 +47,11 @@ void LinearBackwardInputJoined(const kernels::Launch& launch, const void* dy, co
 
 // x[n] *= scale.
 void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x);
+// x[n] rounded to T.
+void Round(const kernels::Launch& launch, const float* x, int64_t n, void* out);
+// x[n] = sigmoid(x), and of the gradient d of such a y: d *= y (1 - y).
+void Sigmoid(const kernels::Launch& launch, int64_t n, float* x);
+void SigmoidBackward(const kernels::Launch& launch, const float* y, int64_t n, float* d);
 // Columns [first, first + n) of y[m, width]: x[m, n] is added to them, or they are copied to x.
 void AddToColumns(const kernels::Launch& launch, const void* x, int64_t m, int64_t n, int64_t width,
                   int64_t first, void* y);

@@ -7,12 +7,13 @@
 // Losses of a layer, each over the layers that have experts: aux_coef E sum_e f_e P_e with f_e the
 // experts e chosen a token and P_e the mean share of e (Fedus et al., "Switch Transformers", 2021;
 // K where the load is even), z_coef mean lse^2 (Zoph et al., "ST-MoE", 2022).
-// Thread safety: of its transformer. Ownership: values; `given` and `taken` are borrowed for a
-// pass.
+// Thread safety: of its transformer. Ownership: values; `given` and `taken_there` are borrowed for
+// a pass.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "common/base/error.h"
@@ -58,14 +59,27 @@ struct Routing {
   std::vector<LayerLoad> load;  // of the layers that have experts, in order
   // [tokens, layers with experts, K] ascending; -1 first: to be chosen; nullptr: all are
   const int32_t* given = nullptr;
-  std::vector<int32_t> taken;  // the same of what the last pass took
+  std::vector<int32_t> taken;  // the same of what the last pass took; on the CPU
+  // On a GPU `given` lies there, and this is the same in the host's memory; what a step of
+  // generation takes is written to `taken_there`, in the GPU's memory.
+  const int32_t* given_here = nullptr;
+  int32_t* taken_there = nullptr;
 
-  // Before a pass of `rows` tokens.
-  void Begin(std::span<const int32_t> experts, int64_t rows, int64_t per_token) {
-    const size_t all = static_cast<size_t>(rows * per_token) * load.size();
+  std::vector<LayerLoad> TakeLoad() {
+    return std::exchange(load, std::vector<LayerLoad>(load.size()));
+  }
+  size_t Choices(int64_t rows, int64_t per_token) const {
+    return static_cast<size_t>(rows * per_token) * load.size();
+  }
+  // Before a pass of `rows` tokens. `there`: of a GPU that has the experts' copy, or nullptr.
+  void Begin(std::span<const int32_t> experts, int64_t rows, int64_t per_token, bool on_cpu,
+             const int32_t* there) {
+    const size_t all = Choices(rows, per_token);
     PLUMB_CHECK(experts.empty() || experts.size() == all, "experts of every token");
-    given = experts.empty() ? nullptr : experts.data();
-    taken.resize(all);
+    given_here = experts.empty() ? nullptr : experts.data();
+    given = on_cpu ? given_here : there;
+    taken.resize(on_cpu ? all : 0);
+    taken_there = nullptr;
   }
 };
 

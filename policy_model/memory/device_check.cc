@@ -1,6 +1,9 @@
 #include "policy_model/memory/device_check.h"
 
+#include <algorithm>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 
@@ -8,19 +11,14 @@ namespace plumb::policy_model {
 
 void CheckDeviceOf(const ModelShape& shape, Device device) {
   if (device.is_cpu()) return;
-  if (shape.hybrid.count() > 0) {
-    throw Error(ErrorCode::kUnsupported,
-                "this model (" + shape.family + ") has a state of constant size in " +
-                    std::to_string(shape.hybrid.count()) + " of " + std::to_string(shape.layers) +
-                    " layers, which is computed on the CPU only; set run.device = \"cpu\"");
-  }
-  if (shape.experts.count == 0 && !shape.latent.there()) return;
-  throw Error(
-      ErrorCode::kUnsupported,
-      "this model (" + shape.family + ", " +
-          (shape.experts.count > 0 ? std::to_string(shape.experts.count) + " experts a layer"
-                                   : "latent attention") +
-          ") is computed on the CPU only; set run.device = \"cpu\"");
+  const std::vector<int64_t>& widths = shape.experts.widths;
+  const bool uneven =
+      std::adjacent_find(widths.begin(), widths.end(), std::not_equal_to<>()) != widths.end();
+  if (!uneven) return;
+  throw Error(ErrorCode::kUnsupported,
+              "this model (" + shape.family +
+                  ", experts of different widths) is computed on the CPU only; set run.device = "
+                  "\"cpu\"");
 }
 
 }  // namespace plumb::policy_model

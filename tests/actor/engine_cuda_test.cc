@@ -60,6 +60,70 @@ TEST(EngineCuda, AnswersEqualTheCpu) {
   }
 }
 
+policy_model::ModelShape WithExperts() {
+  policy_model::ModelShape s = TinyShape();
+  s.family = "plumb";
+  s.experts = {.count = 6, .widths = {24}, .per_token = 2, .shared_ffn = 20, .shared_gate = true};
+  return s;
+}
+
+policy_model::ModelShape WithStates() {
+  policy_model::ModelShape s = TinyShape();
+  s.family = "qwen3_5_text";
+  s.layers = 4;
+  s.rotated_share = 0.5;
+  s.attention_gate = true;
+  s.hybrid = {
+      .layers = {1, 1, 0, 1}, .taps = 4, .k_heads = 2, .v_heads = 4, .k_dim = 12, .v_dim = 10};
+  return s;
+}
+
+TEST(EngineCuda, ModelsWithExpertsOrStatesAnswerAsOnTheCpuRecordedOrNot) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: generation was not run on CUDA";
+  const OwnedStream stream(Device::Cuda(0));
+  for (const policy_model::ModelShape& shape : {WithExperts(), WithStates()}) {
+    policy_model::SetThreads(1);
+    policy_model::Weights cpu(shape, Device::kCpu, DType::kFloat32),
+        cuda(shape, stream, DType::kFloat32);
+    cpu.Initialise(3, 0.15);
+    std::vector<std::byte> bytes(cpu.flat().bytes());
+    cpu.flat().CopyToHost(bytes);
+    cuda.flat().CopyFromHost(bytes);
+    EngineOptions options = TinyOptions();
+    options.max_batch = 7;
+    options.prefill_tokens = 5;  // prompts in pieces
+    options.record_experts = shape.experts.count > 0;
+    const auto want = Generate(options, cpu);
+    for (const bool record : {false, true}) {
+      options.record_steps = record;
+      EngineCounters counters;
+      const auto got = Generate(options, cuda, &counters);
+      ASSERT_EQ(got.size(), want.size());
+      EXPECT_EQ(counters.replayed_steps > counters.decode_steps / 8, record)
+          << counters.replayed_steps << " of " << counters.decode_steps;
+      size_t equal = 0, chosen = 0, alike = 0;
+      for (const auto& [key, x] : want) {
+        const GeneratedSample& y = got.at(key);
+        for (size_t i = 0;
+             i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i]; ++i) {
+          ASSERT_NEAR(x.logprobs[i], y.logprobs[i], 2e-4)
+              << shape.family << " " << key.first << " " << key.second << " " << i;
+        }
+        if (x.tokens != y.tokens) continue;
+        ++equal;
+        ASSERT_EQ(x.experts.bytes.size(), y.experts.bytes.size());
+        chosen += x.experts.bytes.size();
+        for (size_t i = 0; i < x.experts.bytes.size(); ++i)
+          alike += x.experts.bytes[i] == y.experts.bytes[i];
+      }
+      EXPECT_GE(equal, want.size() * 9 / 10) << shape.family;
+      // At a rounding's distance two experts may change places.
+      EXPECT_GE(alike, chosen * 99 / 100) << shape.family;
+      EXPECT_EQ(chosen > 0, options.record_experts);
+    }
+  }
+}
+
 // The first of the weights, and a copy of them elsewhere.
 struct Twins {
   explicit Twins(const Stream& stream) : a(TinyShape(), stream, DType::kFloat32) {

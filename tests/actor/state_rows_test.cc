@@ -6,7 +6,7 @@ namespace plumb::actor {
 namespace {
 
 TEST(StateRowsTest, ARowIsCopiedWholeAndNoOther) {
-  StateRows rows(12, 4);
+  StateRows rows(Device::kCpu, 12, 4);
   const kernels::SequenceStates view = rows.view();
   ASSERT_EQ(view.stride, 3);
   for (int i = 0; i < 12; ++i) view.data[i] = static_cast<float>(i);
@@ -17,14 +17,14 @@ TEST(StateRowsTest, ARowIsCopiedWholeAndNoOther) {
 }
 
 TEST(StateRowsTest, AModelWithoutStatesTakesNothing) {
-  StateRows rows(0, 2);
+  StateRows rows(Device::kCpu, 0, 2);
   EXPECT_EQ(rows.view().data, nullptr);
   rows.Copy(0, 1);
 }
 
 // Rows that nobody touches are never there.
 TEST(StateRowsTest, MemoryIsTakenAsItIsTouched) {
-  StateRows rows(int64_t{1} << 30, 64);  // 64 GiB
+  StateRows rows(Device::kCpu, int64_t{1} << 30, 64);  // 64 GiB
   rows.view().data[7] = 1;
   EXPECT_EQ(rows.view().data[7], 1);
 }

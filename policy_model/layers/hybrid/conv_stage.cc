@@ -29,7 +29,7 @@ kernels::ShortConvShape ConvStage::ConvOf(const PackedPass* pass) const {
     s.tokens = pass->tokens();
     s.sequences = pass->attention.sequences;
     s.cu_seqlens = pass->attention.cu_seqlens;
-    s.parents = pass->attention.parents;
+    s.parents = pass->attention.parents_there;
   }
   return s;
 }

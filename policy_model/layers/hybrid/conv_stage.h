@@ -1,5 +1,5 @@
 // A gated short convolution in the place of attention: of what comes of a token, b, c and x, it
-// gives c * conv(b * x). On the CPU only.
+// gives c * conv(b * x).
 //
 // Saved for the backward: what comes of each token, b * x and its convolution. A paged step reads
 // and writes the layer's part of its slot's state (kernels/delta/sequence_states.h). Thread safety,

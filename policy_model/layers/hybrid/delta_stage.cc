@@ -50,7 +50,7 @@ kernels::DeltaShape DeltaStage::RuleOf(const PackedPass* pass) const {
     s.tokens = pass->tokens();
     s.sequences = pass->attention.sequences;
     s.cu_seqlens = pass->attention.cu_seqlens;
-    s.parents = pass->attention.parents;
+    s.parents = pass->attention.parents_there;
   }
   return s;
 }
@@ -65,7 +65,7 @@ kernels::ShortConvShape DeltaStage::ConvOf(const PackedPass* pass) const {
     s.tokens = pass->tokens();
     s.sequences = pass->attention.sequences;
     s.cu_seqlens = pass->attention.cu_seqlens;
-    s.parents = pass->attention.parents;
+    s.parents = pass->attention.parents_there;
   }
   return s;
 }
@@ -107,6 +107,13 @@ void DeltaStage::Norm(const Pass& pass, const void* read, const void* arranged, 
                                        .y = y});
 }
 
+// Of the blocks of a GPU.
+int64_t DeltaStage::PlanWork(const PackedPass& pass, const kernels::DeltaShape& rule,
+                             bool backward) {
+  const bool there = pass.launch.device().is_cuda();
+  return there ? pass.scratch.Reserve(4 * kernels::GatedDeltaWork(rule, backward)) : 0;
+}
+
 void DeltaStage::PlanForward(const PackedPass& pass) {
   const int64_t n = pass.tokens(), scalars = 4 * n * spec_.v_heads;
   const kernels::DeltaShape rule = RuleOf(&pass);
@@ -118,6 +125,7 @@ void DeltaStage::PlanForward(const PackedPass& pass) {
   read_ = pass.saved.Reserve(pass.Bytes(n * spec_.value_width()));
   product_ = runs_.empty() ? 0 : pass.scratch.Reserve(pass.Bytes(n * spec_.in_width()));
   y_ = pass.scratch.Reserve(pass.Bytes(n * spec_.value_width()));
+  work_ = PlanWork(pass, rule, false);
   in_product_.Plan(pass, n, pass.scratch);
   out_product_.Plan(pass, n, pass.scratch);
 }
@@ -140,7 +148,8 @@ void DeltaStage::Forward(const PackedPass& pass, const void* in, bool accumulate
                                         .beta = pass.saved.Floats(beta_),
                                         .keep = pass.keep,
                                         .states = pass.saved.Floats(states_),
-                                        .out = read});
+                                        .out = read,
+                                        .work = pass.scratch.Floats(work_)});
   if (!pass.output) return;
   void* y = pass.scratch.At(y_);
   Norm(pass, read, arranged, n, y);
@@ -160,6 +169,7 @@ void DeltaStage::PlanBackward(const PackedPass& pass) {
   dbeta_ = pass.scratch.Reserve(scalars);
   norm_scratch_ = pass.scratch.Reserve(4 * kernels::kGatedNormScratchRows * spec_.v_dim);
   dstates_ = pass.scratch.Reserve(4 * kernels::GatedDeltaScratch(RuleOf(&pass)));
+  dwork_ = PlanWork(pass, RuleOf(&pass), true);
   in_product_.Plan(pass, n, pass.scratch);
   out_product_.Plan(pass, n, pass.scratch);
 }
@@ -202,7 +212,8 @@ void DeltaStage::Backward(const PackedPass& pass, const void* dout, const void* 
                                                 .dqkv = dmixed,
                                                 .dg = dg,
                                                 .dbeta = dbeta,
-                                                .scratch = pass.scratch.Floats(dstates_)});
+                                                .scratch = pass.scratch.Floats(dstates_),
+                                                .work = pass.scratch.Floats(dwork_)});
   Call(pass.launch, kernels::DeltaGatesBackward{.a = Column(pass, arranged, decay_at()),
                                                 .b = Column(pass, arranged, strength_at()),
                                                 .rows = n,

@@ -1,5 +1,5 @@
 // A gated delta net in the place of attention: product, short convolution, delta rule, gated norm,
-// product. On the CPU only.
+// product.
 //
 // Saved for the backward: what comes of each token, queries, keys and values behind the
 // convolution, the two gates, the state behind every chunk, what the heads read. A paged step reads
@@ -38,6 +38,7 @@ class DeltaStage : public Stage {
   void Arrange(const Pass& pass, const void* product, int64_t n, void* arranged) const;
   void Gates(const Pass& pass, const void* arranged, int64_t n, float* g, float* beta) const;
   void Norm(const Pass& pass, const void* read, const void* arranged, int64_t n, void* y) const;
+  static int64_t PlanWork(const PackedPass& pass, const kernels::DeltaShape& rule, bool backward);
   const void* Column(const Pass& pass, const void* arranged, int64_t column) const {
     return static_cast<const std::byte*>(arranged) + pass.Bytes(column);
   }
@@ -59,7 +60,7 @@ class DeltaStage : public Stage {
   int64_t arranged_ = 0, mixed_ = 0, g_ = 0, beta_ = 0, states_ = 0, read_ = 0;
   int64_t product_ = 0, y_ = 0;
   int64_t y_again_ = 0, dread_ = 0, dmixed_ = 0, darranged_ = 0, dproduct_ = 0, dg_ = 0, dbeta_ = 0,
-          norm_scratch_ = 0, dstates_ = 0;
+          norm_scratch_ = 0, dstates_ = 0, work_ = 0, dwork_ = 0;
   int64_t step_product_ = 0, step_arranged_ = 0, step_mixed_ = 0, step_g_ = 0, step_beta_ = 0,
           step_y_ = 0;
 };

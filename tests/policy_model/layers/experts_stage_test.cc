@@ -371,11 +371,11 @@ TEST(ExpertsStageTest, AdaptersGoWithAttentionAndAreRefusedOnExpertsByName) {
             (std::vector<std::string>{"k_proj", "o_proj", "q_proj", "v_proj"}));
 }
 
-TEST(ExpertsStageTest, AGpuIsRefusedBeforeMemoryIsTaken) {
+TEST(ExpertsStageTest, DifferentWidthsAreRefusedOnAGpuBeforeMemoryIsTaken) {
   int place = 0;
   const Stream gpu = Stream::Borrow(Device::Cuda(0), &place);
   try {
-    Weights weights(Shape({.count = 4, .widths = {8}, .per_token = 1}), gpu, DType::kFloat32);
+    Weights weights(Shape({.count = 4, .widths = {8, 16}, .per_token = 1}), gpu, DType::kFloat32);
     ADD_FAILURE();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);

@@ -12,8 +12,6 @@
 #include "common/base/file.h"
 #include "common/base/rng.h"
 #include "policy_model/families/model_config.h"
-#include "policy_model/layers/branch.h"
-#include "policy_model/memory/device_check.h"
 #include "policy_model/speed.h"
 #include "policy_model/transformer.h"
 #include "tests/testing/temp_folder.h"
@@ -345,21 +343,6 @@ TEST(LatentStageTest, Bfloat16IsNearFloat32) {
     for (size_t i = 0; i < want.size(); ++i)
       squares += std::pow(static_cast<double>(want[i] - got[i]), 2);
     EXPECT_LE(std::sqrt(squares / static_cast<double>(want.size())), 0.06) << kind;
-  }
-}
-
-TEST(LatentStageTest, AGpuIsRefusedBeforeMemoryIsTaken) {
-  const ModelShape shape = Kinds()[0].second;
-  for (const bool weights : {false, true}) {
-    try {
-      if (weights) CheckDeviceOf(shape, Device::Cuda(0));
-      else BranchesOf(TensorTable(shape), Device::Cuda(0));
-      FAIL() << "no error";
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-      EXPECT_NE(std::string(e.what()).find("latent attention"), std::string::npos) << e.what();
-      EXPECT_NE(std::string(e.what()).find("run.device"), std::string::npos) << e.what();
-    }
   }
 }
 

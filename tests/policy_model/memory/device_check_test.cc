@@ -20,20 +20,18 @@ std::string WhyNot(const ModelShape& shape, Device device) {
 
 TEST(DeviceCheckTest, NamesThePartThatAGpuDoesNotCompute) {
   ModelShape dense{.family = "llama", .layers = 2};
-  ModelShape experts = dense, latent = dense, states = dense;
-  experts.experts.count = 8;
+  ModelShape experts = dense, latent = dense, states = dense, uneven = dense;
+  experts.experts = {.count = 8, .widths = {12}};
+  uneven.experts = {.count = 8, .widths = {12, 16}};
   latent.latent.kv_rank = 16;
   states.hybrid.layers = {1, 0};
   const Device gpu = *ParseDevice("cuda");
-  EXPECT_EQ(WhyNot(dense, gpu), "");
-  for (const auto& [shape, part] :
-       {std::pair(experts, "8 experts a layer"), std::pair(latent, "latent attention"),
-        std::pair(states, "a state of constant size in 1 of 2 layers")}) {
-    EXPECT_EQ(WhyNot(shape, Device::kCpu), "");
-    const std::string why = WhyNot(shape, gpu);
-    EXPECT_NE(why.find(part), std::string::npos) << why;
-    EXPECT_NE(why.find("run.device"), std::string::npos) << why;
-  }
+  for (const ModelShape& shape : {dense, experts, latent, states})
+    EXPECT_EQ(WhyNot(shape, gpu), "");
+  EXPECT_EQ(WhyNot(uneven, Device::kCpu), "");
+  const std::string why = WhyNot(uneven, gpu);
+  EXPECT_NE(why.find("experts of different widths"), std::string::npos) << why;
+  EXPECT_NE(why.find("run.device"), std::string::npos) << why;
 }
 
 }  // namespace

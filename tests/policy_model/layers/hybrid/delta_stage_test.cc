@@ -6,10 +6,8 @@
 
 #include <cmath>
 
-#include "common/base/error.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/layers/hybrid/conv_stage.h"
-#include "policy_model/memory/device_check.h"
 #include "policy_model/transformer.h"
 #include "tests/policy_model/layers/families_golden.h"
 #include "tests/testing/temp_folder.h"
@@ -120,16 +118,6 @@ TEST_P(StatefulTest, WhatGoesOnFromAPrefixIsTheWholeSequence) {
     }
     EXPECT_GT(norm, 0) << e.name;
     EXPECT_LE(std::sqrt(gap), 1e-4 * std::sqrt(norm)) << e.name;
-  }
-}
-
-TEST_P(StatefulTest, AGpuIsRefusedBeforeMemoryIsTaken) {
-  try {
-    CheckDeviceOf(ReadModelConfig(temp_.path()), Device::Cuda(0));
-    ADD_FAILURE() << "accepted";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(std::string(e.what()).find("run.device = \"cpu\""), std::string::npos) << e.what();
   }
 }
 

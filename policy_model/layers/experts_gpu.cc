@@ -1,0 +1,382 @@
+// Experts on a GPU: experts_stage.h.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/base/log.h"
+#include "kernels/device/device_memory.h"
+#include "kernels/embedding.h"
+#include "policy_model/families/experts/exact_floats.h"
+#include "policy_model/layers/experts_stage.h"
+#include "policy_model/layers/ops.h"
+
+namespace plumb::policy_model {
+
+using kernels::Call;
+
+namespace {
+
+int32_t* Ints(Arena& arena, int64_t at) { return static_cast<int32_t*>(arena.At(at)); }
+
+kernels::Launch Floats(const Pass& pass) {
+  return {.stream = pass.launch.stream, .dtype = DType::kFloat32};
+}
+
+}  // namespace
+
+// Where the numbers of a pass's load lie, one behind the other: doubles first.
+struct ExpertsStage::GpuCounts {
+  explicit GpuCounts(int64_t experts) : experts(experts) {}
+  int64_t bytes() const { return 8 * (experts + 3) + 4 * experts; }
+
+  double* share(void* at) const { return static_cast<double*>(at); }
+  double* entropy(void* at) const { return share(at) + experts; }
+  double* lse_squared(void* at) const { return share(at) + experts + 1; }
+  int64_t* otherwise(void* at) const { return reinterpret_cast<int64_t*>(share(at) + experts + 2); }
+  int32_t* chosen(void* at) const { return reinterpret_cast<int32_t*>(share(at) + experts + 3); }
+
+  int64_t experts;
+};
+
+kernels::ExpertGroups ExpertsStage::Groups(Arena& kept, const Kept& k, int64_t n) const {
+  return {.begin = Ints(kept, k.begin),
+          .experts = static_cast<int32_t>(spec_.count()),
+          .rows = slots(n)};
+}
+
+void ExpertsStage::PlanCounts(int64_t n, Arena& arena, Passing& p) const {
+  p.counts = arena.Reserve(GpuCounts(spec_.count()).bytes());
+  p.shares = arena.Reserve(4 * n * (spec_.count() + 2));
+  p.capacity = arena.Reserve(8 * spec_.count());
+}
+
+ExpertsStage::RouterBiases ExpertsStage::BiasesOnGpu(const Pass& pass, Arena& arena,
+                                                     const Passing& p) const {
+  RouterBiases out;
+  const auto join = [&](int64_t bias, int64_t parts, int64_t at) {
+    Call(pass.launch,
+         kernels::JoinParts{
+             .x = pass.W(bias), .parts = parts, .n = spec_.count(), .out = arena.Floats(at)});
+    return arena.Floats(at);
+  };
+  if (at_.router_bias >= 0) out.balancing = join(at_.router_bias, kExactParts, p.bias);
+  if (at_.router_logit_bias >= 0) out.logits = join(at_.router_logit_bias, 1, p.logit_bias);
+  return out;
+}
+
+void ExpertsStage::RouteOnGpu(const Pass& pass, const void* in, int64_t n, Arena& kept,
+                              const Kept& k, const RouterBiases& biases, const int64_t* capacity,
+                              int64_t* otherwise) const {
+  float* logits = kept.Floats(k.logits);
+  ops::LinearRowsToFloat(pass.launch, in, pass.W(at_.router), n, spec_.count(), hidden_, logits);
+  if (biases.logits) {
+    Call(Floats(pass),
+         kernels::AddBias{.x = logits, .bias = biases.logits, .rows = n, .width = spec_.count()});
+  }
+  const Routing* routing = pass.routing;
+  const int64_t own = place_ * spec_.per_token,
+                stride = routing ? spec_.per_token * static_cast<int64_t>(routing->load.size()) : 0;
+  Call(pass.launch,
+       kernels::RouteTokens{
+           .shape = RouterOf(n),
+           .logits = logits,
+           .bias = biases.balancing,
+           .given = routing && routing->given ? routing->given + own : nullptr,
+           .given_stride = stride,
+           .otherwise = otherwise,
+           .expert = Ints(kept, k.expert),
+           .weight = kept.Floats(k.weight),
+           .taken = routing && routing->taken_there ? routing->taken_there + own : nullptr,
+           .taken_stride = stride});
+  Call(pass.launch, kernels::DispatchTokens{.rows = n,
+                                            .experts = static_cast<int32_t>(spec_.count()),
+                                            .per_token = static_cast<int32_t>(spec_.per_token),
+                                            .expert = Ints(kept, k.expert),
+                                            .weight = kept.Floats(k.weight),
+                                            .capacity = capacity,
+                                            .begin = Ints(kept, k.begin),
+                                            .slot = Ints(kept, k.slot),
+                                            .token = Ints(kept, k.token),
+                                            .slot_weight = kept.Floats(k.slot_weight)});
+}
+
+void ExpertsStage::ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k,
+                              Arena& passing, const Passing& p, bool accumulate, void* out) const {
+  const kernels::ExpertGroups groups = Groups(kept, k, n);
+  const int64_t width = spec_.widest();
+  void* rows = passing.At(p.rows);
+  void* gate_up = kept.At(k.gate_up);
+  void* act = passing.At(p.act);
+  const auto bias_of = [&](int64_t bias) { return bias < 0 ? nullptr : pass.W(bias); };
+  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                           .x = rows,
+                                           .w = pass.W(at_.experts_gate_up),
+                                           .n = 2 * width,
+                                           .k = hidden_,
+                                           .bias = bias_of(GateUpBias(0)),
+                                           .y = gate_up});
+  gate_up_adapters_.AddAll(pass, passing, groups, rows, gate_up);
+  Activate(pass, gate_up, slots(n), width, act);
+  // What went in is not needed any more: what comes out lies there.
+  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                           .x = act,
+                                           .w = pass.W(at_.experts_down[0]),
+                                           .n = hidden_,
+                                           .k = width,
+                                           .bias = bias_of(DownBias(0)),
+                                           .y = rows});
+  down_adapters_.AddAll(pass, passing, groups, act, rows);
+  Call(pass.launch, kernels::CombineExperts{.y = rows,
+                                            .slot = Ints(kept, k.slot),
+                                            .weight = kept.Floats(k.weight),
+                                            .rows = n,
+                                            .width = hidden_,
+                                            .per_token = static_cast<int32_t>(spec_.per_token),
+                                            .accumulate = accumulate,
+                                            .out = out});
+}
+
+void ExpertsStage::CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const {
+  const int64_t n = pass.tokens(), count = spec_.count();
+  const GpuCounts at(count);
+  void* there = pass.scratch.At(passing_.counts);
+  Call(pass.launch, kernels::RouterSums{.shape = RouterOf(n),
+                                        .logits = pass.saved.Floats(kept_.logits),
+                                        .share = at.share(there),
+                                        .entropy = at.entropy(there),
+                                        .lse_squared = at.lse_squared(there),
+                                        .scratch = pass.scratch.Floats(passing_.shares)});
+  Call(pass.launch, kernels::CountChosen{.expert = Ints(pass.saved, kept_.expert),
+                                         .pairs = slots(n),
+                                         .experts = static_cast<int32_t>(count),
+                                         .count = at.chosen(there)});
+  std::vector<double> here(static_cast<size_t>(at.bytes() / 8 + 1));
+  kernels::CopyAndWait(pass.launch.stream, here.data(), there, static_cast<size_t>(at.bytes()));
+  LayerLoad& load = pass.routing->load[static_cast<size_t>(place_)];
+  load.layer = layer_;
+  load.tokens.resize(static_cast<size_t>(count));
+  double aux = 0;
+  for (int64_t e = 0; e < count; ++e) {
+    const int64_t chosen = at.chosen(here.data())[e];
+    load.tokens[static_cast<size_t>(e)] += chosen;
+    aux += static_cast<double>(chosen) * at.share(here.data())[e];
+    if (!capacity.empty())
+      load.dropped += std::max<int64_t>(0, chosen - capacity[static_cast<size_t>(e)]);
+  }
+  load.rows += n;
+  load.aux += static_cast<double>(count) * aux / static_cast<double>(n);
+  load.z += *at.lse_squared(here.data());
+  load.entropy += *at.entropy(here.data());
+  load.otherwise += *at.otherwise(here.data());
+  const Routing& routing = *pass.routing;
+  const int64_t stride = spec_.per_token * static_cast<int64_t>(routing.load.size());
+  for (int64_t t = 0; routing.given_here && t < n; ++t) {
+    const bool given = routing.given_here[t * stride + place_ * spec_.per_token] >= 0;
+    load.given += given ? spec_.per_token : 0;
+  }
+  if (!std::isfinite(*at.lse_squared(here.data()))) WarnNotFinite();
+}
+
+void ExpertsStage::ForwardOnGpu(const PackedPass& pass, const void* in, bool accumulate,
+                                void* out) {
+  const int64_t n = pass.tokens();
+  const std::vector<int64_t> capacity = Capacity(pass);
+  auto* bound = static_cast<int64_t*>(pass.scratch.At(passing_.capacity));
+  if (!capacity.empty())
+    kernels::CopyAndWait(pass.launch.stream, bound, capacity.data(), 8 * capacity.size());
+  const bool count = pass.keep && !pass.again && pass.routing;
+  const GpuCounts counts(spec_.count());
+  void* there = pass.scratch.At(passing_.counts);
+  if (count) kernels::Zero(pass.launch.stream, there, static_cast<size_t>(counts.bytes()));
+  RouteOnGpu(pass, in, n, pass.saved, kept_, BiasesOnGpu(pass, pass.scratch, passing_),
+             capacity.empty() ? nullptr : bound,
+             count && pass.routing->given ? counts.otherwise(there) : nullptr);
+  if (count) CountOnGpu(pass, capacity);
+  Call(pass.launch, kernels::GatherRows{.table = in,
+                                        .index = Ints(pass.saved, kept_.token),
+                                        .rows = slots(n),
+                                        .width = hidden_,
+                                        .out = pass.scratch.At(passing_.rows)});
+  if (shared_ && spec_.shared_gate) {
+    Gate(pass, in, n, pass.saved, kept_);
+    void* shared = pass.saved.At(kept_.shared);
+    PackedPass of_shared = pass;
+    of_shared.output = true;  // the gate's gradient reads it
+    shared_->Forward(of_shared, in, false, shared);
+    Call(pass.launch, kernels::CombineExperts{.y = shared,
+                                              .weight = pass.saved.Floats(kept_.gate),
+                                              .rows = n,
+                                              .width = hidden_,
+                                              .accumulate = accumulate,
+                                              .out = out});
+  } else if (shared_) {
+    shared_->Forward(pass, in, accumulate, out);
+  }
+  ApplyOnGpu(pass, n, pass.saved, kept_, pass.scratch, passing_, accumulate || shared_ != nullptr,
+             out);
+}
+
+void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in,
+                                 bool accumulate, void* din) {
+  const int64_t n = pass.tokens(), s = slots(n), width = spec_.widest();
+  const kernels::ExpertGroups groups = Groups(pass.saved, kept_, n);
+  void* x = pass.scratch.At(again_.rows);
+  void* d = pass.scratch.At(dslots_);
+  void* gate_up = pass.saved.At(kept_.gate_up);
+  for (const auto& [from, to] : {std::pair<const void*, void*>{in, x}, {dout, d}}) {
+    Call(pass.launch, kernels::GatherRows{.table = from,
+                                          .index = Ints(pass.saved, kept_.token),
+                                          .rows = s,
+                                          .width = hidden_,
+                                          .out = to});
+  }
+  // What every token goes through; everything of `dout` has been read before `din` is written.
+  float* dgate = nullptr;
+  if (shared_ && spec_.shared_gate) {
+    dgate = pass.scratch.Floats(dgate_);
+    const float* gate = pass.saved.Floats(kept_.gate);
+    void* dshared = pass.scratch.At(dshared_);
+    kernels::Copy(pass.launch.stream, dshared, dout, static_cast<size_t>(pass.Bytes(n * hidden_)));
+    Call(pass.launch, kernels::WeighSlots{.weight = gate,
+                                          .slots = n,
+                                          .width = hidden_,
+                                          .act = pass.saved.At(kept_.shared),
+                                          .dact = dshared,
+                                          .dweight = dgate});
+    ops::SigmoidBackward(pass.launch, gate, n, dgate);
+    shared_->Backward(pass, dshared, in, accumulate, din);
+  } else if (shared_) {
+    shared_->Backward(pass, dout, in, accumulate, din);
+  }
+  void* act = pass.scratch.At(again_.act);
+  void* dact = pass.scratch.At(dact_);
+  float* slot_dweight = pass.scratch.Floats(slot_dweight_);
+  Activate(pass, gate_up, s, width, act);
+  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                           .x = d,
+                                           .w = pass.W(at_.experts_down[0]),
+                                           .n = hidden_,
+                                           .k = width,
+                                           .by_columns = true,
+                                           .y = dact});
+  down_adapters_.BackwardInputAll(pass, groups, d, dact);
+  Call(pass.launch, kernels::WeighSlots{.weight = pass.saved.Floats(kept_.slot_weight),
+                                        .slots = s,
+                                        .width = width,
+                                        .act = act,
+                                        .dact = dact,
+                                        .dweight = slot_dweight});
+  if (const int64_t bias = DownBias(0); bias >= 0) {
+    Call(pass.launch, kernels::ExpertBiasSums{.groups = groups,
+                                              .dy = d,
+                                              .weight = pass.saved.Floats(kept_.slot_weight),
+                                              .n = hidden_,
+                                              .dbias = pass.G(bias),
+                                              .bias = pass.W(bias),
+                                              .dweight = slot_dweight});
+  }
+  if (float* g = pass.G(at_.experts_down[0])) {
+    Call(pass.launch, kernels::ExpertWeightProduct{
+                          .groups = groups, .dy = d, .x = act, .n = hidden_, .k = width, .dw = g});
+  }
+  down_adapters_.BackwardWeightsAll(pass, groups, d, act);
+  ActivateBackward(pass, dact, s, width, gate_up);
+  if (const int64_t bias = GateUpBias(0); bias >= 0 && pass.G(bias)) {
+    Call(pass.launch, kernels::ExpertBiasSums{
+                          .groups = groups, .dy = gate_up, .n = 2 * width, .dbias = pass.G(bias)});
+  }
+  if (float* g = pass.G(at_.experts_gate_up)) {
+    Call(pass.launch,
+         kernels::ExpertWeightProduct{
+             .groups = groups, .dy = gate_up, .x = x, .n = 2 * width, .k = hidden_, .dw = g});
+  }
+  gate_up_adapters_.BackwardWeightsAll(pass, groups, gate_up, x);
+  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                           .x = gate_up,
+                                           .w = pass.W(at_.experts_gate_up),
+                                           .n = 2 * width,
+                                           .k = hidden_,
+                                           .by_columns = true,
+                                           .y = d});
+  gate_up_adapters_.BackwardInputAll(pass, groups, gate_up, d);
+  Call(pass.launch, kernels::CombineExperts{.y = d,
+                                            .slot = Ints(pass.saved, kept_.slot),
+                                            .rows = n,
+                                            .width = hidden_,
+                                            .per_token = static_cast<int32_t>(spec_.per_token),
+                                            .accumulate = accumulate || shared_ != nullptr,
+                                            .out = din});
+  // The router: the objective through the weights, and the losses of its own.
+  float* dweight = pass.scratch.Floats(dweight_);
+  Call(pass.launch, kernels::TakeSlots{.slot_dweight = slot_dweight,
+                                       .slot = Ints(pass.saved, kept_.slot),
+                                       .pairs = s,
+                                       .dweight = dweight});
+  float* dshare = nullptr;
+  double z = 0;
+  if (pass.routing) {
+    const Routing& r = *pass.routing;
+    const double each = r.share / static_cast<double>(r.load.size()) / static_cast<double>(n);
+    z = r.options.z_coef * each;
+    if (r.options.aux_coef > 0) {
+      dshare = pass.scratch.Floats(dshare_);
+      const double a =
+          r.options.aux_coef * each * static_cast<double>(spec_.count()) / static_cast<double>(n);
+      Call(pass.launch, kernels::CountChosen{.expert = Ints(pass.saved, kept_.expert),
+                                             .pairs = s,
+                                             .experts = static_cast<int32_t>(spec_.count()),
+                                             .scale = static_cast<float>(a),
+                                             .share = dshare});
+    }
+  }
+  float* dlogits = pass.scratch.Floats(dlogits_);
+  Call(pass.launch, kernels::RouteTokensBackward{.shape = RouterOf(n),
+                                                 .logits = pass.saved.Floats(kept_.logits),
+                                                 .expert = Ints(pass.saved, kept_.expert),
+                                                 .dweight = dweight,
+                                                 .dshare = dshare,
+                                                 .z = static_cast<float>(z),
+                                                 .dlogits = dlogits});
+  const auto back = [&](const float* dl, void* rounded, int64_t weight, int64_t outputs) {
+    ops::Round(pass.launch, dl, n * outputs, rounded);
+    if (float* g = pass.G(weight))
+      ops::LinearBackwardWeight(pass.launch, rounded, in, n, outputs, hidden_, g);
+    ops::LinearBackwardInput(pass.launch, rounded, pass.W(weight), n, outputs, hidden_, true, din);
+  };
+  void* rounded = pass.scratch.At(dlogits_rounded_);
+  back(dlogits, rounded, at_.router, spec_.count());
+  if (spec_.biased && pass.G(at_.router_logit_bias)) {
+    Call(pass.launch, kernels::BiasBackward{.dx = rounded,
+                                            .rows = n,
+                                            .width = spec_.count(),
+                                            .dbias = pass.G(at_.router_logit_bias)});
+  }
+  if (dgate) back(dgate, dgate + n, at_.shared_gate, 1);
+}
+
+void ExpertsStage::StepOnGpu(const PagedPass& pass, const void* in, bool accumulate, void* out) {
+  const int64_t n = pass.rows.rows;
+  Arena& a = pass.scratch;
+  RouteOnGpu(pass, in, n, a, step_kept_, BiasesOnGpu(pass, a, step_), nullptr, nullptr);
+  Call(pass.launch, kernels::GatherRows{.table = in,
+                                        .index = Ints(a, step_kept_.token),
+                                        .rows = slots(n),
+                                        .width = hidden_,
+                                        .out = a.At(step_.rows)});
+  if (shared_ && spec_.shared_gate) {
+    Gate(pass, in, n, a, step_kept_);
+    void* shared = a.At(step_kept_.shared);
+    shared_->Step(pass, in, false, shared);
+    Call(pass.launch, kernels::CombineExperts{.y = shared,
+                                              .weight = a.Floats(step_kept_.gate),
+                                              .rows = n,
+                                              .width = hidden_,
+                                              .accumulate = accumulate,
+                                              .out = out});
+  } else if (shared_) {
+    shared_->Step(pass, in, accumulate, out);
+  }
+  ApplyOnGpu(pass, n, a, step_kept_, a, step_, accumulate || shared_ != nullptr, out);
+}
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,204 @@
+#include "kernels/products/expert_products.h"
+
+#include <algorithm>
+
+#include "tests/kernels/kernel_test.h"
+
+namespace plumb::kernels {
+namespace {
+
+PLUMB_KERNEL_SUITE(ExpertProductsTest);
+
+// Where the rows of experts begin: experts without any, with one, with more than two tiles.
+std::vector<int32_t> Begins(int64_t of_largest) {
+  std::vector<int32_t> begin = {0};
+  for (const int64_t rows :
+       {int64_t{3}, int64_t{0}, of_largest, int64_t{1}, int64_t{0}, int64_t{17}})
+    begin.push_back(begin.back() + static_cast<int32_t>(rows));
+  return begin;
+}
+
+struct Sizes {
+  int64_t largest, n, k;
+};
+// Odd ones, for elements that are read one by one; whole and broken tiles of 128 and of 64; as many
+// rows an expert as choose each of the tiles' heights.
+const Sizes kSizes[] = {{2, 5, 3}, {40, 33, 70}, {300, 136, 72}, {131, 264, 200}, {700, 24, 40}};
+
+int32_t ExpertOf(const std::vector<int32_t>& begin, int64_t row) {
+  return static_cast<int32_t>(std::upper_bound(begin.begin(), begin.end(), row) - begin.begin()) -
+         1;
+}
+
+// Rounding of the result, and of a sum of `terms` products of normal values: they are of size 1,
+// and their sum and its roundings grow like the root of their number.
+double SumError(int64_t terms) { return 8 * kEps * (static_cast<double>(terms) + 8); }
+
+TEST_P(ExpertProductsTest, RowsMeetTheirExpertsMatrix) {
+  for (const Sizes& size : kSizes) {
+    const std::vector<int32_t> begin = Begins(size.largest);
+    const int32_t experts = static_cast<int32_t>(begin.size()) - 1;
+    const int64_t there = begin.back(), rows = there + 2;
+    for (const bool by_columns : {false, true}) {
+      const int64_t inputs = by_columns ? size.n : size.k, outputs = by_columns ? size.k : size.n;
+      const auto x = ToDouble(Normal(static_cast<size_t>(rows * inputs), 1, dtype())),
+                 w = ToDouble(Normal(static_cast<size_t>(experts * size.n * size.k), 2, dtype())),
+                 bias = ToDouble(Normal(static_cast<size_t>(experts * size.n), 3, dtype())),
+                 before = ToDouble(Normal(static_cast<size_t>(rows * outputs), 4, dtype()));
+      for (const bool accumulate : {false, true}) {
+        const bool biased = !by_columns && !accumulate;
+        const float scale = accumulate ? 0.5f : 1.0f;
+        std::vector<double> want = before;
+        for (int64_t s = 0; s < there; ++s) {
+          const int32_t e = ExpertOf(begin, s);
+          for (int64_t j = 0; j < outputs; ++j) {
+            double sum = 0;
+            for (int64_t i = 0; i < inputs; ++i) {
+              const int64_t at = by_columns ? i * size.k + j : j * size.k + i;
+              sum += x[static_cast<size_t>(s * inputs + i)] *
+                     w[static_cast<size_t>(e * size.n * size.k + at)];
+            }
+            double& to = want[static_cast<size_t>(s * outputs + j)];
+            to = (accumulate ? to : 0) + static_cast<double>(scale) * sum +
+                 (biased ? bias[static_cast<size_t>(e * size.n + j)] : 0);
+          }
+        }
+        Array<int32_t> tbegin(device(), begin);
+        Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), tb(GetParam(), Floats(bias)),
+            ty(GetParam(), Floats(before));
+        Call(launch(), ExpertProduct{.groups = {tbegin.data(), experts, rows},
+                                     .x = tx.data(),
+                                     .w = tw.data(),
+                                     .n = size.n,
+                                     .k = size.k,
+                                     .by_columns = by_columns,
+                                     .accumulate = accumulate,
+                                     .bias = biased ? tb.data() : nullptr,
+                                     .scale = scale,
+                                     .y = ty.data()});
+        ExpectClose(ty.Host(), want, OutputRounding(dtype()), SumError(inputs),
+                    "y of " + std::to_string(size.n) + "x" + std::to_string(size.k) +
+                        (by_columns ? " by columns" : ""));
+      }
+    }
+  }
+}
+
+TEST_P(ExpertProductsTest, WeightsAreSumsOverTheirRows) {
+  for (const Sizes& size : kSizes) {
+    const std::vector<int32_t> begin = Begins(size.largest);
+    const int32_t experts = static_cast<int32_t>(begin.size()) - 1;
+    const int64_t rows = begin.back() + 2;
+    const auto dy = ToDouble(Normal(static_cast<size_t>(rows * size.n), 5, dtype())),
+               x = ToDouble(Normal(static_cast<size_t>(rows * size.k), 6, dtype())),
+               before = ToDouble(Normal(static_cast<size_t>(experts * size.n * size.k), 7));
+    std::vector<double> want = before;
+    for (int64_t s = 0; s < begin.back(); ++s) {
+      for (int64_t j = 0; j < size.n; ++j) {
+        for (int64_t i = 0; i < size.k; ++i) {
+          want[static_cast<size_t>((ExpertOf(begin, s) * size.n + j) * size.k + i)] +=
+              0.5 * dy[static_cast<size_t>(s * size.n + j)] *
+              x[static_cast<size_t>(s * size.k + i)];
+        }
+      }
+    }
+    Array<int32_t> tbegin(device(), begin);
+    Tensor tdy(GetParam(), Floats(dy)), tx(GetParam(), Floats(x));
+    std::vector<float> first;
+    for (int again = 0; again < 2; ++again) {
+      Array<float> tdw(device(), Floats(before));
+      Call(launch(), ExpertWeightProduct{.groups = {tbegin.data(), experts, rows},
+                                         .dy = tdy.data(),
+                                         .x = tx.data(),
+                                         .n = size.n,
+                                         .k = size.k,
+                                         .scale = 0.5f,
+                                         .dw = tdw.data()});
+      const std::vector<float> got = tdw.Host();
+      ExpectClose(got, want, kEps, SumError(size.largest), "dw of " + std::to_string(size.n));
+      if (again) ExpectSameBits(got, first, "dw once more");
+      first = got;
+    }
+  }
+}
+
+TEST_P(ExpertProductsTest, BiasesAreSumsOverTheirRows) {
+  const std::vector<int32_t> begin = Begins(90);
+  const int32_t experts = static_cast<int32_t>(begin.size()) - 1;
+  const int64_t rows = begin.back(), n = 70;
+  const auto dy = ToDouble(Normal(static_cast<size_t>(rows * n), 8, dtype())),
+             bias = ToDouble(Normal(static_cast<size_t>(experts * n), 9, dtype()));
+  const auto weight = ToDouble(Normal(static_cast<size_t>(rows), 10));
+  std::vector<double> dbias(static_cast<size_t>(experts * n), 3.0),
+      dweight(static_cast<size_t>(rows), 2.0);
+  for (int64_t s = 0; s < rows; ++s) {
+    for (int64_t i = 0; i < n; ++i) {
+      const auto at = static_cast<size_t>(ExpertOf(begin, s) * n + i);
+      dbias[at] += weight[static_cast<size_t>(s)] * dy[static_cast<size_t>(s * n + i)];
+      dweight[static_cast<size_t>(s)] += bias[at] * dy[static_cast<size_t>(s * n + i)];
+    }
+  }
+  Array<int32_t> tbegin(device(), begin);
+  Tensor tdy(GetParam(), Floats(dy)), tb(GetParam(), Floats(bias));
+  Array<float> tw(device(), Floats(weight)), tdb(device(), std::vector<float>(dbias.size(), 3.0f)),
+      tdw(device(), std::vector<float>(dweight.size(), 2.0f));
+  Call(launch(), ExpertBiasSums{.groups = {tbegin.data(), experts, rows},
+                                .dy = tdy.data(),
+                                .weight = tw.data(),
+                                .n = n,
+                                .dbias = tdb.data(),
+                                .bias = tb.data(),
+                                .dweight = tdw.data()});
+  ExpectClose(tdb.Host(), dbias, kEps, SumError(90), "dbias");
+  ExpectClose(tdw.Host(), dweight, kEps, SumError(n), "dweight");
+}
+
+TEST_P(ExpertProductsTest, ARowDoesNotDependOnHowManyThereAre) {
+  // The same three rows of expert 1 with few and with many beside them, so that tiles of every
+  // height meet them.
+  const int64_t n = 72, k = 96;
+  const auto w = Normal(static_cast<size_t>(2 * n * k), 11, dtype());
+  std::vector<float> first;
+  for (const int64_t others : {1, 60, 400}) {
+    const int64_t rows = others + 3;
+    std::vector<float> x = Normal(static_cast<size_t>(others * k), 12, dtype());
+    const std::vector<float> own = Normal(static_cast<size_t>(3 * k), 13, dtype());
+    x.insert(x.end(), own.begin(), own.end());
+    Array<int32_t> begin(device(), std::vector<int32_t>{0, static_cast<int32_t>(others),
+                                                        static_cast<int32_t>(rows)});
+    Tensor tx(GetParam(), x), tw(GetParam(), w),
+        ty(GetParam(), std::vector<float>(static_cast<size_t>(rows * n), kPoison));
+    Call(launch(), ExpertProduct{.groups = {begin.data(), 2, rows},
+                                 .x = tx.data(),
+                                 .w = tw.data(),
+                                 .n = n,
+                                 .k = k,
+                                 .y = ty.data()});
+    std::vector<float> got = ty.Host();
+    got.erase(got.begin(), got.begin() + others * n);
+    if (first.empty()) first = got;
+    ExpectSameBits(got, first, std::to_string(others) + " others");
+  }
+}
+
+TEST_P(ExpertProductsTest, InterleavedMatricesAreTakenApartAndPutTogether) {
+  const int64_t count = 77;
+  const int32_t experts = 5;
+  const auto x = Normal(static_cast<size_t>(count * experts), 14, dtype());
+  std::vector<float> apart(x.size());
+  for (int64_t i = 0; i < count; ++i) {
+    for (int32_t e = 0; e < experts; ++e)
+      apart[static_cast<size_t>(e * count + i)] = x[static_cast<size_t>(i * experts + e)];
+  }
+  Tensor tx(GetParam(), x), out(GetParam(), std::vector<float>(x.size(), kPoison));
+  Call(launch(),
+       SplitByExpert{.x = tx.data(), .count = count, .experts = experts, .out = out.data()});
+  ExpectSameBits(out.Host(), apart, "apart");
+  Array<float> from(device(), apart), to(device(), std::vector<float>(x.size(), 0.0f));
+  Call(launch(),
+       JoinByExpert{.x = from.data(), .count = count, .experts = experts, .out = to.data()});
+  ExpectSameBits(to.Host(), x, "together");
+}
+
+}  // namespace
+}  // namespace plumb::kernels
