@@ -392,7 +392,9 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason, std::string why
 
 Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                const EngineOptions& options, const Tokenizer* tokenizer)
-    : impl_(std::make_unique<Impl>(shape, stream, dtype, Checked(options, shape), tokenizer)) {}
+    : impl_(std::make_unique<Impl>(
+          shape, stream, dtype,
+          WithRoomForStates(Checked(options, shape), shape, stream.device(), dtype), tokenizer)) {}
 
 Engine::~Engine() = default;
 

@@ -42,6 +42,13 @@ PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const 
       .one_pool = o.keep_last || device.is_cuda()};
 }
 
+EngineOptions WithRoomForStates(EngineOptions o, const policy_model::ModelShape& shape,
+                                Device device, DType dtype) {
+  if (device.is_cuda() && StateBytes(shape) > 0)
+    o.max_batch = SequencesAtOnce(shape, dtype, DemandOf(shape, device, o));
+  return o;
+}
+
 std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
                                          DType dtype, const EngineOptions& o) {
   return DividePages(shape, dtype, DemandOf(shape, device, o));

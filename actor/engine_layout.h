@@ -17,6 +17,11 @@ namespace plumb::actor {
 [[noreturn]] void BadEngineOption(const std::string& name, const std::string& why);
 // The options, where they can be.
 EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape);
+// On a GPU all rows of states are there from the start, so that there are as many slots as the
+// budget has room for; on the CPU a row that is never used takes nothing, and slots stay as they
+// are.
+EngineOptions WithRoomForStates(EngineOptions o, const policy_model::ModelShape& shape,
+                                Device device, DType dtype);
 // Tokens that a running sample computes at a time where layers slide: a page's worth costs a ring
 // one page more.
 int32_t AppendTokens(const EngineOptions& o);

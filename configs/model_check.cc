@@ -209,10 +209,6 @@ void ValidatePolicy(const Config& c, Problems& p) {
   p.Require(c.algorithm.name != AlgorithmName::kRewardModel,
             "policy.adapter does not go with algorithm.name = \"reward_model\": its new head has "
             "to be trained, too.");
-  p.Require(
-      c.policy.dropout == 0 || !ParseDevice(c.run.device) || ParseDevice(c.run.device)->is_cpu(),
-      "policy.dropout is computed on the CPU only: leave it at 0 on run.device = \"" +
-          c.run.device + "\".");
   ValidateTasks(c, p);
   p.Require(!c.policy.targets.empty(),
             "policy.targets names no module: use \"all-linear\" or names like \"q_proj\".");

@@ -51,7 +51,7 @@ __device__ __forceinline__ float TeamSum(float v) {
 template <class T, bool Wide, int Lanes, int Chunks, int G>
 __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
     Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer,
-              PagedKv kv, float scale, int32_t window, int32_t page_shift, T* out) {
+              PagedKv kv, float scale, int32_t window, int32_t page_shift, const T* sinks, T* out) {
   using L = Layout<T, Lanes, Chunks>;
   constexpr int kElements = L::kElements;
   __shared__ float team_top[G][L::kTeams], team_sum[G][L::kTeams];
@@ -152,6 +152,9 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
   for (int g = 0; g < G; ++g) {
     float most = -INFINITY;
     for (int t = 0; t < L::kTeams; ++t) most = fmaxf(most, team_top[g][t]);
+    const float sink =
+        sinks ? ToFloat(sinks[kv_head * group + min(first + g, group - 1)]) : -INFINITY;
+    most = fmaxf(most, sink);
     const float rescale = top[g] == -INFINITY ? 0.0f : expf(top[g] - most);
     if (lane == 0) team_sum[g][team] = sum[g] * rescale;
 #pragma unroll
@@ -175,7 +178,7 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
     }
     __syncthreads();
     if (first + g < group) {
-      float total = 0;
+      float total = expf(sink - most);  // 0 without sinks
       for (int t = 0; t < L::kTeams; ++t) total += team_sum[g][t];
       for (int32_t i = static_cast<int32_t>(threadIdx.x); i < d; i += kThreads) {
         float a = 0;
@@ -200,7 +203,7 @@ void Start(const Launch& launch, const AttentionPaged& k) {
                     static_cast<unsigned>((group + G - 1) / G));
     Attention<T, Wide, Lanes, Chunks, G><<<grid, kThreads, shared, StreamOf(launch)>>>(
         static_cast<const T*>(k.q), k.q_stride, k.rows, k.heads, k.layer, kv, k.scale, k.window,
-        page_shift, static_cast<T*>(k.out));
+        page_shift, static_cast<const T*>(k.sinks), static_cast<T*>(k.out));
   };
   if (group == 1 || Chunks > 3) start(std::integral_constant<int, 1>{});
   else if (group == 2) start(std::integral_constant<int, 2>{});

@@ -24,8 +24,7 @@ struct AttentionPaged {
   float scale = 0;           // of the scores, usually head_dim^-1/2
   int32_t window = 0;        // 0: all positions
   int32_t global_every = 0;  // 0: nothing beyond the window; CPU only
-  // T[Nq] logits that take a share and give nothing (sinks/attention_sinks.h); nullptr: none; CPU
-  // only
+  // T[Nq] logits that take a share and give nothing (sinks/attention_sinks.h); nullptr: none
   const void* sinks = nullptr;
   // Positions before the window that each row sees besides, -1 behind the last, and what is added
   // to their scores (sparse/token_gate.h), [rows, chosen_count] both; global_every is 0 then. CPU

@@ -3,8 +3,8 @@
 // probability, where the 32 bits of Philox at (r, c / 4, layer) under `key` are not below
 // probability * 2^32.
 //
-// The same kernel is its own backward. On the CPU only so far: configs/config.cc refuses
-// policy.dropout on a GPU. Thread safety, alignment, errors: kernels/device/launch.h.
+// The same kernel is its own backward, and the same draws on every device. Thread safety,
+// alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -21,6 +21,7 @@ struct Dropout {
   bool accumulate = false;  // added to out instead of written
   void* out = nullptr;      // T[rows, columns]; may be x unless it is added to
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

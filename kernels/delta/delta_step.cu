@@ -37,10 +37,7 @@ __global__ void __launch_bounds__(kColumns* kShare) Step(DeltaStep d) {
   const auto out = [&](int32_t r) {
     return static_cast<T*>(d.out) + r * s.value_width() + int64_t{head} * s.v_dim + column;
   };
-  if (RepeatsFirst(d.rows, first)) {
-    if (mine && part == 0) *out(first) = FromFloat<T>(0.0f);
-    return;
-  }
+  if (RepeatsFirst(d.rows, first)) return;
   if (first > 0 && d.rows.slot[first - 1] == d.rows.slot[first]) return;
   float *q = vectors, *k = q + s.k_dim;
   float* state = d.states.data + d.rows.slot[first] * d.states.stride + d.offset +
@@ -74,7 +71,8 @@ __global__ void __launch_bounds__(kColumns* kShare) Step(DeltaStep d) {
       sum += x * q[i];
     }
     sum = ShareSum(sum);
-    if (mine && part == 0) *out(r) = FromFloat<T>(sum);
+    if (mine && part == 0)
+      ForRowAndRepeats(d.rows, r, [&](int32_t to) { *out(to) = FromFloat<T>(sum); });
   }
 }
 

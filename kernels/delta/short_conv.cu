@@ -121,10 +121,7 @@ __global__ void Step(ShortConvStep d) {
   const int64_t c = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
   const int32_t first = static_cast<int32_t>(blockIdx.x);
   if (c >= s.channels) return;
-  if (RepeatsFirst(d.rows, first)) {
-    static_cast<T*>(d.y)[first * s.y_stride + c] = FromFloat<T>(0.0f);
-    return;
-  }
+  if (RepeatsFirst(d.rows, first)) return;
   if (first > 0 && d.rows.slot[first - 1] == d.rows.slot[first]) return;
   const T* taps = static_cast<const T*>(d.w) + c * s.taps;
   float* state = d.states.data + d.rows.slot[first] * d.states.stride + d.offset + c;
@@ -142,7 +139,9 @@ __global__ void Step(ShortConvStep d) {
       newer = held;
     }
     if (s.silu) sum *= Sigmoid(sum);
-    static_cast<T*>(d.y)[r * s.y_stride + c] = FromFloat<T>(sum);
+    ForRowAndRepeats(d.rows, r, [&](int32_t to) {
+      static_cast<T*>(d.y)[to * s.y_stride + c] = FromFloat<T>(sum);
+    });
   }
 }
 

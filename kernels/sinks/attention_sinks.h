@@ -5,12 +5,20 @@
 // whole denominator is exp(l') = exp(l) + exp(sink), the output is scaled by exp(l - l'), and l'
 // takes the place of l. Then the backward of attention (attention_varlen.h) is right as it is,
 // for a sink has no value: D = dout . out is still the sum of p dp.
-// CPU only. Thread safety, alignment, errors: kernels/device/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
 
 namespace plumb::kernels {
+
+// LibTorch's attention in float32 keeps the sums of each sequence by itself: [B, Nq, pitch], its
+// tokens first.
+struct LseLayout {
+  int64_t pitch = 0;  // 0: [Nq, tokens], as on the CPU
+  int32_t sequences = 0;
+  const int32_t* cu_seqlens = nullptr;  // [B + 1]
+};
 
 struct AttentionSinks {
   static constexpr const char* kName = "AttentionSinks";
@@ -19,7 +27,9 @@ struct AttentionSinks {
   int32_t heads = 0, head_dim = 0;
   void* out = nullptr;   // T[tokens, Nq * D]
   float* lse = nullptr;  // [Nq, tokens]
+  LseLayout layout;      // of lse; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // dsinks[h] -= sum over t of exp(sink[h] - lse[h, t]) dout[t, h] . out[t, h], in the order of t.
@@ -32,7 +42,9 @@ struct AttentionSinksBackward {
   int64_t tokens = 0;
   int32_t heads = 0, head_dim = 0;
   float* dsinks = nullptr;  // [Nq]
+  LseLayout layout;         // of lse; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

@@ -63,14 +63,17 @@ void ExpertBalance::MoveBiases(std::span<const LayerLoad> load) {
       int64_t all = 0;
       for (const int64_t n : layer.tokens) all += n;
       std::vector<float> parts(policy_model::kExactParts * count), bias(count);
-      policy_model::ConvertToFloat(flat.at(at), flat.dtype(), parts);
+      std::vector<std::byte> raw(parts.size() * ElementSize(flat.dtype()));
+      flat.CopyToHost(raw, at);
+      policy_model::ConvertToFloat(raw.data(), flat.dtype(), parts);
       policy_model::JoinExact(parts, bias);
       for (size_t e = 0; e < count; ++e) {
         const int64_t over = layer.tokens[e] * static_cast<int64_t>(count) - all;
         if (over != 0) bias[e] += static_cast<float>(over > 0 ? -rate_ : rate_);
       }
       policy_model::SplitExact(bias, parts);
-      policy_model::ConvertFloat(parts, flat.dtype(), flat.at(at));
+      policy_model::ConvertFloat(parts, flat.dtype(), raw.data());
+      flat.CopyFromHost(raw, at);
       // The optimizer's copy, from which the next update writes the weights.
       const int64_t place = policy_model::PlaceOf(state.runs, at);
       if (state.has_own_master() && place >= 0)

@@ -204,6 +204,11 @@ int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s
   return int64_t{s.sequences} * s.heads * PaddedLength(s);
 }
 
+kernels::LseLayout AttentionLseLayout(const Launch& launch, const kernels::VarlenShape& s) {
+  if (launch.device().is_cpu() || launch.dtype != DType::kFloat32) return {};
+  return {.pitch = PaddedLength(s), .sequences = s.sequences, .cu_seqlens = s.cu_seqlens};
+}
+
 void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out,
                       float* lse) {
   if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "kernels/attention_varlen.h"
+#include "kernels/sinks/attention_sinks.h"
 
 namespace plumb::policy_model {
 
@@ -28,6 +29,10 @@ struct AttentionShape : kernels::VarlenShape {
 
 // Floats of `lse` that AttentionForward fills and AttentionBackward reads.
 int64_t AttentionLseElements(const kernels::Launch& launch, const kernels::VarlenShape& shape);
+
+// How they lie.
+kernels::LseLayout AttentionLseLayout(const kernels::Launch& launch,
+                                      const kernels::VarlenShape& shape);
 
 void AttentionForward(const kernels::Launch& launch, const AttentionShape& shape, const void* qkv,
                       void* out, float* lse);

@@ -165,12 +165,14 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
   AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
   far_.Forward(pass, Shape(pass), in, qkv, mixed, pass.saved.Floats(lse_));
   if (spec_.sinks) {
-    Call(pass.launch, kernels::AttentionSinks{.sinks = pass.W(at_.sinks),
-                                              .tokens = n,
-                                              .heads = static_cast<int32_t>(heads_),
-                                              .head_dim = static_cast<int32_t>(head_dim_),
-                                              .out = mixed,
-                                              .lse = pass.saved.Floats(lse_)});
+    Call(pass.launch,
+         kernels::AttentionSinks{.sinks = pass.W(at_.sinks),
+                                 .tokens = n,
+                                 .heads = static_cast<int32_t>(heads_),
+                                 .head_dim = static_cast<int32_t>(head_dim_),
+                                 .out = mixed,
+                                 .lse = pass.saved.Floats(lse_),
+                                 .layout = AttentionLseLayout(pass.launch, Shape(pass))});
   }
   if (spec_.attention_gate) {
     void* gated = pass.scratch.At(gated_);
@@ -235,14 +237,16 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
          kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
   }
   if (spec_.sinks && pass.G(at_.sinks)) {
-    Call(pass.launch, kernels::AttentionSinksBackward{.sinks = pass.W(at_.sinks),
-                                                      .dout = dmixed,
-                                                      .out = mixed,
-                                                      .lse = pass.saved.Floats(lse_),
-                                                      .tokens = n,
-                                                      .heads = static_cast<int32_t>(heads_),
-                                                      .head_dim = static_cast<int32_t>(head_dim_),
-                                                      .dsinks = pass.G(at_.sinks)});
+    Call(pass.launch,
+         kernels::AttentionSinksBackward{.sinks = pass.W(at_.sinks),
+                                         .dout = dmixed,
+                                         .out = mixed,
+                                         .lse = pass.saved.Floats(lse_),
+                                         .tokens = n,
+                                         .heads = static_cast<int32_t>(heads_),
+                                         .head_dim = static_cast<int32_t>(head_dim_),
+                                         .dsinks = pass.G(at_.sinks),
+                                         .layout = AttentionLseLayout(pass.launch, Shape(pass))});
   }
   const RotaryTable* table = Rotary(pass);
   const Turned how = table ? Turned{.position = pass.positions,

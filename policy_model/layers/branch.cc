@@ -143,11 +143,6 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
                       std::to_string(spec.global_every) +
                       ") are computed on the CPU only: run.device = \"cpu\", or a model without");
     }
-    if (spec.sinks && device.is_cuda()) {
-      throw Error(ErrorCode::kUnsupported,
-                  "attention sinks are computed on the CPU only: run.device = \"cpu\", or a model "
-                  "without");
-    }
     if ((spec.gate_top_k > 0 || spec.table) && device.is_cuda()) {
       throw Error(ErrorCode::kUnsupported,
                   std::string(spec.table ? "layers with a memory table (scales)"

@@ -39,6 +39,23 @@ TEST(EngineLayoutTest, OneKindOfLayersHasAllPages) {
   EXPECT_EQ(OfLayers(TinyShape(), pools[0]).layers, TinyShape().layers);
 }
 
+TEST(EngineLayoutTest, StatesOnAGpuLeaveAsManySlotsAsTheBudgetHolds) {
+  policy_model::ModelShape states = TinyShape();
+  states.family = "qwen3_5_text";
+  states.hybrid = {
+      .layers = {1, 0}, .taps = 4, .k_heads = 2, .v_heads = 4, .k_dim = 64, .v_dim = 64};
+  EngineOptions options = TinyOptions();
+  options.max_batch = 500;
+  options.kv_budget_mb = 8;
+  const EngineOptions on_gpu = WithRoomForStates(options, states, Device::Cuda(0), DType::kFloat32);
+  EXPECT_GE(on_gpu.max_batch, 1);
+  EXPECT_LE(2 * on_gpu.max_batch * StateBytes(states), options.kv_budget_mb << 20);
+  EXPECT_LT(on_gpu.max_batch, 500);
+  EXPECT_EQ(WithRoomForStates(options, states, Device::kCpu, DType::kFloat32).max_batch, 500);
+  EXPECT_EQ(WithRoomForStates(options, TinyShape(), Device::Cuda(0), DType::kFloat32).max_batch,
+            500);
+}
+
 TEST(EngineLayoutTest, AFilterIsWhatLeavesTokensOut) {
   EXPECT_FALSE(Filters({.temperature = 1}));
   EXPECT_TRUE(Filters({.temperature = 1, .top_k = 5}));

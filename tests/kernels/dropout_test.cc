@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "tests/kernels/kernel_test.h"
+
 namespace plumb::kernels {
 namespace {
 
@@ -52,6 +54,25 @@ TEST(DropoutTest, AMaskIsThatOfItsAddress) {
   const auto first = Dropped(fewer);
   EXPECT_TRUE(std::equal(first.begin(), first.end(), mask.begin()));
   EXPECT_FALSE(std::equal(mask.begin(), mask.begin() + kColumns, mask.begin() + kColumns));
+}
+
+TEST(DropoutTest, AGpuDropsWhatTheCpuDrops) {
+  if (!CudaAvailable()) GTEST_SKIP() << "NO GPU: dropout was NOT tested on CUDA here";
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool accumulate : {false, true}) {
+      const auto x = Normal(kRows * kColumns, 1, dtype), before = Normal(x.size(), 2, dtype);
+      std::vector<float> of[2];
+      for (const Device device : {Device(Device::kCpu), Device::Cuda(0)}) {
+        Tensor from({device, dtype}, x), to({device, dtype}, before);
+        Dropout how = Of(0.3f, uint64_t{1} << 40 | 7);
+        how.x = from.data(), how.out = to.data(), how.accumulate = accumulate;
+        Call({.stream = TestStream(device), .dtype = dtype}, how);
+        of[device.is_cuda()] = to.Host();
+      }
+      // A product that is fused with the sum is rounded once.
+      ExpectClose(of[1], ToDouble(of[0]), 2 * OutputRounding(dtype), 4 * kEps, "dropped");
+    }
+  }
 }
 
 TEST(DropoutTest, AddsAndRoundsWhereItIsAsked) {

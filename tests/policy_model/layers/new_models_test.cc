@@ -173,7 +173,7 @@ TEST(NewModels, AFolderComesBackByteForByte) {
   }
 }
 
-TEST(NewModels, GlobalPositionsAndSinksAreRefusedOnAGpuWhenTheModelIsMade) {
+TEST(NewModels, GlobalPositionsAreRefusedOnAGpuWhenTheModelIsMade) {
   EXPECT_EQ(BranchesOf(TensorTable(Mixed()), Device::kCpu).size(), 6u);
   const auto refuses = [](const ModelShape& shape, const std::string& says) {
     try {
@@ -187,8 +187,6 @@ TEST(NewModels, GlobalPositionsAndSinksAreRefusedOnAGpuWhenTheModelIsMade) {
   ModelShape without = Mixed();
   refuses(without, "global_every = 5");
   without.global_every = 0;
-  refuses(without, "attention sinks");
-  without.sinks = false;
   EXPECT_EQ(BranchesOf(TensorTable(without), Device::Cuda(0)).size(), 6u);
 }
 
