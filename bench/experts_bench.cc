@@ -93,7 +93,8 @@ class Layer {
   // Processor seconds of one pass.
   double Run(bool backward) {
     const double begin = ProcessorSeconds();
-    if (!routing_.load.empty()) routing_.Begin({}, tokens_, weights_.shape().experts.per_token);
+    if (!routing_.load.empty())
+      routing_.Begin({}, tokens_, weights_.shape().experts.per_token, true, nullptr);
     AttentionShape attention;
     attention.tokens = tokens_;
     PackedPass pass{{{.stream = Device::kCpu, .dtype = weights_.dtype()},
