@@ -101,8 +101,9 @@ __global__ void WeightPartials(const T* dy, const T* x, const float* rstd, int64
 // other, a thread the same 16 bytes of each, whose weight gradient it sums on the way. The next row
 // is on its way while the block sums. REQUIRES: hidden in whole packs, at most one a thread.
 template <class T>
-__global__ void BackwardRows(const T* dy, const T* x, const T* w, const float* rstd, int64_t rows,
-                             int64_t hidden, float offset, bool accumulate, T* dx, float* partial) {
+__global__ void __launch_bounds__(1024)
+    BackwardRows(const T* dy, const T* x, const T* w, const float* rstd, int64_t rows,
+                 int64_t hidden, float offset, bool accumulate, T* dx, float* partial) {
   constexpr int kStep = Pack<T>::kSize;
   const int64_t i = int64_t{threadIdx.x} * kStep, end = rows * (blockIdx.x + 1) / gridDim.x;
   const bool own = i < hidden;

@@ -175,7 +175,6 @@ std::unique_ptr<EnvironmentPool> OpenEnvironment(const EnvironmentConfig& config
       break;
     }
     case EnvironmentKind::kNone:
-    case EnvironmentKind::kAgent:
     case EnvironmentKind::kCalculator:
     case EnvironmentKind::kAgent:
       Refuse("kind", "\"" + configs::NameOf(config.kind) +

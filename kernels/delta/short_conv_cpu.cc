@@ -152,7 +152,7 @@ void Step(const ShortConvStep& d) {
       const FloatLanes x =
           LoadUpTo(static_cast<const T*>(d.x) + r * s.x_stride + block.first, block.channels);
       const int32_t there = std::min(d.rows.position[r], s.taps - 1);
-      // As Convolve begins: of two bare products a compiler may fuse either with the sum.
+      // As Convolve begins and goes on; nothing here is fused (kernels/CMakeLists.txt).
       FloatLanes sum = {};
       sum += taps[s.taps - 1] * x;
       FloatLanes newer = x;

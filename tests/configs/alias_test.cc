@@ -118,7 +118,7 @@ TEST(AliasTest, ARightNameInTheWrongTableIsToldItsPlace) {
       {"num_generations=4", "here it is rollout.samples_per_prompt"},
       {"algorithm.num_generations=4", "here it is rollout.samples_per_prompt"},
       {"algorithm.cliprange_value=0.1", "here it is critic.value_clip"},
-      {"beta=0.1", "here it is algorithm.kl_coef or preference.beta"},
+      {"beta=0.1", "here it is algorithm.kl_coef or distill.beta or preference.beta"},
       {"algorithm.nothing_like_it=1", "known here: name, "},
       {"reward.parts.0.file=r.py", "a reward part's file is its path"},
       {"max_completion_lenght=9",
