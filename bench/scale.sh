@@ -1,19 +1,20 @@
 #!/bin/bash
 # How training scales over the GPUs of one machine: models of 0.5 B and 1.5 B parameters with random weights, SFT on made-up rows,
-# with 1, 2 and 4 ranks (as many as there are GPUs) and run.zero = 1, 2 and 3 (docs/ranks.md).
+# with 1, 2 and 4 ranks (as many as there are GPUs) and run.zero = 1, 2 and 3, and of 2 and 4 ranks with pairs that compute the
+# model together (tp=2) under run.zero = 1 (docs/ranks.md).
 #
 #   bench/scale.sh [folder for its runs]
 #
-# Prints a line a run: model, ranks, zero, tokens a second from the second step on, efficiency (tokens a second over those of one
+# Prints a line a run: model, ranks, zero (a tp of 2 as "tp2"), tokens a second from the second step on, efficiency (tokens a second over those of one
 # rank and as many ranks), the most memory of the GPU of rank 0, bytes sent a step by rank 0, the losses of the first and last step,
 # which have to agree over all runs of a model. A run that fails has the end of its log in its place.
-# PLUMB (build/plumb), SHAPES ("0.5B 1.5B"), RANKS ("1 2 4"), ZEROS ("1 2 3"), STEPS (10), TOKENS a micro-batch of a rank (8192),
+# PLUMB (build/plumb), SHAPES ("0.5B 1.5B"), RANKS ("1 2 4"), ZEROS ("1 2 3 tp2"), STEPS (10), TOKENS a micro-batch of a rank (8192),
 # DEVICE (cuda) may be set; SECONDS_EACH (60) is the most that a run may take.
 set -u
 cd "$(dirname "$0")/.."
 plumb=${PLUMB:-build/plumb}
 out=${1:-$(mktemp -d)}
-shapes=${SHAPES:-0.5B 1.5B} ranks_all=${RANKS:-1 2 4} zeros=${ZEROS:-1 2 3}
+shapes=${SHAPES:-0.5B 1.5B} ranks_all=${RANKS:-1 2 4} zeros=${ZEROS:-1 2 3 tp2}
 steps=${STEPS:-10} tokens=${TOKENS:-8192} device=${DEVICE:-cuda} each=${SECONDS_EACH:-60}
 gpus=$( { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' )
 if [ "$device" = cuda ] && [ "$gpus" -eq 0 ]; then
@@ -50,7 +51,12 @@ for model in $shapes; do
             'optimizer.recompute="layer"' 'optimizer.lr_schedule="constant"')
       line=("$plumb" train configs/toy_sft.toml --out "$run" --quiet)
       if [ "$ranks" -gt 1 ]; then
-        sets+=(run.parallel="\"dp=$ranks\"" run.zero="$zero")
+        case $zero in
+          tp*) together=${zero#tp}
+               if [ $((ranks % together)) -ne 0 ]; then continue; fi
+               sets+=(run.parallel="\"dp=$((ranks / together)),tp=$together\"" run.zero=1) ;;
+          *) sets+=(run.parallel="\"dp=$ranks\"" run.zero="$zero") ;;
+        esac
         line+=(--roles processes)
       fi
       for set in "${sets[@]}"; do line+=(--set "$set"); done

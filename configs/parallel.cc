@@ -21,6 +21,42 @@ constexpr int64_t kMostRanks = 1024;
               "run.parallel");
 }
 
+// What is computed from whole weights only.
+void CheckTensorParallel(const Config& config, int64_t tp) {
+  const auto refuse = [&](const std::string& why, const std::string& instead) {
+    throw Error(ErrorCode::kUnsupported,
+                "asks for tp=" + std::to_string(tp) + ", and " + why + ": " + instead +
+                    ", or share the work as dp",
+                "run.parallel");
+  };
+  if (!IsOffline(config)) {
+    if (config.algorithm.name == AlgorithmName::kPpo)
+      refuse("a critic is not cut in this version", "take another algorithm.name");
+    if (config.algorithm.reference_sync_every > 0) {
+      refuse("a reference that is renewed is not put together from shares in this version",
+             "set algorithm.reference_sync_every to 0");
+    }
+    if (config.rollout.top_k > 0 || config.rollout.top_p < 1 || config.rollout.min_p > 0) {
+      refuse(
+          "tokens that were drawn from a part of the vocabulary are not scored by ranks that "
+          "have a part of it each",
+          "set rollout.top_k to 0, top_p to 1 and min_p to 0");
+    }
+  }
+  const auto device = ParseDevice(config.run.device);
+  if (config.run.zero > 1 && device && !device->is_cpu()) {
+    refuse("run.zero = " + std::to_string(config.run.zero) +
+               " would have two groups of ranks talk between the same GPUs at once",
+           "set run.zero to 1");
+  }
+  if (config.policy.adapter != Adapter::kNone)
+    refuse("adapters are not cut in this version", "set policy.adapter to \"none\"");
+  if (config.eval.keep_best) {
+    refuse("eval.keep_best writes weights in the middle of a run, of which each rank has a share",
+           "set eval.keep_best to false");
+  }
+}
+
 }  // namespace
 
 Parallel ReadParallel(const std::string& text) {
@@ -50,21 +86,21 @@ Parallel ReadParallel(const std::string& text) {
 
 void CheckParallel(const Config& config, int64_t ranks) {
   const Parallel parallel = ReadParallel(config.run.parallel);
-  for (const auto& [name, value, words] : {std::tuple("tp", parallel.tp, "tensor parallelism"),
-                                           std::tuple("pp", parallel.pp, "pipeline parallelism"),
+  for (const auto& [name, value, words] : {std::tuple("pp", parallel.pp, "pipeline parallelism"),
                                            std::tuple("ep", parallel.ep, "expert parallelism")}) {
     if (value == 1) continue;
     throw Error(ErrorCode::kUnsupported,
                 std::string("asks for ") + name + "=" + std::to_string(value) + ": " + words +
-                    " is not there in this version; ranks share the work as dp=" +
-                    std::to_string(parallel.ranks()),
+                    " is not there yet; ranks share the work as dp and tp",
                 "run.parallel");
   }
-  if (ranks == 1) {
+  if (parallel.tp > 1) CheckTensorParallel(config, parallel.tp);
+  if (ranks / parallel.tp <= 1) {
     const auto alone = [](const std::string& option, const std::string& value) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "is " + value + ", which is about several ranks, and this run has one: take it " +
-                      "out, or ask for more with run.parallel = \"dp=2\"",
+                  "is " + value +
+                      ", which is about ranks that share out batches, and this run has one: take "
+                      "it out, or ask for more with run.parallel = \"dp=2\"",
                   option);
     };
     if (config.run.gradient_wire != GradientWire::kFloat32)

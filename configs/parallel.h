@@ -2,7 +2,8 @@
 //
 // "dp=4,tp=2": factors by name, each once; their product is the number of ranks.
 //   dp  data parallel: every rank has the model and a share of each batch
-//   tp, pp, ep  tensor, pipeline, expert parallel: read, and refused (CheckParallel)
+//   tp  tensor parallel: neighbours on one machine compute each layer together, a share each
+//   pp, ep  pipeline and expert parallel: read, and refused (CheckParallel)
 // Thread safety: pure functions. Errors: kInvalidArgument for a text of another form, kUnsupported
 // for a factor that this version does not compute.
 #pragma once

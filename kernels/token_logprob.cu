@@ -65,7 +65,8 @@ __global__ void Forward(const float* logits, const int32_t* target, int64_t voca
   bad = __syncthreads_or(bad || top == -INFINITY || top == INFINITY);
   if (threadIdx.x != 0) return;
   const double log_sum = log(sum);
-  const double z = static_cast<double>((x[target[r]] - top) * scale);
+  const float chosen = target[r] < 0 ? -INFINITY : x[target[r]];
+  const double z = static_cast<double>((chosen - top) * scale);
   lse[r] = bad ? NAN : static_cast<float>(log_sum + static_cast<double>(top * scale));
   logprob[r] = bad ? NAN : static_cast<float>(fmin(0.0, z - log_sum));
   if (entropy) entropy[r] = bad ? NAN : static_cast<float>(fmax(0.0, log_sum - weighted / sum));

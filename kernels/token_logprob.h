@@ -3,6 +3,8 @@
 // With z = logits / temperature, L = logsumexp(z), p = exp(z - L): logprob = z[y] - L, entropy H =
 // L - sum p z.
 // Backward: dz_j = g_lp (1[j = y] - p_j) - g_H p_j (z_j - L + H), then times 1/temperature.
+// A target of -1 is none of these logits (of a rank that has another part of the vocabulary): its
+// logprob is -infinity, and the gradient has no term for it.
 // Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 

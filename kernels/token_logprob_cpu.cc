@@ -32,7 +32,8 @@ void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t v
     }
     const double log_sum = std::log(sum);
     lse[r] = static_cast<float>(log_sum + static_cast<double>(top * scale));
-    const double z = static_cast<double>((x[target[r]] - top) * scale);
+    const float chosen = target[r] < 0 ? -INFINITY : x[target[r]];
+    const double z = static_cast<double>((chosen - top) * scale);
     logprob[r] = static_cast<float>(std::min(0.0, z - log_sum));
     if (entropy) entropy[r] = static_cast<float>(std::max(0.0, log_sum - weighted / sum));
     if (std::isnan(top) || std::isnan(sum)) logprob[r] = NAN;
@@ -62,7 +63,7 @@ void Backward(const float* logits, const int32_t* target, const float* lse, cons
         d[j] = FromFloat<T>(p > 0.0f ? (-g * p - h * p * (z + big_h)) * scale : 0.0f);
       }
     }
-    d[target[r]] = FromFloat<T>(ToFloat(d[target[r]]) + g * scale);
+    if (target[r] >= 0) d[target[r]] = FromFloat<T>(ToFloat(d[target[r]]) + g * scale);
   }
 }
 

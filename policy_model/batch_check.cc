@@ -7,12 +7,14 @@
 
 namespace plumb::policy_model {
 
-void CheckBatch(const ModelShape& shape, const TaskPass& tasks, const PackedBatch& batch) {
+void CheckBatch(const ModelShape& shape, const TaskPass& tasks, const PackedBatch& batch,
+                int64_t whole) {
+  const int64_t vocab = whole > 0 ? whole : shape.vocab;
   for (int32_t t : batch.tokens) {
-    if (t < 0 || (t >= shape.vocab && !tasks.Has(t))) {
+    if (t < 0 || (t >= vocab && !tasks.Has(t))) {
       throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) +
                                                    " is outside the vocabulary of " +
-                                                   std::to_string(shape.vocab));
+                                                   std::to_string(vocab));
     }
   }
   if (batch.max_seqlen > shape.max_positions) {
@@ -23,10 +25,11 @@ void CheckBatch(const ModelShape& shape, const TaskPass& tasks, const PackedBatc
   }
 }
 
-void CheckTargets(const ModelShape& shape, const PackedBatch& batch) {
+void CheckTargets(const ModelShape& shape, const PackedBatch& batch, int64_t first) {
   if (shape.unused_tokens.empty()) return;
   for (int32_t t : batch.targets) {
-    if (!std::binary_search(shape.unused_tokens.begin(), shape.unused_tokens.end(), t)) continue;
+    if (!std::binary_search(shape.unused_tokens.begin(), shape.unused_tokens.end(), t - first))
+      continue;
     throw Error(ErrorCode::kInvalidArgument,
                 "token id " + std::to_string(t) +
                     " is no token of this model's tokenizer: it has no log-prob");

@@ -10,9 +10,12 @@
 
 namespace plumb::policy_model {
 
-// Token ids within the vocabulary or of `tasks`, positions that the model has.
-void CheckBatch(const ModelShape& shape, const TaskPass& tasks, const PackedBatch& batch);
-// Targets that are tokens (ModelShape::unused_tokens have no log-prob).
-void CheckTargets(const ModelShape& shape, const PackedBatch& batch);
+// Token ids within the vocabulary or of `tasks`, positions that the model has. `vocab`: of the
+// whole model, where `shape` is that of a share.
+void CheckBatch(const ModelShape& shape, const TaskPass& tasks, const PackedBatch& batch,
+                int64_t vocab = 0);
+// Targets that are tokens (ModelShape::unused_tokens have no log-prob). `first`: the first row of
+// the vocabulary that a share has.
+void CheckTargets(const ModelShape& shape, const PackedBatch& batch, int64_t first = 0);
 
 }  // namespace plumb::policy_model

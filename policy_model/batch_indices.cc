@@ -32,4 +32,22 @@ BatchIndices StageBatch(const PackedBatch& batch, std::span<const int32_t> token
           floats(2)};
 }
 
+AttentionShape AttentionOf(const ModelShape& shape, const PackedBatch& batch,
+                           const BatchIndices& at, const SeenLists& lists) {
+  return {{.tokens = batch.size(),
+           .sequences = batch.sequences(),
+           .cu_seqlens = at.cu_seqlens,
+           .parents = batch.shares() ? batch.parents.data() : nullptr,
+           .max_seqlen = batch.max_seqlen,
+           .heads = static_cast<int32_t>(shape.heads),
+           .kv_heads = static_cast<int32_t>(shape.kv_heads),
+           .head_dim = static_cast<int32_t>(shape.head_dim)},
+          static_cast<int64_t>(lists.seen.size()),
+          at.seen,
+          at.cu_seen,
+          at.places,
+          at.place_begins,
+          batch.shares() ? at.parents : nullptr};
+}
+
 }  // namespace plumb::policy_model

@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "policy_model/families/model_shape.h"
+#include "policy_model/layers/attention.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/packing.h"
 #include "policy_model/seen_lists.h"
@@ -25,5 +27,8 @@ struct BatchIndices {
 BatchIndices StageBatch(const PackedBatch& batch, std::span<const int32_t> tokens,
                         const SeenLists& lists,
                         const std::array<std::span<const float>, 3>& gradients, Staging& staging);
+// What attention sees of the batch; scale and window are each layer's own.
+AttentionShape AttentionOf(const ModelShape& shape, const PackedBatch& batch,
+                           const BatchIndices& at, const SeenLists& lists);
 
 }  // namespace plumb::policy_model

@@ -8,8 +8,17 @@
 namespace plumb::policy_model {
 namespace {
 
+// Of which nothing is asked: layers lay out more where there is a group.
+class PlannedGroup : public TensorGroup {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  void Sum(const Stream&, DType, void*, int64_t) override {}
+  void Gather(std::span<const float>, std::span<float>) override {}
+};
+
 PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute,
-                  bool guest) {
+                  bool guest, bool of_group = false) {
   const ModelShape& shape = weights.shape();
   std::vector<Branch> branches = BranchesOf(weights.table(), weights.device());
   Arena saved = Arena::WithoutMemory(weights.stream()),
@@ -21,12 +30,14 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
        .heads = static_cast<int32_t>(shape.heads),
        .kv_heads = static_cast<int32_t>(shape.kv_heads),
        .head_dim = static_cast<int32_t>(shape.head_dim)}};
-  const PackedPass pass{{{.stream = weights.stream(), .dtype = weights.dtype()}, weights, {}},
-                        attention,
-                        nullptr,
-                        backward,
-                        saved,
-                        scratch};
+  PlannedGroup group;
+  PackedPass pass{{{.stream = weights.stream(), .dtype = weights.dtype()}, weights, {}},
+                  attention,
+                  nullptr,
+                  backward,
+                  saved,
+                  scratch};
+  if (of_group) pass.group = &group;
   PassMemory memory;
   memory.PlanForward(branches, pass, size.rows, recompute);
   saved.Commit();
@@ -60,8 +71,8 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
 }
 
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
-                          bool guest) {
-  return BytesOf(weights, size, true, recompute, guest);
+                          bool guest, bool of_group) {
+  return BytesOf(weights, size, true, recompute, guest, of_group);
 }
 
 PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest) {

@@ -24,10 +24,11 @@ struct PassBytes {
 };
 
 // What a Transformer of this model holds after a forward and a backward of that size, its first
-// ones.
+// ones. `guest`: somebody looks at the logits (pass_guest.h). `of_group`: the weights are a share of
+// a model that ranks compute together.
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
-                          bool guest = false);
-// After a forward alone. `guest`: somebody looks at the logits (pass_guest.h).
+                          bool guest = false, bool of_group = false);
+// After a forward alone.
 PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest = false);
 // After a paged step of so many rows.
 int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows);

@@ -66,6 +66,8 @@ void PassMemory::PlanForward(std::span<Branch> branches, const PackedPass& pass,
     branches[i].PlanForward(pass);
   }
   scratch.Rewind(0);
+  if (pass.group) own_rows = scratch.Reserve(row);  // before the first branch
+  scratch.Rewind(0);
   gathered_rows = scratch.Reserve(pass.Bytes(rows * h));
 }
 
@@ -81,7 +83,9 @@ void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass
   gathered = a.Reserve(pass.Bytes(rows * h));
   dgathered = a.Reserve(pass.Bytes(rows * h));
   spare = recompute ? a.Reserve(pass.Bytes(n * h)) : 0;
-  const int64_t mark = a.Mark();  // head and branches come one after the other
+  const int64_t mark = a.Mark();  // head, branches and embedding come one after the other
+  if (pass.group) own_rows = a.Reserve(pass.Bytes(n * h));
+  a.Rewind(mark);
   logits = a.Reserve(chunk > 0 ? HeadBytes(pass.launch, shape, chunk, guest) : 0);
   const bool fused = !guest && FusedHead(pass.launch, shape);
   dlogits = a.Reserve(fused ? 0 : pass.Bytes(chunk * shape.vocab));

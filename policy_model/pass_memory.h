@@ -28,6 +28,7 @@ struct PassMemory {
   int64_t dx = 0, partial = 0, gathered = 0, dgathered = 0;
   int64_t dhead = 0;                // T[R, H], the gradient of `normed`
   int64_t spare = 0;                // T[T, H], what a layer that is computed again gives
+  int64_t own_rows = 0;             // T[T, H], of both: embeddings of a share's own tokens
   int64_t logits = 0, dlogits = 0;  // of a chunk of rows; logits: the head's scratch if it is fused
 
   // Plan both arenas of the pass from their beginning; who runs it commits them.

@@ -17,6 +17,7 @@
 #include "policy_model/routed_experts.h"
 #include "policy_model/seen_lists.h"
 #include "policy_model/task_pass.h"
+#include "policy_model/vocabulary.h"
 
 namespace plumb::policy_model {
 using kernels::Call;
@@ -51,7 +52,8 @@ struct Transformer::Impl {
   SeenLists lists;             // CUDA only
   Routing routing;             // of the layers that have experts
   RoutedExperts routed;
-  TaskPass tasks;                        // of the last pass
+  TaskPass tasks;  // of the last pass
+  Vocabulary vocabulary;
   const ParameterSet* parted = nullptr;  // the base whose parts these are:
   PassParts* parts_of = nullptr;
   using Indices = BatchIndices;
@@ -71,7 +73,8 @@ struct Transformer::Impl {
         paged(on),
         staging(on),
         head(shape, launch),
-        routed(on) {
+        routed(on),
+        vocabulary(on, s.vocab) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {
@@ -89,8 +92,10 @@ struct Transformer::Impl {
                 std::span<const float> g_second = {}, std::span<const float> g_third = {}) {
     if (launch.device().is_cpu() || !batch.shares()) lists.Clear();
     else lists.Fill(batch);
-    return StageBatch(batch, tasks.Known(batch.tokens), lists, {g_first, g_second, g_third},
-                      staging);
+    Indices at =
+        StageBatch(batch, tasks.Known(batch.tokens), lists, {g_first, g_second, g_third}, staging);
+    at.targets = vocabulary.Targets(at.targets);
+    return at;
   }
 
   // The values in the model's type, in whole words for the staging area.
@@ -102,24 +107,10 @@ struct Transformer::Impl {
 
   void CheckWith(const Weights& weights, const PackedBatch& batch) {
     tasks.Begin(weights, batch);
-    CheckBatch(shape, tasks, batch);
+    CheckBatch(shape, tasks, batch, vocabulary.all());
+    vocabulary.Begin(batch);
   }
 
-  AttentionShape Varlen(const PackedBatch& batch, const Indices& at) const {
-    return {{.tokens = batch.size(),
-             .sequences = batch.sequences(),
-             .cu_seqlens = at.cu_seqlens,
-             .parents = batch.shares() ? batch.parents.data() : nullptr,
-             .max_seqlen = batch.max_seqlen,
-             .heads = static_cast<int32_t>(shape.heads),
-             .kv_heads = static_cast<int32_t>(shape.kv_heads),
-             .head_dim = static_cast<int32_t>(shape.head_dim)},
-            static_cast<int64_t>(lists.seen.size()),
-            at.seen,
-            at.cu_seen,
-            at.places,
-            at.place_begins,
-            batch.shares() ? at.parents : nullptr};
   }
 
   // nullptr: the base lies in its flat buffer.
@@ -136,8 +127,8 @@ struct Transformer::Impl {
   Routing* experts() { return routing.load.empty() ? nullptr : &routing; }
 
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
-    return {{launch, w, rotary, dropout, experts(), tasks.gate(), PartsOf(w)},
-            Varlen(batch, at),
+    return {{launch, w, rotary, dropout, experts(), tasks.gate(), PartsOf(w), vocabulary.group()},
+            AttentionOf(shape, batch, at, lists),
             at.positions,
             keep,
             saved,
@@ -160,12 +151,8 @@ struct Transformer::Impl {
     if (parts) parts->Begin(kWay);
 
     void* x = saved.At(memory.residual[0]);
-    Call(launch, kernels::GatherRows{.table = pass.W(table.embedding()),
-                                     .index = at.tokens,
-                                     .rows = n,
-                                     .width = h,
-                                     .out = x,
-                                     .scale = embedding_scale});
+    vocabulary.Embed(pass, table.embedding(), at.tokens, embedding_scale,
+                     scratch.At(memory.own_rows), x);
     tasks.Embed(w, batch.tokens, x);
     if (guest) guest->Embedded(launch, n, h, x);
     for (size_t i = 0; i < branches.size(); ++i) {
@@ -223,6 +210,10 @@ void Transformer::SetParts(const ParameterSet* base, PassParts* parts) {
   impl_->parts_of = parts;
 }
 
+void Transformer::SetGroup(TensorGroup* group, int64_t vocab) {
+  impl_->vocabulary.Use(group, vocab);
+}
+
 void Transformer::PassBy(const Weights& weights, PassParts::Way way) {
   if (PassParts* const parts = impl_->PartsOf(weights)) parts->PassBy(way, impl_->shape.layers);
 }
@@ -256,7 +247,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   m.guest = options.guest;
   if (rows == 0) return;
   m.CheckWith(weights, batch);
-  CheckTargets(m.shape, batch);
+  CheckTargets(m.shape, batch, m.vocabulary.first());
   m.Trunk(weights, batch, keep);
   const Impl::Indices at = m.Stage(batch);
   m.scratch.Begin();
@@ -266,6 +257,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   const HeadPass::Rows head = m.HeadOf(weights, batch, at, options.temperature);
   m.head.Forward(head, Impl::F(m.scratch, logits_at));
   m.EndPass(weights, PassParts::Way::kForward);
+  m.vocabulary.Combine(m.launch.stream, rows, head.logprob, head.entropy, head.lse);
   kernels::CopyAndWait(m.launch.stream, logprob.data(), head.logprob, logprob.size_bytes());
   if (options.entropy)
     kernels::CopyAndWait(m.launch.stream, entropy.data(), head.entropy, entropy.size_bytes());
@@ -355,6 +347,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
                          .dlogits = a.At(p.dlogits),
                          .dhead = dhead,
                          .dw = pass.G(weights.table().lm_head())});
+  if (pass.group) pass.group->Sum(m.launch.stream, m.dtype, dhead, rows * h);
   if (shared) {
     const int64_t score = shared->head->table().score();
     ops::LinearBackwardInput(m.launch, at.g_third, shared->head->flat().at(score), rows, 1, h, true,
@@ -416,15 +409,9 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
     branches[i].Backward(pass, saved.At(p.residual[i]), dx);
     if (parts && first) parts->Leave(kWay, layer);
   }
-  if (float* g = pass.G(table.embedding())) {
-    // Tokens of tasks are none of the base's, which is not trained beside them.
-    Call(launch, kernels::ScatterAddRows{.d = dx,
-                                         .index = at.tokens,
-                                         .rows = n,
-                                         .width = h,
-                                         .grad = g,
-                                         .scale = embedding_scale});
-  }
+  // Tokens of tasks are none of the base's, which is not trained beside them.
+  vocabulary.EmbedBackward(pass, table.embedding(), at.tokens, embedding_scale, a.At(p.own_rows),
+                           dx);
   tasks.Backward(pass, batch.tokens, dx);
   if (guest) guest->EmbeddedBackward(launch, n, h, dx);
   if (parts) parts->End(kWay);
@@ -446,7 +433,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
   const int64_t v = m.shape.vocab, chunk = PassMemory::LogitRows(m.launch.device(), rows, v);
-  PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no logits");
+  PLUMB_CHECK(!m.shape.scalar_head && !m.vocabulary.group(), "a whole model that has logits");
   PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
   m.dropout.reset();
@@ -478,6 +465,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                        std::span<const int32_t> tasks) {
   Impl& m = *impl_;
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
+  PLUMB_CHECK(!m.vocabulary.group(), "a share of a model generates nothing");
   const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;

@@ -25,6 +25,7 @@
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/routing.h"
 #include "policy_model/memory/pass_parts.h"
+#include "policy_model/memory/tensor_group.h"
 #include "policy_model/memory/weights.h"
 #include "policy_model/packing.h"
 #include "policy_model/pass_guest.h"
@@ -131,6 +132,11 @@ class Transformer {
   // From now on packed passes of weights with this base find its parts there; nullptr: in its flat
   // buffer again. Both are borrowed.
   void SetParts(const ParameterSet* base, PassParts* parts);
+  // From now on weights are this rank's share of a model (families/tensor_share.h), of whose shape
+  // the transformer was made, and passes are those of all ranks of the group at once; nullptr: they
+  // are whole. `vocab`: rows of the whole model's vocabulary. Borrowed. Token ids, log-probs and
+  // entropies are those of the whole model; logits and paged passes are not there.
+  void SetGroup(TensorGroup* group, int64_t vocab);
   // What a pass of these weights does about parts, without the pass: of a rank that has nothing to
   // compute while the others do.
   void PassBy(const Weights& weights, PassParts::Way way);

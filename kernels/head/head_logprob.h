@@ -30,7 +30,7 @@ int64_t HeadScratch(int64_t rows, int64_t hidden, int64_t vocab);
 struct HeadShape {
   const void* x = nullptr;          // T[rows, hidden]
   const void* w = nullptr;          // T[vocab, hidden]
-  const int32_t* target = nullptr;  // [rows]
+  const int32_t* target = nullptr;  // [rows]; -1 as in kernels/token_logprob.h
   int64_t rows = 0, hidden = 0, vocab = 0;
   float temperature = 1;
   // What is no token (token_mask.h): of all rows, ascending; and what a row's set leaves out, or

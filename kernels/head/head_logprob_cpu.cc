@@ -169,6 +169,7 @@ void Forward(const HeadLogprob& k) {
   static thread_local AlignedFloats packed_memory;
   const float* packed = PackRows<W, T>(s, packed_memory);
   float* chosen = k.scratch;
+  std::fill_n(chosen, s.rows, kOut);  // of a target that is none of these
   auto* sums = reinterpret_cast<PieceSums*>(k.scratch + Padded(s.rows));
 #pragma omp parallel
   {

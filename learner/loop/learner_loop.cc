@@ -8,6 +8,7 @@
 #include "common/base/crash_point.h"
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
+#include "configs/parallel.h"
 #include "learner/algorithms/batch_metrics.h"
 
 namespace plumb::learner {
@@ -73,19 +74,25 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
                          BatchSource& batches, WeightSink& sink, Checkpoints& checkpoints,
                          std::span<const Demonstration> sft_train,
                          std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks,
-                         Ranks* ranks)
+                         Ranks* ranks, int ranks_here)
     : StepLoop(config, weights, own_optimizer_, checkpoints, hooks,
                configs::BatchRampOf(config.optimizer, config.rollout.prompts_per_step), ranks),
       batches_(batches),
       sink_(sink),
       sft_train_(sft_train),
       sft_heldout_(sft_heldout),
-      transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
-      train_(transformer_, config.optimizer.micro_batch_tokens, ranks),
-      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config), SharingOf(config, ranks)),
-      balance_(config.experts, config.run.seed, transformer_, weights, own_optimizer_) {
+      grid_(ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).tp), ranks_here),
+      share_(grid_.tensor()
+                 ? std::make_unique<ModelShare>(*grid_.tensor(), weights, ModelShare::Whole::kStays)
+                 : nullptr),
+      transformer_(trained().shape(), weights.flat().stream(), weights.flat().dtype()),
+      train_(transformer_, config.optimizer.micro_batch_tokens, grid_.data()),
+      own_optimizer_(trained(), config.optimizer, TrainingRulesOf(config),
+                     SharingOf(config, grid_.data(), share_.get())),
+      balance_(config.experts, config.run.seed, transformer_, trained(), own_optimizer_) {
+  transformer_.SetGroup(share_.get(), weights.shape().vocab);
   transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
-  train_.UsePartsOf(weights, own_optimizer_);
+  train_.UsePartsOf(trained(), own_optimizer_);
 }
 
 Deadline LearnerLoop::StallDeadline() const {
@@ -107,12 +114,27 @@ void LearnerLoop::CheckWarmStart() const {
               "learner");
 }
 
-void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
-  if (NeedsReference(config_)) {
-    // Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.
-    reference_ = std::make_unique<ReferencePolicy>(weights_, train_, config_.sft.steps > 0);
+// Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.
+void LearnerLoop::KeepReference(bool restored) {
+  if (!share_) {
     // A new run's lies in the memory of every rank; a file of it is made once.
     if (restored || first()) checkpoints_.KeepReference(restored, reference_->weights());
+    return;
+  }
+  // The file is of the whole, which a new run's weights are.
+  if (!restored) {
+    if (first()) checkpoints_.KeepReference(restored, weights_);
+    return;
+  }
+  policy_model::Weights whole = weights_.Twin();
+  checkpoints_.KeepReference(restored, whole);
+  share_->Take(whole, reference_->weights());
+}
+
+void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
+  if (NeedsReference(config_)) {
+    reference_ = std::make_unique<ReferencePolicy>(trained(), train_, config_.sft.steps > 0);
+    KeepReference(restored);
     if (restored && config_.algorithm.reference_sync_every > 0)
       checkpoints_.LoadRenewedReference(result_.first_step, reference_->weights());
   }
@@ -120,7 +142,7 @@ void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
     distiller_ = std::make_unique<Distiller>(config_, weights_, ranks_, reference_.get());
   algorithm_ = MakeAlgorithm({.config = config_,
                               .train = train_,
-                              .weights = weights_,
+                              .weights = trained(),
                               .optimizer = optimizer_,
                               .reference = reference_.get(),
                               .distiller = distiller_.get()});
@@ -167,6 +189,7 @@ void LearnerLoop::SaveWarmStart(bool beside) {
   if (sft_.steps <= sft_saved_) return;
   const bool moments = config_.checkpoint.optimizer != configs::KeepOptimizer::kNever;
   optimizer_.FoldResiduals();
+  optimizer_.GatherWeights();
   if (!first()) {
     CheckpointState given;
     given.moments = moments;
@@ -241,10 +264,11 @@ bool LearnerLoop::WarmStart(bool resume) {
   };
   balance_.Begin(ExpertBalance::Phase::kWarmStart, sft_.steps);
   try {
-    sft_ = RunSft(train_, weights_, optimizer_, config_.sft, config_.run.seed, sft_train_,
+    sft_ = RunSft(train_, trained(), optimizer_, config_.sft, config_.run.seed, sft_train_,
                   sft_heldout_, on_step, sft_);
     sft_counters_ = optimizer_.counters();
     result_.sft = sft_;
+    optimizer_.GatherWeights();
     Settle(/*wait=*/true);
     if (sft_.stopped) SaveWarmStart(/*beside=*/false);
   } catch (...) {
@@ -269,6 +293,7 @@ bool LearnerLoop::WarmStart(bool resume) {
 }
 
 void LearnerLoop::Publish(int64_t version) {
+  optimizer_.GatherWeights();
   Identify(version);
   sink_.Publish(result_.policy, SetsToPublish(sink_.WantsBytes()));
 }
@@ -314,7 +339,7 @@ void LearnerLoop::CountRewards(std::span<const TrajectoryGroup> groups) {
 void LearnerLoop::RenewReference(int64_t steps) {
   const int64_t every = config_.algorithm.reference_sync_every;
   if (every == 0 || steps % every != 0 || !reference_) return;
-  reference_->Mix(weights_, config_.algorithm.reference_mix);
+  reference_->Mix(trained(), config_.algorithm.reference_mix);
   if (first()) checkpoints_.KeepRenewedReference(steps, reference_->weights());
 }
 

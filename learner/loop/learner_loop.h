@@ -6,6 +6,8 @@
 // checkpoint, a stop and an error do: learner/loop/step_loop.h. A warm start that was stopped,
 // killed or ended by an error goes on from its newest checkpoint (every run.checkpoint_every
 // updates, and where it was stopped), else anew.
+// Ranks that compute the model together train a share of it each; answers are generated from the
+// whole, which every rank has besides and brings up to date before it is published.
 // Thread safety: one thread calls Run. Ownership: borrows everything.
 // Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it
 // waited for; steps or evaluations without an answer that could be scored:
@@ -25,7 +27,9 @@
 #include "learner/algorithms/algorithm.h"
 #include "learner/algorithms/scoreless.h"
 #include "learner/loop/step_loop.h"
+#include "learner/ranks/rank_grid.h"
 #include "learner/update/expert_balance.h"
+#include "learner/update/shares/model_share.h"
 #include "learner/update/train_step.h"
 
 namespace plumb::learner {
@@ -35,7 +39,7 @@ class LearnerLoop : public StepLoop {
   LearnerLoop(const configs::Config& config, policy_model::Weights& weights, BatchSource& batches,
               WeightSink& sink, Checkpoints& checkpoints, std::span<const Demonstration> sft_train,
               std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks,
-              Ranks* ranks = nullptr);
+              Ranks* ranks = nullptr, int ranks_here = 1);
 
  private:
   bool Prepare(bool restored, bool resume) override;
@@ -54,6 +58,9 @@ class LearnerLoop : public StepLoop {
   void SaveWarmStart(bool beside);
   void KeepWarmStart();
   void MakeAlgorithmAndReference(bool restored);
+  void KeepReference(bool restored);
+  // What is trained here: all of the weights, or this rank's share of them.
+  policy_model::Weights& trained() { return share_ ? share_->weights() : weights_; }
   Deadline StallDeadline() const;
   // Behind so many steps, where algorithm.reference_sync_every says so.
   void RenewReference(int64_t steps);
@@ -64,6 +71,8 @@ class LearnerLoop : public StepLoop {
   BatchSource& batches_;
   WeightSink& sink_;
   const std::span<const Demonstration> sft_train_, sft_heldout_;
+  RankGrid grid_;
+  std::unique_ptr<ModelShare> share_;  // where ranks compute the model together
   policy_model::Transformer transformer_;
   TrainStep train_;
   Optimizer own_optimizer_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/part_keeper.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/families/tensor_share.h"
 
 namespace plumb::learner {
 namespace {
@@ -73,10 +75,15 @@ int64_t ReferenceBytes(const configs::Config& config, const Weights& weights) {
   return CountsOf(weights).trained * static_cast<int64_t>(ElementSize(weights.dtype()));
 }
 
+int64_t TensorRanks(const configs::Config& config) {
+  return configs::ReadParallel(config.run.parallel).tp;
+}
+
 void AddActivations(const configs::Config& config, const Weights& weights, const PassSize& size,
                     const std::string& of, MemoryPlan& plan, bool guest = false) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
-  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest);
+  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest,
+                                                       /*of_group=*/TensorRanks(config) > 1);
   plan.Add("activations" + of, pass.saved,
            std::to_string(size.tokens) + " tokens a micro-batch, " +
                (again ? "of one layer and what goes into each" : "of all layers"));
@@ -186,6 +193,7 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
 bool CopiesCheckpoints(const configs::Config& config) {
   // Ranks that keep a part of a checkpoint each hand it over while it is written
   // (Optimizer::spread).
+  if (TensorRanks(config) > 1) return false;
   if (configs::ReadParallel(config.run.parallel).dp > 1 &&
       (config.run.zero > 0 || config.run.gradient_wire != configs::GradientWire::kFloat32))
     return false;
@@ -260,7 +268,15 @@ PassSize LargestBatch(const configs::Config& config, const policy_model::ModelSh
   return {.tokens = tokens, .rows = tokens, .longest = longest};
 }
 
-MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
+MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
+  const int64_t together = TensorRanks(config);
+  std::optional<Weights> share;
+  if (together > 1) {
+    share = Weights::WithoutMemory(
+        policy_model::ShareOf(whole.shape(), 0, static_cast<int>(together), "run.parallel"),
+        whole.stream(), whole.dtype());
+  }
+  const Weights& weights = share ? *share : whole;
   const Counts counts = CountsOf(weights);
   const StateBytes state = StateOfRank(config, weights);
   const auto part = [&](int64_t zero) {
@@ -271,16 +287,20 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
   const std::string trained = Parameters(counts.trained_parameters) + " trained",
                     type = configs::NameOf(config.model.dtype);
   MemoryPlan plan;
-  plan.Add("weights", state.weights, part(3) + Parameters(counts.parameters) + ", " + type);
+  plan.Add("weights", state.weights,
+           (share ? "the share of one of " + std::to_string(together) + ", " : "") + part(3) +
+               Parameters(counts.parameters) + ", " + type);
   plan.Add("masters", state.masters, part(1) + "float32, " + trained);
   const bool narrow = config.optimizer.gradients == configs::Gradients::kBFloat16;
   plan.Add("gradients", state.gradients,
            part(2) + NameOf(config.optimizer.gradients) +
                (narrow ? " and a layer's in float32, " : ", ") + trained);
   plan.Add("moments", state.moments, part(1) + "two, " + NameOf(config.optimizer.moments));
-  if (Spreads(config, weights, 3)) {
-    plan.Add("whole weights", static_cast<int64_t>(weights.flat().bytes()),
-             "as they are loaded, and while a checkpoint is written");
+  if (share || Spreads(config, weights, 3)) {
+    plan.Add("whole weights", static_cast<int64_t>(whole.flat().bytes()),
+             share && !configs::IsOffline(config)
+                 ? "from which answers are generated, and checkpoints written"
+                 : "as they are loaded, and while a checkpoint is written");
   }
   const PassSize size = LargestBatch(config, weights.shape());
   AddActivations(config, weights, size, "", plan, /*guest=*/configs::Distills(config));

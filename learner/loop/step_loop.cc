@@ -277,6 +277,7 @@ void StepLoop::Write(Checkpoints::Kind kind, const CheckpointState& state,
 
 void StepLoop::CheckRanks(const std::string& when) {
   if (!ranks_) return;
+  optimizer_.CheckShare("the weights " + when);
   // Of weights that are spread there is one of each, and nothing to compare.
   std::string all = optimizer_.weights_spread() ? "" : weights_.ComputeDigest();
   for (const NamedModel& model : Models())

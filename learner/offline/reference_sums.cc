@@ -9,7 +9,7 @@
 namespace plumb::learner {
 
 ReferenceSums::ReferenceSums(ReferencePolicy& reference, LogprobCache* cache)
-    : reference_(reference), cache_(cache), digest_(reference.weights().ComputeDigest()) {}
+    : reference_(reference), cache_(cache), digest_(reference.ComputeDigest()) {}
 
 std::vector<double> ReferenceSums::Of(std::span<const SequenceView> views) {
   std::vector<std::vector<float>> logprobs(views.size());

@@ -41,12 +41,13 @@ void NcclGroup::Check(int result, const char* what) const {
               library_.path);
 }
 
-void NcclGroup::AllReduce(float* values, int64_t n, void* stream) {
+void NcclGroup::AllReduce(void* values, int64_t n, DType dtype, void* stream) {
   if (n == 0) return;
-  Check(library_.AllReduce(values, values, static_cast<size_t>(n), kNcclFloat32, kNcclSum, comm_,
-                           stream),
+  PLUMB_CHECK(dtype == DType::kFloat32 || dtype == DType::kBFloat16, "sums of floats");
+  const int type = dtype == DType::kFloat32 ? kNcclFloat32 : kNcclBFloat16;
+  Check(library_.AllReduce(values, values, static_cast<size_t>(n), type, kNcclSum, comm_, stream),
         "ncclAllReduce");
-  sent_bytes_ += 2 * n * int64_t{sizeof(float)} * (size_ - 1) / size_;
+  sent_bytes_ += 2 * n * static_cast<int64_t>(ElementSize(dtype)) * (size_ - 1) / size_;
 }
 
 void NcclGroup::ReduceScatter(float* values, std::span<const Slice> slices, void* stream) {

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/base/dtype.h"
 #include "learner/ranks/nccl_library.h"
 #include "learner/ranks/ranks.h"
 
@@ -28,7 +29,11 @@ class NcclGroup {
   NcclGroup& operator=(const NcclGroup&) = delete;
 
   // values[n] becomes the sum over the ranks.
-  void AllReduce(float* values, int64_t n, void* stream);
+  void AllReduce(float* values, int64_t n, void* stream) {
+    AllReduce(values, n, DType::kFloat32, stream);
+  }
+  // The same of float32 or bfloat16, in which the sums are made, too.
+  void AllReduce(void* values, int64_t n, DType dtype, void* stream);
   // slices[r]: of values, what rank r gets the sum of; the rest is left as it comes.
   void ReduceScatter(float* values, std::span<const Slice> slices, void* stream);
   // places[r]: the bytes of `all` that rank r has; then all have all.

@@ -18,7 +18,7 @@ namespace plumb::learner {
 struct NcclId {
   char bytes[128];
 };
-inline constexpr int kNcclInt8 = 0, kNcclFloat32 = 7, kNcclSum = 0;
+inline constexpr int kNcclInt8 = 0, kNcclFloat32 = 7, kNcclBFloat16 = 9, kNcclSum = 0;
 
 struct NcclLibrary {
   using Comm = void*;

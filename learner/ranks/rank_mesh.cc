@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <thread>
@@ -374,7 +375,7 @@ void RankMesh::Advance(Lane& lane, short events, uint64_t call, std::string_view
         Gone(lane.peer);
       }
       lane.sent += static_cast<size_t>(sent);
-      if (!header) sent_bytes_ += sent;
+      if (!header) std::atomic_ref(sent_bytes_).fetch_add(sent, std::memory_order_relaxed);
       peer.mid_message = lane.to_send() > 0;
     }
   }
@@ -424,6 +425,10 @@ void RankMesh::Exchange(uint64_t call, std::string_view what, std::span<const Pa
       if (pollers[i].revents != 0) Advance(lanes[i], pollers[i].revents, call, what);
     }
   }
+}
+
+int64_t RankMesh::sent_bytes() const {
+  return std::atomic_ref(const_cast<int64_t&>(sent_bytes_)).load(std::memory_order_relaxed);
 }
 
 void RankMesh::SayEnded(const std::string& why) noexcept {

@@ -7,8 +7,9 @@
 // instead of reading each other's numbers. Goals: a peer that died is seen when its connection
 // ends, one that hangs at the deadline, and both are named. Non-goal: secrecy; over TCP the ranks'
 // network is trusted, as it is by every collective library (docs/ranks.md). Thread safety: one
-// thread. Ownership: owns its sockets. Errors: RankLost names the rank; JoinStopped; kIo where
-// the operating system refuses a socket.
+// thread a peer: threads that exchange with different ones may do so at once. Ownership: owns its
+// sockets. Errors: RankLost names the rank; JoinStopped; kIo where the operating system refuses a
+// socket.
 #pragma once
 
 #include <chrono>
@@ -91,7 +92,7 @@ class RankMesh {
   int rank() const { return rank_; }
   int size() const { return static_cast<int>(peers_.size()); }
   // Of payloads, without the headers of messages.
-  int64_t sent_bytes() const { return sent_bytes_; }
+  int64_t sent_bytes() const;
 
  private:
   struct Peer {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numeric>
 
 #include "learner/ranks/nccl_group.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 // Of a buffer that is summed: what is received of it fits the caches beside what it is added to.
 constexpr int64_t kPiece = int64_t{1} << 20;  // elements
+constexpr int kMostMembers = 1024;            // kMostRanks of rendezvous.h
 
 std::string Names(const std::vector<int>& ranks) {
   std::string out = ranks.size() == 1 ? "rank " : "ranks ";
@@ -26,6 +28,12 @@ std::vector<Slice> SlicesOf(int64_t n, int size, int64_t unit) {
   return out;
 }
 
+std::vector<int> AllOf(int size) {
+  std::vector<int> out(static_cast<size_t>(size));
+  std::iota(out.begin(), out.end(), 0);
+  return out;
+}
+
 void Add(float* to, const float* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] += from[i];
 }
@@ -37,8 +45,47 @@ Slice SliceOf(int64_t n, int rank, int size, int64_t unit) {
   return {.begin = std::min(n, rank * each * unit), .end = std::min(n, (rank + 1) * each * unit)};
 }
 
-void Ranks::Exchange(std::string_view what, std::span<const Part> parts) {
-  mesh_.Exchange(calls_++, what, parts, RankMesh::Clock::now() + patience_);
+Ranks::Ranks(RankMesh mesh, std::chrono::milliseconds patience)
+    : link_(std::make_shared<Link>(Link{std::move(mesh), {}})),
+      members_(AllOf(link_->mesh.size())),
+      rank_(link_->mesh.rank()),
+      patience_(patience),
+      calls_(0) {}
+
+Ranks::Ranks(std::shared_ptr<Link> link, std::vector<int> members, int rank, uint64_t first_call,
+             std::chrono::milliseconds patience)
+    : link_(std::move(link)),
+      members_(std::move(members)),
+      rank_(rank),
+      patience_(patience),
+      calls_(first_call) {}
+
+std::unique_ptr<Ranks> Ranks::Among(std::span<const int> ranks) const {
+  std::vector<int> members;
+  int own = -1;
+  for (const int rank : ranks) {
+    PLUMB_CHECK(rank >= 0 && rank < size() && (members.empty() || rank > ranks[members.size() - 1]),
+                "ranks of a group ascend");
+    if (rank == rank_) own = static_cast<int>(members.size());
+    members.push_back(members_[static_cast<size_t>(rank)]);
+  }
+  PLUMB_CHECK(own >= 0, "a rank is in the groups that it makes");
+  // Calls of different groups between the same two ranks are told apart by their numbers.
+  constexpr int kBits = 11, kCallBits = 64 - 2 * kBits;
+  static_assert(kMostMembers < 1 << kBits);
+  const uint64_t first_call = (static_cast<uint64_t>(members.front() + 1) << (kCallBits + kBits)) |
+                              (static_cast<uint64_t>(members.back() + 1) << kCallBits);
+  return std::unique_ptr<Ranks>(new Ranks(link_, std::move(members), own, first_call, patience_));
+}
+
+void Ranks::UseDevice(std::shared_ptr<NcclGroup> group) {
+  device_ = std::move(group);
+  link_->devices.push_back(device_);
+}
+
+void Ranks::Exchange(std::string_view what, std::span<Part> parts) {
+  for (Part& part : parts) part.peer = members_[static_cast<size_t>(part.peer)];
+  link_->mesh.Exchange(calls_++, what, parts, RankMesh::Clock::now() + patience_);
 }
 
 std::string Ranks::Share(const std::string& text) {
@@ -240,7 +287,9 @@ void Ranks::AllGather(std::span<std::byte> bytes, size_t element_size, int64_t u
 }
 
 int64_t Ranks::sent_bytes() const {
-  return mesh_.sent_bytes() + (device_ ? device_->sent_bytes() : 0);
+  int64_t sent = link_->mesh.sent_bytes();
+  for (const auto& device : link_->devices) sent += device->sent_bytes();
+  return sent;
 }
 
 void Ranks::CheckSame(const std::string& what, const std::string& own) {
@@ -252,12 +301,15 @@ void Ranks::CheckSame(const std::string& what, const std::string& own) {
       votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   const std::string& right = 2 * most->second > size() ? most->first : said[0];
   std::vector<int> agree, differ;
-  for (int rank = 0; rank < size(); ++rank)
-    (said[static_cast<size_t>(rank)] == right ? agree : differ).push_back(rank);
-  const auto differs = static_cast<size_t>(differ.front());
+  std::string differs;  // what the first of them said
+  for (int rank = 0; rank < size(); ++rank) {
+    const std::string& each = said[static_cast<size_t>(rank)];
+    if (each != right && differ.empty()) differs = each;
+    (each == right ? agree : differ).push_back(members_[static_cast<size_t>(rank)]);
+  }
   throw RankLost(differ.front(), Names(differ) + (differ.size() == 1 ? " differs" : " differ") +
-                                     " in " + what + ": " + said[differs] + ", of " + Names(agree) +
-                                     " " + right);
+                                     " in " + what + ": " + differs + ", of " + Names(agree) + " " +
+                                     right);
 }
 
 }  // namespace plumb::learner

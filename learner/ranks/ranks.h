@@ -4,10 +4,12 @@
 // rank makes the same calls in the same order; each call ends on all of them or throws RankLost.
 // Sums are taken in the order of the ranks, so their bits depend on nothing but the values and the
 // number of ranks, and are equal on all of them. A rank that is alone calls nothing of this: where
-// a Ranks* is nullptr there is one rank. Thread safety: one thread. Ownership: owns its
-// connections. Errors: RankLost (rank_mesh.h) names the rank; after one the group is of no use.
-// Units: sent_bytes() counts payload. An all-reduce of N bytes sends 2 N (W - 1) / W of them from
-// each of W ranks where W divides N, a reduce-scatter and an all-gather half of that.
+// a Ranks* is nullptr there is one rank. Thread safety: one thread; groups that have no rank in
+// common but this one (Among) may be used by different threads at once. Ownership: owns its
+// connections, together with the groups that were made of it. Errors: RankLost (rank_mesh.h) names
+// the rank; after one the group is of no use. Units: sent_bytes() counts payload. An all-reduce of
+// N bytes sends 2 N (W - 1) / W of them from each of W ranks where W divides N, a reduce-scatter
+// and an all-gather half of that.
 #pragma once
 
 #include <chrono>
@@ -39,12 +41,16 @@ class NcclGroup;
 class Ranks {
  public:
   // `patience`: how long a call waits for the others.
-  Ranks(RankMesh mesh, std::chrono::milliseconds patience)
-      : mesh_(std::move(mesh)), patience_(patience) {}
+  Ranks(RankMesh mesh, std::chrono::milliseconds patience);
 
-  int rank() const { return mesh_.rank(); }
-  int size() const { return mesh_.size(); }
+  int rank() const { return rank_; }
+  int size() const { return static_cast<int>(members_.size()); }
   bool first() const { return rank() == 0; }
+
+  // Some of these alone, ascending and with this one, by the same connections; they are numbered
+  // from 0 among themselves, and errors name them by the numbers that all of them had first. Every
+  // one of them makes the group. Nothing is sent.
+  std::unique_ptr<Ranks> Among(std::span<const int> ranks) const;
 
   // Rank 0's, on all.
   std::string Share(const std::string& text);
@@ -98,13 +104,14 @@ class Ranks {
   void CheckSame(const std::string& what, const std::string& own);
 
   // Tells the others why this rank ends. Throws nothing.
-  void SayEnded(const std::string& why) noexcept { mesh_.SayEnded(why); }
+  void SayEnded(const std::string& why) noexcept { link_->mesh.SayEnded(why); }
 
   // Collectives over memory of this rank's GPU; nullptr: there are none.
-  void UseDevice(std::shared_ptr<NcclGroup> group) { device_ = std::move(group); }
+  void UseDevice(std::shared_ptr<NcclGroup> group);
   NcclGroup* device() const { return device_.get(); }
 
-  // Through the mesh and between GPUs.
+  // Of this rank, to all others: through the mesh and between GPUs, by this group and all that go
+  // by the same connections.
   int64_t sent_bytes() const;
 
  private:
@@ -117,12 +124,23 @@ class Ranks {
   void SpreadPiece(std::span<float> values, std::span<const Slice> slices, Wire wire,
                    std::span<float> residual);
   void KeepLost(Wire wire, std::span<const std::byte> sent, std::span<float> numbers);
-  void Exchange(std::string_view what, std::span<const Part> parts);
+  // Parts by the group's own numbers.
+  void Exchange(std::string_view what, std::span<Part> parts);
 
-  RankMesh mesh_;
+  // What groups have in common.
+  struct Link {
+    RankMesh mesh;
+    std::vector<std::shared_ptr<NcclGroup>> devices;
+  };
+  Ranks(std::shared_ptr<Link> link, std::vector<int> members, int rank, uint64_t first_call,
+        std::chrono::milliseconds patience);
+
+  const std::shared_ptr<Link> link_;
+  const std::vector<int> members_;  // by their numbers in the mesh
+  const int rank_;
   std::shared_ptr<NcclGroup> device_;
   const std::chrono::milliseconds patience_;
-  uint64_t calls_ = 0;
+  uint64_t calls_;  // of other groups they are others
   std::vector<Part> parts_;
   std::vector<std::byte> received_, sent_;  // of a piece that is summed, as it travels
   std::vector<float> sum_, numbers_;

@@ -376,6 +376,7 @@ void Checkpoints::Load(const Found& found, policy_model::Weights& weights,
         found.path);
   }
   weights.LoadTrained(found.path + "/model");
+  optimizer.TakeLoaded();
   LoadOptimizerOf(found.path + "/" + kOptimizer, found.state, found.state.moment_steps,
                   found.state.moments_sha256, optimizer);
   optimizer.Restore(found.state.counters);

@@ -17,6 +17,7 @@
 #include "learner/update/muon.h"
 #include "learner/update/part_keeper.h"
 #include "learner/update/rank_memory.h"
+#include "learner/update/shares/model_share.h"
 
 namespace plumb::learner {
 
@@ -146,14 +147,33 @@ TrainingRules TrainingRulesOf(const configs::Config& config) {
           .seed = config.run.seed};
 }
 
-Sharing SharingOf(const configs::Config& config, Ranks* ranks) {
+namespace {
+
+// What is kept or computed tensor by tensor, and not of a part of one.
+void CheckOfShare(const configs::OptimizerConfig& options) {
+  const auto refuse = [](const std::string& option) {
+    throw Error(ErrorCode::kUnsupported,
+                "asks for tp, and " + option +
+                    " is about whole tensors: leave it out, or share the work as dp",
+                "run.parallel");
+  };
+  if (options.name == configs::OptimizerName::kMuon) refuse("optimizer.name = \"muon\"");
+  if (options.moments == configs::Moments::kInt8) refuse("optimizer.moments = \"int8\"");
+  if (options.masters == configs::Masters::kNone) refuse("optimizer.masters = \"none\"");
+  if (options.gradients == configs::Gradients::kBFloat16)
+    refuse("optimizer.gradients = \"bfloat16\"");
+}
+
+}  // namespace
+
+Sharing SharingOf(const configs::Config& config, Ranks* ranks, ModelShare* share) {
   Wire wire = Wire::kFloat32;
   switch (config.run.gradient_wire) {
     case configs::GradientWire::kFloat32: break;
     case configs::GradientWire::kBFloat16: wire = Wire::kBFloat16; break;
     case configs::GradientWire::kInt8: wire = Wire::kInt8; break;
   }
-  return {.ranks = ranks, .zero = config.run.zero, .wire = wire};
+  return {.ranks = ranks, .zero = config.run.zero, .wire = wire, .share = share};
 }
 
 Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
@@ -168,6 +188,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
   }
   const bool narrow = options.gradients == configs::Gradients::kBFloat16;
   CheckGradients(options, weights, sharing.ranks != nullptr);
+  if (sharing.share) CheckOfShare(options);
   Rules to_apply(rules);
   bool any = false;
   for (const auto& set : weights.sets()) {
@@ -339,6 +360,10 @@ void Optimizer::ClipValues() {
       trained += state.PlaceOf(entry) < 0 ? 0 : entry.elements;
   }
   if (sharded()) clipped = sharing_.ranks->Sum(clipped);
+  if (sharing_.share) {
+    clipped = sharing_.share->ranks().Sum(clipped);
+    trained *= sharing_.share->size();
+  }
   clipped_shares_ += clipped / static_cast<double>(trained);
   ++clip_updates_;
 }
@@ -350,28 +375,36 @@ std::optional<double> Optimizer::TakeClippedShare() {
   return sum / static_cast<double>(updates);
 }
 
+double Optimizer::Squares(const SetState& state, const void* gradients, int64_t n) {
+  auto* scratch = static_cast<double*>(norm_scratch_.data());
+  kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
+                kernels::SumOfSquares{.grad = gradients,
+                                      .grad_dtype = state.grad.dtype(),
+                                      .n = n,
+                                      .scratch = scratch,
+                                      .out = scratch + kernels::kNormScratch});
+  double squares = 0;
+  norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&squares, 1)), kernels::kNormScratch);
+  return squares;
+}
+
 // Of the gradients of all sets, on all ranks.
 double Optimizer::SumOfSquares() {
-  auto* scratch = static_cast<double*>(norm_scratch_.data());
-  double* sum = scratch + kernels::kNormScratch;
   double total = 0;
   for (SetState& state : sets_) {
     for (const Piece& piece : state.kept) {
       const Slice own = state.OwnGradient(piece);
       if (own.size() == 0) continue;
-      kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
-                    kernels::SumOfSquares{.grad = state.grad.at(own.begin),
-                                          .grad_dtype = state.grad.dtype(),
-                                          .n = own.size(),
-                                          .scratch = scratch,
-                                          .out = sum});
-      double squares = 0;
-      norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&squares, 1)),
-                               kernels::kNormScratch);
-      total += squares;
+      total += Squares(state, state.grad.at(own.begin), own.size());
     }
+    if (!sharing_.share || sharing_.share->rank() == 0) continue;
+    // What every rank of the share has all of counts once.
+    const auto uncut = [](const TensorEntry& entry) { return !policy_model::IsCut(entry); };
+    for (const std::span<float> whole : KeptGradients(state, uncut))
+      total -= Squares(state, whole.data(), std::ssize(whole));
   }
-  return sharded() ? sharing_.ranks->Sum(total) : total;
+  if (sharded()) total = sharing_.ranks->Sum(total);
+  return sharing_.share ? sharing_.share->ranks().Sum(total) : total;
 }
 
 std::vector<FlatBuffer*> Optimizer::SetState::moments() {

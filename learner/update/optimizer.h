@@ -49,6 +49,8 @@ struct TrainingRules {
 };
 TrainingRules TrainingRulesOf(const configs::Config& config);
 
+class ModelShare;
+
 // The ranks that train together, and what each of them keeps a part of.
 struct Sharing {
   Ranks* ranks = nullptr;  // borrowed; nullptr: there is one
@@ -56,11 +58,14 @@ struct Sharing {
   // base's gradients, too (part_keeper.h); 3: of its weights, too, from SpreadWeights on.
   int64_t zero = 0;
   Wire wire = Wire::kFloat32;  // as what gradients travel
+  // Of a model that several ranks compute together: this one's, whose weights the optimizer has;
+  // `ranks` have the same share then. Borrowed; nullptr: the model is whole.
+  ModelShare* share = nullptr;
   bool sharded() const { return ranks && zero > 0; }
   // What rounding on the wire lost is kept for the next step, by every rank its own.
   bool keeps_residuals() const { return ranks && wire != Wire::kFloat32; }
 };
-Sharing SharingOf(const configs::Config& config, Ranks* ranks);
+Sharing SharingOf(const configs::Config& config, Ranks* ranks, ModelShare* share = nullptr);
 
 class GradientRooms;
 class PartKeeper;
@@ -157,14 +162,21 @@ class Optimizer {
   // Masters and moments are spread over the ranks: what reads all of them is called by all ranks.
   bool sharded() const { return sharing_.sharded(); }
   // Something of a checkpoint is spread so.
-  bool spread() const { return sharing_.sharded() || sharing_.keeps_residuals(); }
+  bool spread() const { return sharing_.sharded() || sharing_.keeps_residuals() || sharing_.share; }
+  ModelShare* share() const { return sharing_.share; }
   // Of passes with these weights (Transformer::SetParts); nullptr: they need none. Borrowed.
   policy_model::PassParts* parts() const;
-  // run.zero = 3, of all ranks: each keeps its part of the base's weights from now on, and what
-  // reads all of them needs GatherWeights before. Does nothing where they are not to be spread.
+  // run.zero = 3 or a share of a model, of all ranks: each keeps its part of the base's weights
+  // from now on, and what reads all of them needs GatherWeights before. Does nothing where they are
+  // not to be spread.
   void SpreadWeights();
   void GatherWeights();
   bool weights_spread() const;
+  // The whole weights were loaded: those that are trained follow. Masters: AdoptWeights.
+  void TakeLoaded();
+  // Of shares of a model, of all ranks: those that have the same one hold the same weights, and all
+  // hold the same of what is not cut. Throws RankLost naming those that do not.
+  void CheckShare(const std::string& what) const;
   // Seconds that sums and gathers beside passes took since the last call, and that passes waited
   // for them; nullopt: there are none.
   struct BesideTimes {
@@ -205,6 +217,10 @@ class Optimizer {
   double SumOfSquares();
   void ClipValues();
   void AddUpGradients();
+  // What a rank keeps of the gradients of the tensors for which `of` says so.
+  std::vector<std::span<float>> KeptGradients(SetState& state,
+                                              bool (*of)(const policy_model::TensorEntry&)) const;
+  double Squares(const SetState& state, const void* gradients, int64_t n);
   void ShareUpdated(SetState& state);
   void Divide(SetState& state, int64_t n);
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);

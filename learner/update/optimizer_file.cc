@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "learner/update/master_halves.h"
+#include "learner/update/shares/model_share.h"
 #include "policy_model/files/safetensors.h"
 
 namespace plumb::learner {
@@ -28,6 +29,14 @@ int64_t Words(int64_t halves) { return (halves + 1) / 2; }
 // Only a bfloat16 model has masters of its own whose upper half is the parameter.
 bool MayHalve(const Optimizer::SetState& state) {
   return state.has_own_master() && state.set->flat.dtype() == DType::kBFloat16;
+}
+
+// Of a model that ranks compute together; nullptr: each has all of it, or it is a copy.
+ModelShare* ShareOf(const Optimizer* optimizer) { return optimizer ? optimizer->share() : nullptr; }
+
+// The tensor as files have it.
+const TensorEntry& InFile(const ModelShare* share, const Optimizer::SetState& state, size_t i) {
+  return share ? share->WholeEntry(i) : state.set->table->entries()[i];
 }
 
 // A part of live sets that may be spread over ranks, or of a copy.
@@ -67,13 +76,25 @@ bool FindTies(const Optimizer* optimizer, Optimizer::SetState& state, const Tens
   return exact;
 }
 
-TensorToWrite Whole(const std::string& name, const TensorEntry& entry, const Optimizer* optimizer,
+// All of tensor `i` in the buffer, whoever has it.
+void ReadWhole(const Optimizer* optimizer, const Optimizer::SetState& state, size_t i,
+               const FlatBuffer& from, std::span<std::byte> to) {
+  const TensorEntry& entry = state.set->table->entries()[i];
+  ModelShare* const share = ShareOf(optimizer);
+  if (!share) return ReadKept(optimizer, state, from, state.PlaceOf(entry), to);
+  std::vector<std::byte> own(static_cast<size_t>(entry.elements) * sizeof(float));
+  ReadKept(optimizer, state, from, state.PlaceOf(entry), own);
+  share->Join(i, sizeof(float), own, to);
+}
+
+TensorToWrite Whole(const char* of, size_t i, const Optimizer* optimizer,
                     Optimizer::SetState& state, FlatBuffer* from) {
-  return {.name = name,
+  const TensorEntry& entry = InFile(ShareOf(optimizer), state, i);
+  return {.name = of + entry.name,
           .dtype = DType::kFloat32,
           .shape = entry.shape,
-          .fill = [optimizer, &state, from, place = state.PlaceOf(entry)](std::span<std::byte> to) {
-            ReadKept(optimizer, state, *from, place, to);
+          .fill = [optimizer, &state, from, i](std::span<std::byte> to) {
+            ReadWhole(optimizer, state, i, *from, to);
           }};
 }
 
@@ -96,8 +117,8 @@ void AddMoments(const Optimizer* optimizer, Optimizer::SetState& state, size_t i
                 std::vector<TensorToWrite>& tensors) {
   const TensorEntry& entry = state.set->table->entries()[i];
   if (!state.in_8_bits) {
-    tensors.push_back(Whole("m." + entry.name, entry, optimizer, state, &state.m));
-    tensors.push_back(Whole("v." + entry.name, entry, optimizer, state, &state.v));
+    tensors.push_back(Whole("m.", i, optimizer, state, &state.m));
+    tensors.push_back(Whole("v.", i, optimizer, state, &state.v));
     return;
   }
   for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
@@ -141,25 +162,25 @@ class File {
   File(const std::string& path, const Optimizer& optimizer)
       : path_(path), optimizer_(optimizer), reader_(SafetensorsReader::OpenFile(path)) {}
 
-  void Read(const std::string& name, const TensorEntry& entry, const Optimizer::SetState& state,
-            FlatBuffer& into) const {
-    const TensorView& view = At(name, DType::kFloat32, entry.shape);
-    optimizer_.WriteKept(state, into, state.PlaceOf(entry), view.bytes);
+  void Read(const char* of, size_t i, const Optimizer::SetState& state, FlatBuffer& into) const {
+    const TensorEntry& entry = InFile(optimizer_.share(), state, i);
+    const TensorView& view = At(of + entry.name, DType::kFloat32, entry.shape);
+    Keep(i, state, view.bytes, into);
     reader_->Release(view);
   }
   // What rounding on the way had lost, where the run's gradients travelled so.
-  void ReadResidual(Optimizer::SetState& state, const TensorEntry& entry) const {
-    if (!reader_->tensors().contains("residual." + entry.name)) return;
+  void ReadResidual(Optimizer::SetState& state, size_t i) const {
+    if (!reader_->tensors().contains("residual." + state.set->table->entries()[i].name)) return;
     if (state.residual.elements() == 0) {
       state.residual = FlatBuffer(state.grad.stream(), DType::kFloat32, state.trained());
     }
-    Read("residual." + entry.name, entry, state, state.residual);
+    Read("residual.", i, state, state.residual);
   }
   void ReadMoments(Optimizer::SetState& state, size_t i) const {
     const TensorEntry& entry = state.set->table->entries()[i];
     if (!state.in_8_bits) {
-      Read("m." + entry.name, entry, state, state.m);
-      Read("v." + entry.name, entry, state, state.v);
+      Read("m.", i, state, state.m);
+      Read("v.", i, state, state.v);
       return;
     }
     for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
@@ -169,23 +190,26 @@ class File {
                kernels::MomentBlocks(entry.elements), moment->scales(), moment->first_block(i));
     }
   }
-  void ReadMaster(Optimizer::SetState& state, const TensorEntry& entry) const {
-    const int64_t place = state.PlaceOf(entry);
+  void ReadMaster(Optimizer::SetState& state, size_t i) const {
+    ModelShare* const share = optimizer_.share();
+    const TensorEntry& entry = InFile(share, state, i);
+    const FlatBuffer& flat = share ? share->whole().flat() : state.set->flat;
+    const int64_t place = state.PlaceOf(state.set->table->entries()[i]);
     if (!MayHalve(state) || !reader_->tensors().contains("low." + entry.name))
-      return Read("master." + entry.name, entry, state, state.own_master);
+      return Read("master.", i, state, state.own_master);
     const TensorView& halves =
         At("low." + entry.name, DType::kInt32, std::vector<int64_t>{Words(entry.elements)});
     const std::vector<int64_t> ties = TiesOf(entry);
     auto tie = ties.begin();
     std::vector<BFloat16> rounded;
     std::vector<uint16_t> low;
-    std::vector<float> masters;
+    std::vector<float> masters, all;  // all: of a tensor that is cut
     for (int64_t first = 0; first < entry.elements; first += kChunk) {
       const auto n = static_cast<size_t>(std::min(kChunk, entry.elements - first));
       rounded.resize(n);
       low.resize(n);
       masters.resize(n);
-      state.set->flat.CopyToHost(std::as_writable_bytes(std::span(rounded)), entry.offset + first);
+      flat.CopyToHost(std::as_writable_bytes(std::span(rounded)), entry.offset + first);
       std::memcpy(low.data(), halves.bytes.data() + 2 * first, 2 * n);
       std::vector<int64_t> here;
       for (; tie != ties.end() && *tie < first + static_cast<int64_t>(n); ++tie)
@@ -194,13 +218,26 @@ class File {
         throw Error(ErrorCode::kCorruption,
                     "tensor ties." + entry.name + " does not fit tensor low." + entry.name, path_);
       }
+      if (share) {
+        all.insert(all.end(), masters.begin(), masters.end());
+        continue;
+      }
       optimizer_.WriteKept(state, state.own_master, place + first,
                            std::as_bytes(std::span<const float>(masters)));
     }
+    if (share) Keep(i, state, std::as_bytes(std::span<const float>(all)), state.own_master);
     reader_->Release(halves);
   }
 
  private:
+  // What this rank keeps of all of tensor `i`.
+  void Keep(size_t i, const Optimizer::SetState& state, std::span<const std::byte> all,
+            FlatBuffer& into) const {
+    const int64_t place = state.PlaceOf(state.set->table->entries()[i]);
+    ModelShare* const share = optimizer_.share();
+    if (!share) return optimizer_.WriteKept(state, into, place, all);
+    optimizer_.WriteKept(state, into, place, share->Cut(i, sizeof(float), all));
+  }
   void ReadPart(const std::string& name, DType dtype, int64_t elements, FlatBuffer& into,
                 int64_t first) const {
     const TensorView& view = At(name, dtype, {elements});
@@ -261,8 +298,17 @@ std::string MomentsDigest(Optimizer& optimizer) {
   if (optimizer.left_out()) return *optimizer.left_out();
   Sha256 hash;
   std::vector<std::byte> host;
+  ModelShare* const share = optimizer.share();
   for (Optimizer::SetState& state : optimizer.sets()) {
     for (const FlatBuffer* buffer : state.moments()) {
+      const auto& entries = state.set->table->entries();
+      for (size_t i = 0; share && i < entries.size(); ++i) {
+        if (state.PlaceOf(entries[i]) < 0) continue;
+        host.resize(static_cast<size_t>(share->WholeEntry(i).elements) * sizeof(float));
+        ReadWhole(&optimizer, state, i, *buffer, host);
+        hash.Update(host);
+      }
+      if (share) continue;
       if (!optimizer.sharded()) {
         HashBuffer(*buffer, hash);
         continue;
@@ -289,13 +335,11 @@ void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets,
       if (state.PlaceOf(entry) < 0) continue;  // frozen: the model's file has all of it
       if (moments) AddMoments(optimizer, state, i, tensors);
       if (moments && state.residual.elements() > 0)
-        tensors.push_back(
-            Whole("residual." + entry.name, entry, optimizer, state, &state.residual));
+        tensors.push_back(Whole("residual.", i, optimizer, state, &state.residual));
       if (!state.has_own_master()) continue;
       std::vector<int64_t> ties;
-      if (!MayHalve(state) || !FindTies(optimizer, state, entry, ties)) {
-        tensors.push_back(
-            Whole("master." + entry.name, entry, optimizer, state, &state.own_master));
+      if (!MayHalve(state) || ShareOf(optimizer) || !FindTies(optimizer, state, entry, ties)) {
+        tensors.push_back(Whole("master.", i, optimizer, state, &state.own_master));
         continue;
       }
       tensors.push_back(LowerHalves(optimizer, state, entry));
@@ -324,18 +368,20 @@ void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
     for (size_t i = 0; i < entries.size(); ++i) {
       if (state.PlaceOf(entries[i]) < 0) continue;
       if (moments) file.ReadMoments(state, i);
-      if (moments) file.ReadResidual(state, entries[i]);
-      if (state.has_own_master()) file.ReadMaster(state, entries[i]);
+      if (moments) file.ReadResidual(state, i);
+      if (state.has_own_master()) file.ReadMaster(state, i);
     }
   }
 }
 
 int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
   int64_t bytes = 0;
+  const ModelShare* const share = optimizer.share();
   for (const Optimizer::SetState& state : optimizer.sets()) {
-    const int64_t master = state.has_own_master() ? MayHalve(state) ? 2 : 4 : 0;
-    for (const TensorEntry& entry : state.set->table->entries()) {
-      if (state.PlaceOf(entry) < 0) continue;
+    const int64_t master = state.has_own_master() ? MayHalve(state) && !share ? 2 : 4 : 0;
+    for (size_t i = 0; i < state.set->table->entries().size(); ++i) {
+      if (state.PlaceOf(state.set->table->entries()[i]) < 0) continue;
+      const TensorEntry& entry = InFile(share, state, i);
       bytes += master * entry.elements;
       if (!moments) continue;
       bytes += !state.in_8_bits

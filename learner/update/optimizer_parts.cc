@@ -11,6 +11,7 @@
 #include "learner/update/optimizer.h"
 #include "learner/update/part_keeper.h"
 #include "learner/update/rank_memory.h"
+#include "learner/update/shares/model_share.h"
 
 namespace plumb::learner {
 
@@ -119,6 +120,23 @@ void Optimizer::WriteKept(const SetState& state, FlatBuffer& buffer, int64_t pla
   }
 }
 
+std::vector<std::span<float>> Optimizer::KeptGradients(
+    SetState& state, bool (*of)(const policy_model::TensorEntry&)) const {
+  std::vector<std::span<float>> out;
+  for (const policy_model::TensorEntry& entry : state.set->table->entries()) {
+    const int64_t place = state.PlaceOf(entry);
+    if (place < 0 || !of(entry)) continue;
+    const TrainedRun all{.begin = entry.offset, .end = entry.offset + entry.elements, .at = place};
+    for (const Piece& piece : state.kept) {
+      const SetState::KeptRun run = state.KeptOf(all, piece);
+      if (run.begin == run.end) continue;
+      float* const first = state.grad.f32() + (state.grad_in_parts ? run.at : run.place);
+      out.emplace_back(first, static_cast<size_t>(run.end - run.begin));
+    }
+  }
+  return out;
+}
+
 void Optimizer::AddUpGradients() {
   for (SetState& state : sets_) {
     if (!sharing_.keeps_residuals() && state.residual.elements() > 0) {
@@ -153,6 +171,13 @@ void Optimizer::AddUpGradients() {
       const Slice slice = state.partition.Bucket(bucket);
       ReduceScatter(ranks, stream, Floats(state.grad, slice), state.partition.unit(), sharing_.wire,
                     residual(slice));
+    }
+  }
+  if (!sharing_.share) return;
+  for (SetState& state : sets_) {
+    for (const std::span<float> part : KeptGradients(state, policy_model::GradientIsSummand)) {
+      sharing_.share->Sum(state.grad.stream(), DType::kFloat32, part.data(),
+                          static_cast<int64_t>(part.size()));
     }
   }
 }
@@ -201,14 +226,29 @@ policy_model::PassParts* Optimizer::parts() const {
 }
 
 void Optimizer::SpreadWeights() {
+  if (sharing_.share) sharing_.share->Spread();
   if (keeper_ && sharing_.zero > 2) keeper_->Spread();
 }
 
 void Optimizer::GatherWeights() {
   if (keeper_) keeper_->Gather();
+  if (sharing_.share && !sharing_.share->fresh()) sharing_.share->Gather();
 }
 
-bool Optimizer::weights_spread() const { return keeper_ && keeper_->spread(); }
+bool Optimizer::weights_spread() const {
+  return (keeper_ && keeper_->spread()) || (sharing_.share && sharing_.share->spread());
+}
+
+void Optimizer::TakeLoaded() {
+  if (sharing_.share) sharing_.share->Take();
+}
+
+void Optimizer::CheckShare(const std::string& what) const {
+  ModelShare* const share = sharing_.share;
+  if (!share || (keeper_ && keeper_->spread())) return;
+  if (sharing_.ranks) sharing_.ranks->CheckSame(what, share->weights().ComputeDigest());
+  share->ranks().CheckSame(what + " that are not cut", share->UncutDigest());
+}
 
 std::optional<Optimizer::BesideTimes> Optimizer::TakeBesideTimes() {
   if (!keeper_ || !keeper_->timed()) return std::nullopt;

@@ -1,6 +1,7 @@
 #include "learner/update/reference_policy.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/error.h"
 
@@ -32,8 +33,9 @@ Weights Frozen(const Weights& weights, bool keep_adapters) {
 
 }  // namespace
 
-ReferencePolicy::ReferencePolicy(const Weights& weights, TrainStep& train, bool keep_adapters)
-    : weights_(Frozen(weights, keep_adapters)), train_(train) {}
+ReferencePolicy::ReferencePolicy(const Weights& weights, TrainStep& train, bool keep_adapters,
+                                 Digest digest)
+    : weights_(Frozen(weights, keep_adapters)), train_(train), of_whole_(std::move(digest)) {}
 
 void ReferencePolicy::Mix(const Weights& policy, double share) {
   constexpr int64_t kChunk = int64_t{1} << 22;

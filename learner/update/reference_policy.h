@@ -18,9 +18,10 @@ namespace plumb::learner {
 
 class ReferencePolicy {
  public:
-  // `keep_adapters`: they were trained already, and are a part of the reference.
+  // `keep_adapters`: they were trained already, and are a part of the reference. `digest`: of the
+  // whole model, where `weights` are a share of one; else empty.
   ReferencePolicy(const policy_model::Weights& weights, TrainStep& train,
-                  bool keep_adapters = false);
+                  bool keep_adapters = false, Digest digest = {});
 
   // Log-probs of the masked tokens, [sequences][scored tokens]; its own routers choose the experts.
   std::vector<std::vector<float>> Score(std::span<const SequenceView> sequences,
@@ -29,6 +30,7 @@ class ReferencePolicy {
   }
   policy_model::Weights& weights() { return weights_; }
   TrainStep& train() { return train_; }
+  Digest ComputeDigest() const { return of_whole_.empty() ? weights_.ComputeDigest() : of_whole_; }
 
   // reference <- share * policy + (1 - share) * reference, of every set that it has a copy of; in
   // float32, rounded to the type of the weights. REQUIRES: weights of the same shape.
@@ -37,6 +39,7 @@ class ReferencePolicy {
  private:
   policy_model::Weights weights_;
   TrainStep& train_;
+  const Digest of_whole_;
 };
 
 }  // namespace plumb::learner

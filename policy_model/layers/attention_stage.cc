@@ -182,7 +182,7 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
     mixed = gated;
   }
   o_product_.Forward(pass, mixed, accumulate, out);
-  if (spec_.o_bias)
+  if (spec_.o_bias && pass.AddsBias())
     Call(pass.launch,
          kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
 }

@@ -1,5 +1,6 @@
 #include "policy_model/layers/branch.h"
 
+#include "common/base/error.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
 #include "policy_model/layers/attention_stage.h"
@@ -23,7 +24,7 @@ void Branch::PlanForward(const PackedPass& pass) {
     rstd_behind_ = pass.saved.Reserve(4 * n);
     y_ = pass.saved.Reserve(row);
   }
-  joining_ = apart() ? pass.scratch.Reserve(row) : 0;
+  joining_ = apart(pass) ? pass.scratch.Reserve(row) : 0;
   stage_->PlanForward(pass);
 }
 
@@ -37,7 +38,7 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
   }
   if (pass.output && out != x)
     kernels::Copy(pass.launch.stream, out, x, static_cast<size_t>(pass.Bytes(n * h)));
-  if (!apart()) {
+  if (!apart(pass)) {
     stage_->Forward(pass, in, true, out);
     return;
   }
@@ -46,6 +47,8 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
   PackedPass of_stage = pass;
   of_stage.output = pass.output || behind_.there();  // a norm's backward reads what the stage gave
   stage_->Forward(of_stage, in, false, y);
+  if (pass.group && of_stage.output)
+    pass.group->Sum(pass.launch.stream, pass.launch.dtype, y, n * h);
   if (behind_.there()) behind_.Forward(pass, y, n, joining, pass.saved.Floats(rstd_behind_));
   if (!pass.output) return;
   Call(pass.launch, AddScaled{.x = joining, .n = n * h, .scale = scale_, .y = out});
@@ -75,6 +78,7 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
     dout = dy;
   }
   if (!before_.there()) {
+    PLUMB_CHECK(!pass.group, "a share of a model has norms before its branches");
     stage_->Backward(pass, dout, x, true, dx);
     return;
   }
@@ -82,13 +86,14 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
   void* dnorm = pass.scratch.At(dnorm_);
   before_.Forward(pass, x, n, norm, nullptr);
   stage_->Backward(pass, dout, norm, false, dnorm);
+  if (pass.group) pass.group->Sum(pass.launch.stream, pass.launch.dtype, dnorm, elements);
   before_.Backward(pass, dnorm, x, pass.saved.Floats(rstd_before_), n, true, dx);
 }
 
 void Branch::PlanStep(const PagedPass& pass) {
   const int64_t row = pass.Bytes(pass.rows.rows * pass.hidden());
   step_norm_ = before_.there() ? pass.scratch.Reserve(row) : 0;
-  step_y_ = apart() ? pass.scratch.Reserve(row) : 0;
+  step_y_ = apart(pass) ? pass.scratch.Reserve(row) : 0;
   stage_->PlanStep(pass);
 }
 
@@ -100,7 +105,7 @@ void Branch::Step(const PagedPass& pass, void* x) {
     before_.Forward(pass, x, n, norm, nullptr);
     in = norm;
   }
-  if (!apart()) {
+  if (!apart(pass)) {
     stage_->Step(pass, in, true, x);
     return;
   }

@@ -29,7 +29,7 @@ class Branch {
 
  private:
   // What the stage gives goes through memory of its own before it is added.
-  bool apart() const { return behind_.there() || scale_ != 1; }
+  bool apart(const Pass& pass) const { return behind_.there() || scale_ != 1 || pass.group; }
 
   NormLayer before_, behind_;
   std::unique_ptr<Stage> stage_;

@@ -24,6 +24,7 @@
 #include "policy_model/layers/routing.h"
 #include "policy_model/memory/arena.h"
 #include "policy_model/memory/pass_parts.h"
+#include "policy_model/memory/tensor_group.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
@@ -47,7 +48,13 @@ struct Pass {
   const TaskGate* tasks = nullptr;  // of a policy that has them
   // Of a base of which ranks keep a part each; nullptr: it lies in its flat buffer.
   const PassParts* parts = nullptr;
+  // The ranks that compute this model together, of which the weights are one's share; nullptr: they
+  // are whole. What a stage gives is this rank's summand then, and so is the gradient of what goes
+  // into it: the branch adds them up.
+  TensorGroup* group = nullptr;
 
+  // A bias on what is added up over the group: one of its ranks adds it.
+  bool AddsBias() const { return group == nullptr || group->rank() == 0; }
   int64_t hidden() const { return weights.shape().hidden; }
   // Bytes of `elements` of the weights' type.
   int64_t Bytes(int64_t elements) const {

@@ -8,12 +8,15 @@
 
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
+#include "configs/parallel.h"
 #include "learner/loop/offline_loop.h"
 #include "learner/offline/distill_objective.h"
 #include "learner/offline/kto.h"
 #include "learner/offline/preference_objective.h"
 #include "learner/offline/reward_model_objective.h"
 #include "learner/offline/sft_objective.h"
+#include "learner/ranks/rank_grid.h"
+#include "learner/update/shares/model_share.h"
 #include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/threads.h"
 #include "policy_model/transformer.h"
@@ -55,21 +58,33 @@ struct Offline {
 
 // The model and what updates it; shared by all objectives, in the order in which they are made.
 struct Policy {
-  Policy(const Session& session, configs::Recompute recompute, learner::Ranks* ranks)
+  Policy(const Session& session, configs::Recompute recompute, const RunOptions& options)
       : config(session.config()),
-        weights(config.algorithm.name == AlgorithmName::kRewardModel
-                    ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
-                    : MakeWeights(session)),
+        grid(options.ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).tp),
+             options.ranks_here),
+        whole(config.algorithm.name == AlgorithmName::kRewardModel
+                  ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
+                  : MakeWeights(session)),
+        share(grid.tensor() ? std::make_unique<learner::ModelShare>(*grid.tensor(), whole)
+                            : nullptr),
+        weights(share ? share->weights() : whole),
         transformer(weights.shape(), session.stream(), session.dtype()),
-        train(transformer, config.optimizer.micro_batch_tokens, ranks),
+        train(transformer, config.optimizer.micro_batch_tokens, grid.data()),
         optimizer(weights, config.optimizer, learner::TrainingRulesOf(config),
-                  learner::SharingOf(config, ranks)) {
+                  learner::SharingOf(config, grid.data(), share.get())) {
+    transformer.SetGroup(share.get(), whole.shape().vocab);
     transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
     train.UsePartsOf(weights, optimizer);
   }
 
+  // Of a model that ranks compute together, which no rank alone can tell later.
+  Digest WholeDigest() const { return share ? whole.ComputeDigest() : Digest(); }
+
   const configs::Config& config;
-  policy_model::Weights weights;
+  learner::RankGrid grid;
+  policy_model::Weights whole;                 // what checkpoints and comparisons see
+  std::unique_ptr<learner::ModelShare> share;  // of it, where ranks compute it together
+  policy_model::Weights& weights;              // what is trained here
   policy_model::Transformer transformer;
   learner::TrainStep train;
   learner::Optimizer optimizer;
@@ -160,7 +175,8 @@ class PreferenceTraining {
       out.how.shuffle = false;  // its batches are fixed
     } else {
       if (learner::UsesReference(learner::LossesOf(c)))
-        reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
+        reference_ =
+            std::make_unique<learner::ReferencePolicy>(p.weights, p.train, false, p.WholeDigest());
       out.objective = std::make_unique<learner::PreferenceObjective>(
           p.train, p.weights, p.optimizer, reference_.get(), cache(), LossOptions(c), data_.train,
           data_.heldout, learner::LossesOf(c), c.ld_alpha);
@@ -176,7 +192,8 @@ class PreferenceTraining {
   }
   std::unique_ptr<learner::OfflineObjective> MakeKto(Policy& p) {
     const configs::PreferenceConfig& c = p.config.preference;
-    reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
+    reference_ =
+        std::make_unique<learner::ReferencePolicy>(p.weights, p.train, false, p.WholeDigest());
     auto kto = std::make_unique<learner::KtoObjective>(
         p.train, p.weights, p.optimizer, *reference_, cache(),
         learner::KtoOptions{.beta = c.beta,
@@ -237,7 +254,7 @@ RunSummary Run(const Session& session, const RunOptions& options, Observer* obse
                 session.folder().path);
   };
   learner::LearnerResult result =
-      learner::RunOffline(config, offline.how, *offline.objective, policy.weights, policy.optimizer,
+      learner::RunOffline(config, offline.how, *offline.objective, policy.whole, policy.optimizer,
                           checkpoints, hooks, options.resume, options.ranks);
   if (!observer) return {};
   ShareModel(session, checkpoints, result);
@@ -259,7 +276,7 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& given) {
   Note(observer, memory.Line());
   const auto run = [&](auto&& data) {
     return WithPlan(memory, [&] {
-      Policy policy(session, memory.recompute, options.ranks);
+      Policy policy(session, memory.recompute, options);
       return Run(session, options, observer, policy, data.Make(policy));
     });
   };

@@ -32,7 +32,8 @@ void RunLearnerRank(const Session& session, const RunOptions& given) {
       hooks.stop = [&] { return given.Stopped(); };
       hooks.phase = [](const std::string& line) { LogInfo(line); };
       learner::LearnerLoop loop(config, weights, batches, batches, checkpoints,
-                                demonstrations.train, demonstrations.heldout, hooks, given.ranks);
+                                demonstrations.train, demonstrations.heldout, hooks, given.ranks,
+                                given.ranks_here);
       return loop.Run(given.resume);
     });
   }

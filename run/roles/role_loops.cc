@@ -173,7 +173,8 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   hooks.checkpointed = [&](int64_t oldest_step) { ports.Trim(KeepFromStep(config, oldest_step)); };
   learner::LearnerLoop loop(config, weights, ranked ? static_cast<BatchSource&>(*ranked) : ports,
                             ranked ? static_cast<WeightSink&>(*ranked) : ports, checkpoints,
-                            demonstrations.train, demonstrations.heldout, hooks, options.ranks);
+                            demonstrations.train, demonstrations.heldout, hooks, options.ranks,
+                            options.ranks_here);
   learner::LearnerResult result = loop.Run(options.resume);
   ShareModel(session, checkpoints, result);
   return result;

@@ -45,13 +45,12 @@ TEST(ParallelTest, RefusesWhatIsNone) {
 TEST(ParallelTest, NamesWhatIsNotThere) {
   EXPECT_EQ(ErrorOf("dp=2", 2), "");
   EXPECT_EQ(ErrorOf("", 4), "");
-  for (const auto& [factor, words] : {std::pair("tp=2", "tensor parallelism"),
-                                      {"pp=2", "pipeline parallelism"},
-                                      {"ep=2", "expert parallelism"}}) {
+  for (const auto& [factor, words] :
+       {std::pair("pp=2", "pipeline parallelism"), {"ep=2", "expert parallelism"}}) {
     const std::string error = ErrorOf(std::string("dp=2,") + factor, 4);
-    EXPECT_NE(
-        error.find("unsupported run.parallel: asks for " + std::string(factor) + ": " + words),
-        std::string::npos)
+    EXPECT_NE(error.find("unsupported run.parallel: asks for " + std::string(factor) + ": " +
+                         words + " is not there yet"),
+              std::string::npos)
         << error;
   }
   EXPECT_EQ(ErrorOf("dp=2", 2, "cuda:1"), "") << "each rank has its own GPU";
@@ -82,6 +81,52 @@ TEST(ParallelTest, OneRankIsToldOfOptionsOfSeveral) {
     const std::string what = error(1, GradientWire::kFloat32, zero);
     EXPECT_NE(what.find("run.zero: is " + std::to_string(zero)), std::string::npos) << what;
   }
+}
+
+// What is trained of a model that ranks have shares of is all of it, and it alone.
+TEST(ParallelTest, WhatASharedModelCannotDoIsRefused) {
+  Config config;
+  config.run.parallel = "dp=2,tp=2";
+  const auto error = [&](int64_t ranks) {
+    try {
+      CheckParallel(config, ranks);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(error(4), "") << "rollouts";
+  config.algorithm.name = AlgorithmName::kPpo;
+  EXPECT_NE(error(4).find("run.parallel: asks for tp=2, and a critic is not cut"),
+            std::string::npos)
+      << error(4);
+  config.algorithm.name = AlgorithmName::kGrpo;
+  config.algorithm.reference_sync_every = 3;
+  EXPECT_NE(error(4).find("algorithm.reference_sync_every"), std::string::npos) << error(4);
+  config.algorithm.reference_sync_every = 0;
+  config.rollout.top_p = 0.9;
+  EXPECT_NE(error(4).find("top_p"), std::string::npos) << error(4);
+  config.algorithm.name = AlgorithmName::kSft;
+  EXPECT_EQ(error(4), "");
+  config.run.zero = 3;
+  EXPECT_EQ(error(4), "");
+  config.run.device = "cuda";
+  EXPECT_NE(error(4).find("between the same GPUs at once"), std::string::npos) << error(4);
+  config.run.device = "cpu";
+  config.run.parallel = "tp=2";
+  EXPECT_NE(error(2).find("run.zero: is 3, which is about ranks that share out batches"),
+            std::string::npos)
+      << error(2);
+  config.run.zero = 1;
+  EXPECT_EQ(error(2), "");
+  config.run.gradient_wire = GradientWire::kInt8;
+  EXPECT_NE(error(2).find("run.gradient_wire"), std::string::npos);
+  config.run.gradient_wire = GradientWire::kFloat32;
+  config.policy.adapter = Adapter::kLora;
+  EXPECT_NE(error(2).find("adapters are not cut"), std::string::npos) << error(2);
+  config.policy.adapter = Adapter::kNone;
+  config.eval.keep_best = true;
+  EXPECT_NE(error(2).find("eval.keep_best"), std::string::npos) << error(2);
 }
 
 TEST(ParallelTest, WhatPartsOfAModelCannotDoIsRefused) {

@@ -155,6 +155,54 @@ TEST(RanksTrainTest, PartsOfGradientsAndWeightsTrainTheSame) {
   EXPECT_TRUE(Has(refused.err, "run.zero: is 3")) << refused.err;
 }
 
+// Two ranks compute the model together, alone and beside two others: the same losses, a checkpoint
+// that any number of them goes on with, and an evaluation of the same.
+TEST(RanksTrainTest, AModelThatRanksComputeTogetherTrainsTheSame) {
+  const TempFolder temp;
+  const Words steady = {
+      "--set", "optimizer.lr_schedule=\"constant\"", "--set", "optimizer.warmup_fraction=0",
+      "--set", "checkpoint.optimizer=\"always\"",    "--set", "eval.every=5"};
+  const auto as = [&](const char* parallel, const Words& more = {}) {
+    return Join(Join(steady, {"--roles", "processes", "--set",
+                              std::string("run.parallel=\"") + parallel + "\""}),
+                more);
+  };
+  ASSERT_EQ(RunLine(SftLine(temp / "one", 10, steady), temp / "one"), 0) << Read(temp / "one.out");
+  ASSERT_EQ(RunLine(SftLine(temp / "two", 5, as("tp=2")), temp / "two"), 0)
+      << Read(temp / "two.out");
+  ASSERT_EQ(RunLine(SftLine(temp / "two", 10, as("dp=2,tp=2", {"--resume"})), temp / "two"), 0)
+      << Read(temp / "two.out");
+  ExpectNear(temp / "one", temp / "two", "sft/loss", 1e-5);
+  ExpectNear(temp / "one", temp / "two", "optim/grad_norm", 1e-3);
+  const auto metrics = Lines(temp / "two/metrics.jsonl");
+  EXPECT_GT(metrics[2]["ranks/sent_bytes"].get<double>(), 0);
+  EXPECT_NEAR(metrics[4]["eval/loss"].get<double>(),
+              Lines(temp / "one/metrics.jsonl")[4]["eval/loss"].get<double>(), 1e-5);
+  ASSERT_EQ(RunLine(SftLine(temp / "two", 12, Join(steady, {"--resume"})), temp / "two"), 0)
+      << Read(temp / "two.out");
+  EXPECT_EQ(LinesOf(temp / "two"), 12u);
+}
+
+// Answers are generated from the whole, which is put together for every version.
+TEST(RanksTrainTest, RolloutsOfAModelThatRanksComputeTogether) {
+  const TempFolder temp;
+  const Words together = {
+      "--roles", "processes", "--set", "run.parallel=\"tp=2\"", "--set", "algorithm.kl_coef=0.01"};
+  const Words alone = {"--roles", "processes", "--set", "algorithm.kl_coef=0.01"};
+  ASSERT_EQ(RunLine(TrainLine(temp / "one", 3, alone), temp / "one"), 0) << Read(temp / "one.out");
+  ASSERT_EQ(RunLine(TrainLine(temp / "two", 3, together), temp / "two"), 0)
+      << Read(temp / "two.out");
+  const auto one = Lines(temp / "one/metrics.jsonl"), two = Lines(temp / "two/metrics.jsonl");
+  ASSERT_EQ(two.size(), 3u);
+  for (const char* name : {"policy/loss", "reward/mean", "optim/grad_norm", "policy/entropy"})
+    EXPECT_NEAR(one[0][name].get<double>(), two[0][name].get<double>(), 1e-4) << name;
+  EXPECT_LT(two[2]["sampling/logprob_diff_mean"].get<double>(), 1e-4);
+  // The reference comes back from the file of the whole.
+  ASSERT_EQ(RunLine(TrainLine(temp / "two", 4, Join(together, {"--resume"})), temp / "two"), 0)
+      << Read(temp / "two.out");
+  EXPECT_EQ(LinesOf(temp / "two"), 4u);
+}
+
 TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
   const auto plan = [](const Words& more) {
     Words line = {"plan", plumb::testing::SourcePath("configs/toy_sft.toml"), "--set",
@@ -173,6 +221,10 @@ TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
   const std::string weights = plan(Join(four, {"--set", "run.zero=3"}));
   EXPECT_TRUE(Has(weights, "a part of 4 and rooms for layers")) << weights;
   EXPECT_TRUE(Has(weights, "whole weights")) << weights;
+  const std::string share =
+      plan({"--set", "run.roles=\"processes\"", "--set", "run.parallel=\"dp=2,tp=2\""});
+  EXPECT_TRUE(Has(share, "the share of one of 2, ") && Has(share, "a part of 2, two")) << share;
+  EXPECT_TRUE(Has(share, "whole weights") && Has(share, "3 more with as much")) << share;
 }
 
 TEST(RanksTrainTest, ARankThatIsKilledIsStartedAgainWithTheOthers) {
@@ -372,9 +424,9 @@ TEST(RanksTrainTest, WhatCannotBeIsSaid) {
     return std::to_string(run.code) + " " + run.err;
   };
   EXPECT_TRUE(Has(error_of({"--set", "run.parallel=\"dp=2\""}), "docs/ranks.md"));
-  const std::string tensor =
-      error_of({"--roles", "processes", "--set", "run.parallel=\"dp=2,tp=2\""});
-  EXPECT_TRUE(Has(tensor, "9 ") && Has(tensor, "asks for tp=2")) << tensor;
+  const std::string pipeline =
+      error_of({"--roles", "processes", "--set", "run.parallel=\"dp=2,pp=2\""});
+  EXPECT_TRUE(Has(pipeline, "9 ") && Has(pipeline, "asks for pp=2")) << pipeline;
   EXPECT_TRUE(Has(error_of({"--roles", "processes"}), "has none, use local"));
   setenv("WORLD_SIZE", "3", 1);
   EXPECT_TRUE(Has(error_of({}), "is not set, but WORLD_SIZE is 3"));
