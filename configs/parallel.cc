@@ -7,6 +7,7 @@
 
 #include "common/base/device.h"
 #include "common/base/error.h"
+#include "configs/checks/distill_check.h"
 
 namespace plumb::configs {
 namespace {
@@ -51,6 +52,9 @@ void CheckTensorParallel(const Config& config, int64_t tp) {
   }
   if (config.policy.adapter != Adapter::kNone)
     refuse("adapters are not cut in this version", "set policy.adapter to \"none\"");
+  if (Distills(config))
+    refuse("a teacher is not compared with a share of the vocabulary",
+           "leave distill.teachers out");
   if (config.eval.keep_best) {
     refuse("eval.keep_best writes weights in the middle of a run, of which each rank has a share",
            "set eval.keep_best to false");

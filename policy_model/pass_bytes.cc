@@ -70,8 +70,8 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
   return arena.bytes();
 }
 
-PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
-                          bool guest, bool of_group) {
+PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute, bool guest,
+                          bool of_group) {
   return BytesOf(weights, size, true, recompute, guest, of_group);
 }
 

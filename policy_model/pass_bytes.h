@@ -24,8 +24,8 @@ struct PassBytes {
 };
 
 // What a Transformer of this model holds after a forward and a backward of that size, its first
-// ones. `guest`: somebody looks at the logits (pass_guest.h). `of_group`: the weights are a share of
-// a model that ranks compute together.
+// ones. `guest`: somebody looks at the logits (pass_guest.h). `of_group`: the weights are a share
+// of a model that ranks compute together.
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
                           bool guest = false, bool of_group = false);
 // After a forward alone.

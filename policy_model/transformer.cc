@@ -111,8 +111,6 @@ struct Transformer::Impl {
     vocabulary.Begin(batch);
   }
 
-  }
-
   // nullptr: the base lies in its flat buffer.
   PassParts* PartsOf(const Weights& w) const { return parted == &w.base() ? parts_of : nullptr; }
   void EndPass(const Weights& w, PassParts::Way way) const {

@@ -152,7 +152,7 @@ TEST(RunMemoryTest, ACardIsPlannedForWithoutOne) {
 
 // Qwen2.5-7B, whole, on a card of 80 GB: four sequences of 1,024 tokens at a time.
 TEST(RunMemoryTest, ASevenBillionModelFitsACard) {
-  ModelShape shape;
+  policy_model::ModelShape shape;
   shape.layers = 28;
   shape.hidden = 3584;
   shape.heads = 28;
