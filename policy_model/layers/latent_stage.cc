@@ -155,7 +155,9 @@ void LatentStage::PlanBackward(const PackedPass& pass) {
   dquery_ = pass.scratch.Reserve(pass.Bytes(n * shape_.query_rank));
   norm_scratch_ = pass.scratch.Reserve(4 * kernels::kRmsNormScratchRows *
                                        std::max(shape_.kv_rank, shape_.query_rank));
-  attention_scratch_ = pass.scratch.Reserve(4 * kernels::AttentionVarlenScratch(pass.attention));
+  const bool cpu = pass.launch.device().is_cpu();
+  attention_scratch_ =
+      pass.scratch.Reserve(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
   if (narrow_queries()) q_down_product_.Plan(pass, n, pass.scratch);
   q_product_.Plan(pass, n, pass.scratch);
   kv_down_product_.Plan(pass, n, pass.scratch);
