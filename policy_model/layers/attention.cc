@@ -101,6 +101,13 @@ at::Tensor Spread(const at::Tensor& kv, int64_t group) {
       .reshape({1, tokens, heads * group, dim});
 }
 
+// Both operators refuse heads that are not whole 16 bytes. Zeros behind them change no product.
+at::Tensor Filled(const at::Tensor& x) {
+  const int64_t whole = 16 / static_cast<int64_t>(x.element_size()),
+                more = (whole - x.size(-1) % whole) % whole;
+  return more == 0 ? x : at::constant_pad_nd(x, {0, more});
+}
+
 double Scale(const AttentionShape& s) { return static_cast<double>(s.scale); }
 
 // LibTorch's two operators count windows differently: tokens before the own one, and tokens in all.
@@ -118,8 +125,9 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
                  float* lse) {
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
-  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
-  const auto [k, v] = KeysAndValues(launch, s, qkv);
+  const at::Tensor q = Filled(Heads(launch, s, qkv, 0, s.heads));
+  const auto [keys, values] = KeysAndValues(launch, s, qkv);
+  const at::Tensor k = Filled(keys), v = Filled(values);
   const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
   at::Tensor result, sums;
   if (launch.dtype == DType::kFloat32) {
@@ -138,7 +146,7 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   }
   at::Tensor kept = Lse(launch, s, lse);
   PLUMB_CHECK(sums.sizes() == kept.sizes(), "layout of LibTorch's log-sum-exp");
-  Rows(launch, s, out).copy_(result);
+  Rows(launch, s, out).copy_(result.narrow(-1, 0, s.head_dim));
   kept.copy_(sums);
 }
 
@@ -146,21 +154,22 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
                   const void* out, const float* lse, void* dqkv, const Turned* turned) {
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
-  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
-  const auto [k, v] = KeysAndValues(launch, s, qkv);
+  const at::Tensor q = Filled(Heads(launch, s, qkv, 0, s.heads));
+  const auto [keys, values] = KeysAndValues(launch, s, qkv);
+  const at::Tensor k = Filled(keys), v = Filled(values);
   const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
+  const at::Tensor own = Filled(Rows(launch, s, out)), d_own = Filled(Rows(launch, s, dout));
   at::Tensor dq, dk, dv;
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
     const at::Tensor none =
         at::zeros({}, Options(launch, at::kLong));  // random state of a dropout that is off
     auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
-        Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
-        Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
-        Lse(launch, s, lse), 0.0, none, none, kCausalFromBottomRight, false, Scale(s), std::nullopt,
-        Window(s));
+        d_own.unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
+        own.unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse),
+        0.0, none, none, kCausalFromBottomRight, false, Scale(s), std::nullopt, Window(s));
     const auto gather = [&](const at::Tensor& g) {
-      return g.reshape({-1, s.kv_heads, group, s.head_dim}).sum(2);
+      return g.reshape({-1, s.kv_heads, group, g.size(-1)}).sum(2);
     };
     dq = gq.squeeze(0);
     dk = gather(gk);
@@ -169,10 +178,10 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
     const at::Tensor none = at::zeros({2}, Options(launch, at::kUInt64)),
                      unused = at::empty({}, Options(launch, at::kUInt64));
     std::tie(dq, dk, dv) = at::_flash_attention_backward(
-        Rows(launch, s, dout), q, k, v, Rows(launch, s, out), Lse(launch, s, lse), lengths,
-        key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, none, unused, Scale(s), TokensBefore(s),
-        TokensBehind(s));
+        d_own, q, k, v, own, Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
+        0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
   }
+  for (at::Tensor* d : {&dq, &dk, &dv}) *d = d->narrow(-1, 0, s.head_dim);
   if (!s.parents) {
     const Turned how = turned ? *turned : Turned{};
     const at::Tensor q_rows = dq.contiguous(), k_rows = dk.contiguous(), v_rows = dv.contiguous();
