@@ -10,6 +10,7 @@
 // experts may change places, which is no error.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/base/error.h"
@@ -32,16 +33,18 @@ std::vector<int32_t> Tokens(int n, int seed) {
   return tokens;
 }
 
-PackedBatch Batch() {
+// `longest`: positions of the model; longrope has its original ones alone.
+PackedBatch Batch(int longest) {
+  constexpr int kPrefix = 17;
   PackedBatch batch;
   batch.Clear();
-  for (const int n : {23, 5, 60}) {
+  for (const int n : {23, 5, std::min(60, longest)}) {
     const auto tokens = Tokens(n, n);
     batch.Append(tokens, std::vector<uint8_t>(tokens.size(), 1));
   }
-  const auto prefix = Tokens(17, 7);
+  const auto prefix = Tokens(kPrefix, 7);
   batch.AppendPrefix(prefix);
-  for (const int own : {3, 40, 1}) {
+  for (const int own : {3, std::min(40, longest - kPrefix), 1}) {
     auto tokens = prefix;
     const auto more = Tokens(own, 100 + own);
     tokens.insert(tokens.end(), more.begin(), more.end());
@@ -66,7 +69,7 @@ Numbers RunModel(const ModelShape& shape, Device device, DType dtype, std::span<
   ConvertFloat(values, dtype, bytes.data());
   weights.flat().CopyFromHost(bytes);
   Transformer model(shape, stream, dtype);
-  PackedBatch batch = Batch();
+  PackedBatch batch = Batch(static_cast<int>(shape.max_positions));
   batch.experts = experts;
   Numbers out;
   out.logprob.resize(batch.rows.size());
