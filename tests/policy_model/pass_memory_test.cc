@@ -197,5 +197,48 @@ TEST(PassMemoryTest, LogitsOfAChunkAreBounded) {
   EXPECT_EQ(PassMemory::LogitRows(Device::Cuda(0), 7, 151'936), 7);
 }
 
+// A GPU's arrays lie where the host cannot read them; how much memory a pass takes is known
+// without.
+TEST(PassMemoryTest, APlanForAGpuReadsNothingThatLiesThere) {
+  int place = 0;
+  const Stream gpu = Stream::Borrow(Device::Cuda(0), &place);
+  const auto* there = reinterpret_cast<const int32_t*>(uintptr_t{64});
+  const std::vector<int32_t> parents = {-1, 0, 0};
+  for (const std::string& family : FamilyCases()) {
+    SCOPED_TRACE(family);
+    const testing::TempFolder folder;
+    WriteFamilyFolder(family, folder.path());
+    const ModelShape shape = ReadModelConfig(folder.path(), LongestOf(family));
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      const Weights weights = Weights::WithoutMemory(shape, gpu, dtype);
+      std::vector<Branch> branches = BranchesOf(weights.table(), gpu.device());
+      Arena saved = Arena::WithoutMemory(gpu), scratch = Arena::WithoutMemory(gpu);
+      const AttentionShape attention{{.tokens = 24,
+                                      .sequences = 3,
+                                      .cu_seqlens = there,
+                                      .parents = parents.data(),
+                                      .max_seqlen = 16,
+                                      .heads = static_cast<int32_t>(shape.heads),
+                                      .kv_heads = static_cast<int32_t>(shape.kv_heads),
+                                      .head_dim = static_cast<int32_t>(shape.head_dim)},
+                                     40,
+                                     there,
+                                     there,
+                                     there,
+                                     there,
+                                     there};
+      const PackedPass pass{
+          {{.stream = gpu, .dtype = dtype}, weights, {}}, attention, there, true, saved, scratch};
+      PassMemory memory;
+      memory.PlanForward(branches, pass, 16, true);
+      memory.PlanBackward(branches, pass, 16, 16, false);
+      saved.Commit();
+      scratch.Commit();
+      EXPECT_GT(saved.bytes(), 0);
+      EXPECT_GT(scratch.bytes(), 0);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace plumb::policy_model
