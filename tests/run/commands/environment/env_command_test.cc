@@ -125,5 +125,19 @@ TEST(EnvTestCommand, RunsPythonThroughTheProgram) {
   EXPECT_TRUE(Has(text, "reward 1.000000")) << text;
 }
 
+// As their first lines say.
+TEST(EnvTestCommand, RunsEveryRecipeOfTheExamples) {
+  TempFolder folder;
+  for (const char* recipe : {"gym", "program", "tools", "trl"}) {
+    const std::string out = folder / recipe;
+    const int status =
+        std::system(("timeout 100 " PLUMB_BINARY_DIR "/plumb env test " + std::string(kExamples) +
+                     recipe + ".toml --rows 1 > " + out + " 2>&1")
+                        .c_str());
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        << recipe << ": " << RealFileSystem().ReadFile(out, 1 << 20);
+  }
+}
+
 }  // namespace
 }  // namespace plumb::run
