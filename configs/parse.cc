@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 #include <type_traits>
+#include <utility>
 
 #define TOML_EXCEPTIONS 1
 // toml++ 3.3 asserts what a recipe can break ("[(a]"), and reports it properly right behind the
@@ -92,18 +93,17 @@ class Parser {
       const std::string key(key_object.str());
       const auto known = names.canonical.find(key);
       if (known == names.canonical.end()) {
-        // A misspelt name is short, and a message full enough: the rest is neither compared nor
-        // repeated.
+        // A misspelt name is short: the rest of a long one is neither compared nor repeated.
         if (problems_.size() < kMaxProblems)
           Unknown(Place(key_object.source()), prefix + key.substr(0, 100), names.names, prefix);
         else problems_.emplace_back();
         continue;
       }
-      given_as_[prefix + known->second] = key;
-      const auto [at, fresh] = given.emplace(known->second, &node);
-      if (!fresh) {
+      const std::string first = std::exchange(given_as_[prefix + known->second], key);
+      if (!given.emplace(known->second, &node).second) {
         problems_.push_back(Place(node.source()) + ": " + prefix + known->second +
-                            " is given twice, once as '" + key + "': keep one of them");
+                            " is given twice, as '" + first + "' and as '" + key +
+                            "': keep one of them");
       }
     }
     Assign assign{*this, given, prefix};

@@ -96,4 +96,17 @@ int ExecuteProgram(HostCall& arguments) {
   return 127;
 }
 
+int RunHost(int argc, char** argv, const char* name, int (*serve)(const HostCall&)) {
+  HostCall call;
+  if (const Problem problem = ParseHostCall(argc, argv, &call)) {
+    std::fprintf(stderr, "%s: %s\n", name, problem->c_str());
+    return 2;
+  }
+  if (!call.program.empty()) return ExecuteProgram(call);
+  const int code = serve(call);
+  // No destructors and exit handlers: the object's own could hang a process that is done.
+  std::fflush(nullptr);
+  _exit(code);
+}
+
 }  // namespace plumb

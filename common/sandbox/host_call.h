@@ -29,4 +29,8 @@ bool ReadAll(int fd, size_t size, std::string* out);
 // Limits, filter, then the program in this process's place; comes back only with an exit code.
 int ExecuteProgram(HostCall& arguments);
 
+// The main of a host that is called `name`: becomes the program, or calls `serve` with the object.
+// Comes back only with an exit code of what could not begin.
+int RunHost(int argc, char** argv, const char* name, int (*serve)(const HostCall&));
+
 }  // namespace plumb

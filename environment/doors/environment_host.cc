@@ -175,16 +175,7 @@ int Serve(const HostCall& call) {
 }  // namespace
 
 int EnvironmentHostMain(int argc, char** argv) {
-  HostCall call;
-  if (const Problem problem = ParseHostCall(argc, argv, &call)) {
-    std::fprintf(stderr, "environment-host: %s\n", problem->c_str());
-    return 2;
-  }
-  if (!call.program.empty()) return ExecuteProgram(call);
-  const int code = Serve(call);
-  // No destructors and exit handlers: the object's own could hang a process that is done.
-  std::fflush(nullptr);
-  _exit(code);
+  return RunHost(argc, argv, "environment-host", Serve);
 }
 
 }  // namespace plumb::environment

@@ -197,21 +197,7 @@ void ExpertsStage::ForwardOnGpu(const PackedPass& pass, const void* in, bool acc
                                         .rows = slots(n),
                                         .width = hidden_,
                                         .out = pass.scratch.At(passing_.rows)});
-  if (shared_ && spec_.shared_gate) {
-    Gate(pass, in, n, pass.saved, kept_);
-    void* shared = pass.saved.At(kept_.shared);
-    PackedPass of_shared = pass;
-    of_shared.output = true;  // the gate's gradient reads it
-    shared_->Forward(of_shared, in, false, shared);
-    Call(pass.launch, kernels::CombineExperts{.y = shared,
-                                              .weight = pass.saved.Floats(kept_.gate),
-                                              .rows = n,
-                                              .width = hidden_,
-                                              .accumulate = accumulate,
-                                              .out = out});
-  } else if (shared_) {
-    shared_->Forward(pass, in, accumulate, out);
-  }
+  SharedForward(pass, in, accumulate, out);
   ApplyOnGpu(pass, n, pass.saved, kept_, pass.scratch, passing_, accumulate || shared_ != nullptr,
              out);
 }
@@ -352,31 +338,6 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
                                             .dbias = pass.G(at_.router_logit_bias)});
   }
   if (dgate) back(dgate, dgate + n, at_.shared_gate, 1);
-}
-
-void ExpertsStage::StepOnGpu(const PagedPass& pass, const void* in, bool accumulate, void* out) {
-  const int64_t n = pass.rows.rows;
-  Arena& a = pass.scratch;
-  RouteOnGpu(pass, in, n, a, step_kept_, BiasesOnGpu(pass, a, step_), nullptr, nullptr);
-  Call(pass.launch, kernels::GatherRows{.table = in,
-                                        .index = Ints(a, step_kept_.token),
-                                        .rows = slots(n),
-                                        .width = hidden_,
-                                        .out = a.At(step_.rows)});
-  if (shared_ && spec_.shared_gate) {
-    Gate(pass, in, n, a, step_kept_);
-    void* shared = a.At(step_kept_.shared);
-    shared_->Step(pass, in, false, shared);
-    Call(pass.launch, kernels::CombineExperts{.y = shared,
-                                              .weight = a.Floats(step_kept_.gate),
-                                              .rows = n,
-                                              .width = hidden_,
-                                              .accumulate = accumulate,
-                                              .out = out});
-  } else if (shared_) {
-    shared_->Step(pass, in, accumulate, out);
-  }
-  ApplyOnGpu(pass, n, a, step_kept_, a, step_, accumulate || shared_ != nullptr, out);
 }
 
 }  // namespace plumb::policy_model

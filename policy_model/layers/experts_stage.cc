@@ -331,6 +331,25 @@ void ExpertsStage::PlanForward(const PackedPass& pass) {
   if (shared_) shared_->PlanForward(pass);
 }
 
+// What every token goes through besides its own experts.
+void ExpertsStage::SharedForward(const PackedPass& pass, const void* in, bool accumulate,
+                                 void* out) {
+  if (!shared_) return;
+  if (!spec_.shared_gate) return shared_->Forward(pass, in, accumulate, out);
+  const int64_t n = pass.tokens();
+  Gate(pass, in, n, pass.saved, kept_);
+  void* shared = pass.saved.At(kept_.shared);
+  PackedPass of_shared = pass;
+  of_shared.output = true;  // the gate's gradient reads it
+  shared_->Forward(of_shared, in, false, shared);
+  Call(pass.launch, kernels::CombineExperts{.y = shared,
+                                            .weight = pass.saved.Floats(kept_.gate),
+                                            .rows = n,
+                                            .width = hidden_,
+                                            .accumulate = accumulate,
+                                            .out = out});
+}
+
 void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
   if (pass.launch.device().is_cuda()) return ForwardOnGpu(pass, in, accumulate, out);
   const int64_t n = pass.tokens();
@@ -350,21 +369,7 @@ void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumula
                                         .rows = filled,
                                         .width = hidden_,
                                         .out = pass.scratch.At(passing_.rows)});
-  if (shared_ && spec_.shared_gate) {
-    Gate(pass, in, n, pass.saved, kept_);
-    void* shared = pass.saved.At(kept_.shared);
-    PackedPass of_shared = pass;
-    of_shared.output = true;  // the gate's gradient reads it
-    shared_->Forward(of_shared, in, false, shared);
-    Call(pass.launch, kernels::CombineExperts{.y = shared,
-                                              .weight = pass.saved.Floats(kept_.gate),
-                                              .rows = n,
-                                              .width = hidden_,
-                                              .accumulate = accumulate,
-                                              .out = out});
-  } else if (shared_) {
-    shared_->Forward(pass, in, accumulate, out);
-  }
+  SharedForward(pass, in, accumulate, out);
   Apply(ops::Linear, pass, n, pass.saved, kept_, pass.scratch, passing_,
         accumulate || shared_ != nullptr, out);
 }
@@ -528,10 +533,11 @@ void ExpertsStage::PlanStep(const PagedPass& pass) {
 }
 
 void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
-  if (pass.launch.device().is_cuda()) return StepOnGpu(pass, in, accumulate, out);
+  const bool gpu = pass.launch.device().is_cuda();
   const int64_t n = pass.rows.rows;
   Arena& a = pass.scratch;
-  Route(pass, in, n, a, step_kept_, Biases(pass, a, step_), nullptr, nullptr);
+  if (gpu) RouteOnGpu(pass, in, n, a, step_kept_, BiasesOnGpu(pass, a, step_), nullptr, nullptr);
+  else Route(pass, in, n, a, step_kept_, Biases(pass, a, step_), nullptr, nullptr);
   Call(pass.launch, kernels::GatherRows{.table = in,
                                         .index = Ints(a, step_kept_.token),
                                         .rows = slots(n),
@@ -550,7 +556,9 @@ void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, 
   } else if (shared_) {
     shared_->Step(pass, in, accumulate, out);
   }
-  Apply(ops::LinearRows, pass, n, a, step_kept_, a, step_, accumulate || shared_ != nullptr, out);
+  const bool add = accumulate || shared_ != nullptr;
+  if (gpu) ApplyOnGpu(pass, n, a, step_kept_, a, step_, add, out);
+  else Apply(ops::LinearRows, pass, n, a, step_kept_, a, step_, add, out);
 }
 
 }  // namespace plumb::policy_model

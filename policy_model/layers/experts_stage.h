@@ -73,6 +73,7 @@ class ExpertsStage : public Stage {
   // Everything behind the router but the shared part; adds the experts' sum to `out`.
   void Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
              Arena& passing, const Passing& p, bool accumulate, void* out) const;
+  void SharedForward(const PackedPass& pass, const void* in, bool accumulate, void* out);
   void Gate(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k) const;
   std::vector<int64_t> Capacity(const PackedPass& pass) const;  // empty: no bound
   void Count(const PackedPass& pass, const int32_t* expert, const float* logits) const;
@@ -91,7 +92,6 @@ class ExpertsStage : public Stage {
   void ForwardOnGpu(const PackedPass& pass, const void* in, bool accumulate, void* out);
   void BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
                      void* din);
-  void StepOnGpu(const PagedPass& pass, const void* in, bool accumulate, void* out);
   int64_t slots(int64_t n) const { return n * spec_.per_token; }
 
   const int64_t hidden_;

@@ -161,17 +161,6 @@ int Serve(const HostCall& arguments) {
 
 }  // namespace
 
-int RewardHostMain(int argc, char** argv) {
-  HostCall arguments;
-  if (const Problem problem = ParseHostCall(argc, argv, &arguments)) {
-    std::fprintf(stderr, "reward-host: %s\n", problem->c_str());
-    return 2;
-  }
-  if (!arguments.program.empty()) return ExecuteProgram(arguments);
-  const int code = Serve(arguments);
-  // No destructors and exit handlers: the object's own could hang a process that is done.
-  std::fflush(nullptr);
-  _exit(code);
-}
+int RewardHostMain(int argc, char** argv) { return RunHost(argc, argv, "reward-host", Serve); }
 
 }  // namespace plumb::reward

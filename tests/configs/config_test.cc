@@ -100,7 +100,8 @@ TEST(ConfigTest, AliasesAreAcceptedOnce) {
   EXPECT_EQ(loaded.config.algorithm.clip_high, 0.28);
   const std::string twice =
       ProblemsOf(std::string(kMinimal) + "[rollout]\nn = 4\nsamples_per_prompt = 4\n");
-  EXPECT_NE(twice.find("is given twice"), std::string::npos) << twice;
+  EXPECT_NE(twice.find("is given twice, as 'n' and as 'samples_per_prompt'"), std::string::npos)
+      << twice;
 }
 
 TEST(ConfigTest, OverridesReachEverywhere) {

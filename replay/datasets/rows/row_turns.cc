@@ -46,8 +46,13 @@ void AppendContent(std::string& out, dom::element value, std::string_view column
   }
 }
 
+// Whose messages are their content: an assistant's may be calls of tools alone.
+bool IsSaid(std::string_view role) {
+  return SameKey("user", role) || SameKey("system", role) || SameKey("developer", role);
+}
+
 // Appends a message with all that it says. What is null counts as absent, and an absent content as
-// null where something else is said.
+// null where something else is said by who need not say it in words.
 void ReadMessage(Memory& memory, dom::element item, std::string_view column,
                  std::vector<Message>& messages) {
   dom::object message;
@@ -69,7 +74,7 @@ void ReadMessage(Memory& memory, dom::element item, std::string_view column,
     }
   }
   const bool silent = !has_content || content.is_null();
-  if (!has_role || (silent && fields.empty())) {
+  if (!has_role || (silent && (fields.empty() || IsSaid(role)))) {
     throw RowProblem{"bad_messages", "every message of '" + std::string(column) +
                                          "' needs the texts 'role' and 'content'"};
   }

@@ -239,6 +239,8 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
       {"bad_messages", R"({"prompt": []})"},
       {"bad_messages", R"({"prompt": [{"role": "wizard", "content": "x"}]})"},
       {"bad_messages", R"({"prompt": [{"role": "user"}]})"},
+      {"bad_messages", R"({"prompt": [{"role": "user", "text": "misspelt"}]})"},
+      {"bad_messages", R"({"prompt": [{"role": "user", "content": null, "name": "n"}]})"},
       {"bad_messages", R"({"prompt": ["text"]})"},
       {"missing_column", R"({"prompt": "p", "answer": "no number ####  "})"},
       {"line_too_long", "{\"prompt\": \"" + std::string(5000, 'x') + "\"}"},
