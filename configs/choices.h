@@ -129,6 +129,12 @@ enum class SampleLog : uint8_t { kSome, kAll };
 template <>
 inline constexpr auto kNames<SampleLog> = std::to_array<std::string_view>({"some", "all"});
 
+// Who is told a run's metrics besides (tools/follow_metrics.py).
+enum class Follow : uint8_t { kNone, kWandb, kTrackio, kMlflow };
+template <>
+inline constexpr auto kNames<Follow> = std::to_array<std::string_view>({"none", "wandb", "trackio",
+                                                                        "mlflow"});
+
 // How a step's prompts are chosen (replay/table/sampler.h), and which earlier groups come with
 // them.
 enum class PromptSampler : uint8_t {

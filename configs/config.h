@@ -132,6 +132,7 @@ struct ExpertsConfig {
   double z_coef = 0;     // of the router's z loss
   double capacity = 0;   // of an expert, in shares of an equal load; 0: nothing is dropped
   double capacity_noise = 0;
+  int64_t sync_every = 1;  // updates from one sum of the experts' gradients over ranks to the next
   template <class V>
   void Visit(V& v);
 };
@@ -250,6 +251,8 @@ struct RolloutConfig {
   int64_t prefill_tokens = 2048;  // token budget of one prefill step
   KvType kv_type = KvType::kModel;
   bool replay_experts = false;  // the learner sends a token to the experts that the actor chose
+  std::string device;           // of the actors; empty: run.device
+  int64_t tp = 1;               // processes that compute an actor's model together
   template <class V>
   void Visit(V& v);
 };
@@ -407,8 +410,9 @@ struct PreferenceConfig {
   double discopop_tau = 0.05;
   double desirable_weight = 1;  // kto: of the loss of desirable completions
   double undesirable_weight = 1;
-  double centering = 0;  // reward_model: weight of (r_c + r_r)^2
-  int64_t batch = 16;    // pairs an update
+  double centering = 0;   // reward_model: weight of (r_c + r_r)^2
+  bool weighted = false;  // a pair counts by its probability under the policy (WPO)
+  int64_t batch = 16;     // pairs an update
   int64_t heldout =
       -1;  // last pairs of the file, never trained on; -1: 100, of a smaller file a tenth
   int64_t max_tokens = 1024;    // longer sequences: data.overlong says
@@ -434,6 +438,7 @@ struct DistillConfig {
   int64_t feature_steps = 0;  // hidden states, by L2
   double boundary_coef = 0;   // decision-boundary term of the logits
   double perturb = 0;         // adversarial perturbation of embeddings, a share of their norm
+  double student_share = 1;   // of the batches with the student's own answers; others: data's
   template <class V>
   void Visit(V& v);
 };
@@ -484,6 +489,7 @@ struct MetricsConfig {
   int64_t prometheus_port = 0;  // 0: off; loopback only
   int64_t samples_every = 10;   // steps between entries of samples.jsonl
   SampleLog samples = SampleLog::kSome;
+  Follow follow = Follow::kNone;  // a tracker that is told the metrics
   template <class V>
   void Visit(V& v);
 };

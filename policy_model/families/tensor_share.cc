@@ -50,6 +50,8 @@ ModelShape ShareOf(const ModelShape& whole, int rank, int ranks, const std::stri
   out.ffn = share("columns in a feed-forward part", whole.ffn);
   const VocabularyRows rows = RowsOfVocabulary(whole.vocab, rank, ranks);
   out.vocab = rows.end - rows.begin;
+  // Where a text ends is asked of the whole model; its ids need not be among these rows.
+  out.eos_tokens.clear();
   out.unused_tokens.clear();
   for (const int32_t id : whole.unused_tokens) {
     if (id >= rows.begin && id < rows.end)

@@ -20,6 +20,7 @@ ModelShape Shape() {
           .max_positions = 32,
           .tied = false,
           .attention_bias = true,
+          .eos_tokens = {18},
           .unused_tokens = {3, 17, 19}};
 }
 
@@ -42,6 +43,9 @@ TEST(TensorShareTest, AShareIsAModelOfFewerHeadsColumnsAndTokens) {
   EXPECT_EQ(second.vocab, 10);
   EXPECT_EQ(second.unused_tokens, (std::vector<int32_t>{7, 9})) << "of its own rows";
   EXPECT_EQ(ShareOf(Shape(), 0, 1, "").heads, 4);
+  for (const int rank : {0, 1})
+    EXPECT_NO_THROW(TensorTable(ShareOf(Shape(), rank, 2, "")))
+        << "its end token lies in one share";
 }
 
 // Every number of what is cut is one rank's, in the order of the rank's own table; what is not cut
