@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
+#include "kernels/sparse/attention_window.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model {
@@ -110,15 +111,34 @@ at::Tensor Filled(const at::Tensor& x) {
 
 double Scale(const AttentionShape& s) { return static_cast<double>(s.scale); }
 
-// LibTorch's two operators count windows differently: tokens before the own one, and tokens in all.
+// As LibTorch's flash attention counts a window: without the own token.
 std::optional<int64_t> TokensBefore(const AttentionShape& s) {
   return s.window > 0 ? std::optional<int64_t>(s.window - 1) : std::nullopt;
 }
 std::optional<int64_t> TokensBehind(const AttentionShape& s) {
   return s.window > 0 ? std::optional<int64_t>(0) : std::nullopt;
 }
-std::optional<int64_t> Window(const AttentionShape& s) {
-  return s.window > 0 ? std::optional<int64_t>(s.window) : std::nullopt;
+
+// LibTorch's memory-efficient operator has wrong gradients under a window where a sequence has more
+// keys than queries.
+bool ByOwnKernel(const Launch& launch, const kernels::VarlenShape& s) {
+  return launch.device().is_cuda() && launch.dtype == DType::kFloat32 && s.window > 0;
+}
+
+kernels::WindowShape WindowOf(const AttentionShape& s, const at::Tensor& q, const at::Tensor& keys,
+                              const at::Tensor& lengths, const at::Tensor& key_lengths) {
+  return {.queries = s.tokens,
+          .keys = keys.size(0),
+          .sequences = s.sequences,
+          .cu_q = lengths.const_data_ptr<int32_t>(),
+          .cu_k = key_lengths.const_data_ptr<int32_t>(),
+          .q_stride = q.stride(0),
+          .k_stride = keys.stride(0),
+          .heads = s.heads,
+          .kv_heads = s.kv_heads,
+          .head_dim = s.head_dim,
+          .scale = s.scale,
+          .window = s.window};
 }
 
 void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out,
@@ -129,12 +149,23 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   const auto [keys, values] = KeysAndValues(launch, s, qkv);
   const at::Tensor k = Filled(keys), v = Filled(values);
   const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
+  if (ByOwnKernel(launch, s)) {
+    const at::Tensor rows = Heads(launch, s, qkv, 0, s.heads);
+    kernels::Call(launch,
+                  kernels::AttentionWindow{.shape = WindowOf(s, rows, keys, lengths, key_lengths),
+                                           .q = rows.const_data_ptr<float>(),
+                                           .k = keys.const_data_ptr<float>(),
+                                           .v = values.const_data_ptr<float>(),
+                                           .out = static_cast<float*>(out),
+                                           .lse = lse});
+    return;
+  }
   at::Tensor result, sums;
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
     auto [o, l, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
         q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, key_lengths, s.max_seqlen,
-        s.max_seqlen, 0.0, kCausalFromBottomRight, true, Scale(s), {}, Window(s));
+        s.max_seqlen, 0.0, kCausalFromBottomRight, true, Scale(s));
     result = o.squeeze(0);
     sums = l;
   } else {
@@ -160,14 +191,33 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
   const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
   const at::Tensor own = Filled(Rows(launch, s, out)), d_own = Filled(Rows(launch, s, dout));
   at::Tensor dq, dk, dv;
-  if (launch.dtype == DType::kFloat32) {
+  if (ByOwnKernel(launch, s)) {
+    const at::TensorOptions floats = Options(launch, at::kFloat);
+    const at::Tensor rows = Heads(launch, s, qkv, 0, s.heads),
+                     both = at::empty({s.heads, s.tokens}, floats);
+    dq = at::empty({s.tokens, s.heads, s.head_dim}, floats);
+    dk = at::empty({keys.size(0), s.kv_heads, s.head_dim}, floats);
+    dv = at::empty_like(dk);
+    kernels::Call(launch, kernels::AttentionWindowBackward{
+                              .shape = WindowOf(s, rows, keys, lengths, key_lengths),
+                              .q = rows.const_data_ptr<float>(),
+                              .k = keys.const_data_ptr<float>(),
+                              .v = values.const_data_ptr<float>(),
+                              .out = static_cast<const float*>(out),
+                              .lse = lse,
+                              .dout = static_cast<const float*>(dout),
+                              .dq = dq.data_ptr<float>(),
+                              .dk = dk.data_ptr<float>(),
+                              .dv = dv.data_ptr<float>(),
+                              .scratch = both.data_ptr<float>()});
+  } else if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
     const at::Tensor none =
         at::zeros({}, Options(launch, at::kLong));  // random state of a dropout that is off
     auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
         d_own.unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
         own.unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse),
-        0.0, none, none, kCausalFromBottomRight, false, Scale(s), std::nullopt, Window(s));
+        0.0, none, none, kCausalFromBottomRight, false, Scale(s));
     const auto gather = [&](const at::Tensor& g) {
       return g.reshape({-1, s.kv_heads, group, g.size(-1)}).sum(2);
     };
@@ -209,12 +259,13 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
 
 int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s) {
   const int64_t packed = int64_t{s.heads} * s.tokens;
-  if (launch.device().is_cpu() || launch.dtype != DType::kFloat32) return packed;
+  if (AttentionLseLayout(launch, s).pitch == 0) return packed;
   return int64_t{s.sequences} * s.heads * PaddedLength(s);
 }
 
 kernels::LseLayout AttentionLseLayout(const Launch& launch, const kernels::VarlenShape& s) {
-  if (launch.device().is_cpu() || launch.dtype != DType::kFloat32) return {};
+  if (launch.device().is_cpu() || launch.dtype != DType::kFloat32 || ByOwnKernel(launch, s))
+    return {};
   return {.pitch = PaddedLength(s), .sequences = s.sequences, .cu_seqlens = s.cu_seqlens};
 }
 

@@ -1,6 +1,7 @@
 // Causal grouped-query attention of a packed batch, on whichever device: kernels/attention_varlen
 // on the CPU, LibTorch's variable-length flash (bfloat16) and memory-efficient (float32) attention
-// on CUDA, with zeros behind heads that are not whole 16 bytes.
+// on CUDA, with zeros behind heads that are not whole 16 bytes, and kernels/sparse/attention_window
+// for windows in float32.
 //
 // Shapes as in kernels/attention_varlen.h; shape.cu_seqlens lies in the device's memory. Thread
 // safety: pure functions of their buffers. On CUDA the results of LibTorch are copied into the
