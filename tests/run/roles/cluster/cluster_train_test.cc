@@ -1,8 +1,11 @@
 // Whole runs of a head and roles that join it over tcp on the loopback: equal bit for bit to a run
 // in one process, whoever comes, goes, is killed or is not let in.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <thread>
@@ -51,10 +54,30 @@ class ClusterTrain : public ::testing::Test {
     return RealFileSystem().Exists(file) ? Read(file) : "";
   }
 
-  pid_t Head(const std::string& run, int64_t steps, std::vector<std::string> more = {}) {
-    more.insert(more.end(),
-                {"--quiet", "--set", "run.roles=cluster", "--set", "run.listen=tcp://127.0.0.1:*"});
+  pid_t Head(const std::string& run, int64_t steps, std::vector<std::string> more = {},
+             const std::string& port = "*") {
+    more.insert(more.end(), {"--quiet", "--set", "run.roles=cluster", "--set",
+                             "run.listen=tcp://127.0.0.1:" + port});
     return Start(TrainLine(temp_ / run, steps, more), run);
+  }
+  // A free port with four free ones behind it, that no program beside this one is given by the
+  // system while nobody holds it: from below those that the system gives away.
+  static std::string LastingPort() {
+    const auto free = [](int port) {
+      const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      const sockaddr_in to = {.sin_family = AF_INET,
+                              .sin_port = htons(static_cast<uint16_t>(port)),
+                              .sin_addr = {htonl(INADDR_LOOPBACK)},
+                              .sin_zero = {}};
+      const bool ok = bind(fd, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0;
+      close(fd);
+      return ok;
+    };
+    for (int port = 12000 + getpid() % 2000 * 5; port < 32000; port += 5) {
+      if (free(port) && free(port + 1) && free(port + 2) && free(port + 3) && free(port + 4))
+        return std::to_string(port);
+    }
+    throw Error(ErrorCode::kUnavailable, "no five free ports below 32000");
   }
   // Where the run's head listens, once it does; "": it did not within a minute.
   std::string Listens(const std::string& run, const std::string& not_at = "") {
@@ -162,9 +185,9 @@ TEST_F(ClusterTrain, AnActorThatLeavesIsMissedByNobody) {
 TEST_F(ClusterTrain, RolesComeBackAfterTheHeadsRestart) {
   constexpr int64_t kSteps = 24;
   ASSERT_EQ(Train(temp_ / "local", kSteps, {"--quiet"}).code, 0);
-  const pid_t head = Head("run", kSteps);
+  const std::string port = LastingPort();
+  const pid_t head = Head("run", kSteps, {}, port);
   const std::string join = Listens("run");
-  const std::string port = join.substr(join.rfind(':') + 1);
   const pid_t actor = Role("actor", "actor-0", join), reward = Role("reward", "reward-0", join);
   ASSERT_TRUE(AwaitSteps("run", 5)) << Said("run") << Said("actor-0");
   kill(head, SIGKILL);
