@@ -1,5 +1,6 @@
-# plumb_library(name SOURCES ... LINK ... [NUMERIC]): a folder's library with the house's warnings.
+# plumb_library(name SOURCES ... LINK ... [NUMERIC | COLD]): a folder's library with the house's warnings.
 # NUMERIC: inner loops; compiled for the processor at hand and with vectorising optimisation in every preset.
+# COLD: takes no time but to be compiled: -O1, which compiles options and command lines in two thirds of -O3's time.
 
 function(plumb_options target)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
@@ -20,10 +21,13 @@ function(plumb_options target)
 endfunction()
 
 function(plumb_library name)
-  cmake_parse_arguments(ARG "NUMERIC" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "NUMERIC;COLD" "" "SOURCES;LINK" ${ARGN})
   add_library(${name} STATIC ${ARG_SOURCES})
   plumb_options(${name})
   target_link_libraries(${name} PUBLIC ${ARG_LINK})
+  if(ARG_COLD)
+    target_compile_options(${name} PRIVATE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
+  endif()
   if(ARG_NUMERIC)
     # No errno, no traps: lets loops vectorise; NaN and infinity keep their meaning (no -ffast-math).
     target_compile_options(${name} PRIVATE
@@ -36,11 +40,11 @@ function(plumb_library name)
   endif()
 endfunction()
 
-# plumb_shelf(folder LINK ... [NUMERIC] [SOURCES ...] [EXCLUDE regex]): the library of a folder with all below it, named
+# plumb_shelf(folder LINK ... [NUMERIC | COLD] [SOURCES ...] [EXCLUDE regex]): the library of a folder with all below it, named
 # after it: common/net is plumb_common_net. SOURCES are added to what is found by name. LINK is the folder's row in the
 # include table (docs/ARCHITECTURE.md) and the outside libraries it uses.
 function(plumb_shelf folder)
-  cmake_parse_arguments(ARG "NUMERIC" "EXCLUDE" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "NUMERIC;COLD" "EXCLUDE" "SOURCES;LINK" ${ARGN})
   string(REPLACE "/" "_" name ${folder})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cc)
   if(PLUMB_CUDA)
@@ -50,11 +54,13 @@ function(plumb_shelf folder)
   if(ARG_EXCLUDE)
     list(FILTER sources EXCLUDE REGEX "${ARG_EXCLUDE}")
   endif()
-  set(numeric "")
+  set(how "")
   if(ARG_NUMERIC)
-    set(numeric NUMERIC)
+    set(how NUMERIC)
+  elseif(ARG_COLD)
+    set(how COLD)
   endif()
-  plumb_library(plumb_${name} ${numeric} SOURCES ${sources} ${ARG_SOURCES} LINK ${ARG_LINK})
+  plumb_library(plumb_${name} ${how} SOURCES ${sources} ${ARG_SOURCES} LINK ${ARG_LINK})
 endfunction()
 
 # plumb_sum(name libraries...): what a room offers as a whole.
