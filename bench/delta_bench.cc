@@ -8,7 +8,6 @@
 // forward alone and of forward and backward. Writes output, dqkv, dg and dbeta, for who compares
 // them (bench/delta.py).
 #include <omp.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -17,10 +16,14 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/bench_program.h"
 #include "kernels/delta/gated_delta.h"
 
 namespace plumb::kernels {
 namespace {
+
+using bench::Median;
+using bench::ProcessorSeconds;
 
 struct Arguments {
   int64_t tokens = 2048, k_heads = 4, v_heads = 8, k_dim = 128, v_dim = 128, rounds = 1,
@@ -28,48 +31,28 @@ struct Arguments {
   std::string in, out;
 };
 
-[[noreturn]] void Fail(const char* why, std::string_view what = {}) {
-  std::fprintf(stderr, "delta_bench: %s %.*s\n", why, static_cast<int>(what.size()), what.data());
-  std::exit(2);
-}
+constexpr char kProgram[] = "delta_bench";
+
+[[noreturn]] void Fail(const std::string& why) { bench::Fail(kProgram, why); }
 
 Arguments Parse(int argc, char** argv) {
   Arguments a;
-  if (argc % 2 == 0) Fail("the last option has no value");
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string_view name = argv[i];
-    if (name == "--in" || name == "--out") {
-      (name == "--in" ? a.in : a.out) = argv[i + 1];
-      continue;
-    }
-    const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--tokens", &a.tokens},  {"--k-heads", &a.k_heads}, {"--v-heads", &a.v_heads},
-        {"--k-dim", &a.k_dim},    {"--v-dim", &a.v_dim},     {"--rounds", &a.rounds},
-        {"--threads", &a.threads}};
-    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
-                                     [&](const auto& n) { return n.first == name; });
-    if (found == std::end(numbers)) Fail("no option", name);
-    char* end = nullptr;
-    *found->second = std::strtoll(argv[i + 1], &end, 10);
-    if (*end != 0 || *found->second < 1) Fail("a number from 1 on belongs to", name);
-  }
+  bench::ReadOptions(kProgram, argc, argv, 1,
+                     {{"--tokens", &a.tokens},
+                      {"--k-heads", &a.k_heads},
+                      {"--v-heads", &a.v_heads},
+                      {"--k-dim", &a.k_dim},
+                      {"--v-dim", &a.v_dim},
+                      {"--rounds", &a.rounds},
+                      {"--threads", &a.threads}},
+                     [&](std::string_view name, const char* value) {
+                       if (name != "--in" && name != "--out") return false;
+                       (name == "--in" ? a.in : a.out) = value;
+                       return true;
+                     });
   if (a.in.empty() || a.out.empty()) Fail("--in and --out are needed");
   if (a.v_heads % a.k_heads != 0) Fail("--k-heads has to divide --v-heads");
   return a;
-}
-
-double ProcessorSeconds() {
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
-  };
-  return seconds(use.ru_utime) + seconds(use.ru_stime);
-}
-
-double Median(std::vector<double> x) {
-  std::sort(x.begin(), x.end());
-  return x[x.size() / 2];
 }
 
 void Run(const Arguments& a) {
@@ -86,9 +69,9 @@ void Run(const Arguments& a) {
                      dout = floats(s.tokens * s.value_width()), out = dout, dqkv = qkv, dg = g,
                      dbeta = g, states = floats(s.slots(true) * s.v_heads * s.state());
   std::FILE* file = std::fopen(a.in.c_str(), "rb");
-  if (!file) Fail("cannot read", a.in);
+  if (!file) Fail("cannot read " + a.in);
   for (std::vector<float>* x : {&qkv, &g, &beta, &dout}) {
-    if (std::fread(x->data(), 4, x->size(), file) != x->size()) Fail("too short:", a.in);
+    if (std::fread(x->data(), 4, x->size(), file) != x->size()) Fail("too short: " + a.in);
   }
   std::fclose(file);
   const Launch launch{.stream = Device::kCpu, .dtype = DType::kFloat32};
@@ -122,11 +105,11 @@ void Run(const Arguments& a) {
     both.push_back(static_cast<double>(a.tokens) / (end - middle));
   }
   file = std::fopen(a.out.c_str(), "wb");
-  if (!file) Fail("cannot write", a.out);
+  if (!file) Fail("cannot write " + a.out);
   for (const std::vector<float>* x : {&out, &dqkv, &dg, &dbeta}) {
-    if (std::fwrite(x->data(), 4, x->size(), file) != x->size()) Fail("cannot write", a.out);
+    if (std::fwrite(x->data(), 4, x->size(), file) != x->size()) Fail("cannot write " + a.out);
   }
-  if (std::fclose(file) != 0) Fail("cannot write", a.out);
+  if (std::fclose(file) != 0) Fail("cannot write " + a.out);
   std::printf("{\"forward\": %.1f, \"train\": %.1f}\n", Median(alone), Median(both));
 }
 

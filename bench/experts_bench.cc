@@ -7,8 +7,6 @@
 // backward with all gradients, turn by turn in each round, in float32 or, with --bits 16, bfloat16.
 // Prints one JSON object: medians of tokens a processor second. A wrong result is not timed: both
 // outputs have to be finite.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -17,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "bench/bench_program.h"
 #include "common/base/rng.h"
 #include "policy_model/layers/experts_stage.h"
 #include "policy_model/transformer.h"
@@ -24,43 +23,30 @@
 namespace plumb::policy_model {
 namespace {
 
+using bench::Median;
+using bench::ProcessorSeconds;
+
 struct Arguments {
   int64_t experts = 16, per_token = 2, hidden = 512, width = 512, tokens = 2048, rounds = 5,
           threads = 1, bits = 32;
 };
 
-[[noreturn]] void Fail(const char* why, std::string_view what = {}) {
-  std::fprintf(stderr, "experts_bench: %s %.*s\n", why, static_cast<int>(what.size()), what.data());
-  std::exit(2);
-}
+constexpr char kProgram[] = "experts_bench";
+
+[[noreturn]] void Fail(const std::string& why) { bench::Fail(kProgram, why); }
 
 Arguments Parse(int argc, char** argv) {
   Arguments a;
-  if (argc % 2 == 0) Fail("the last option has no value");
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string_view name = argv[i];
-    const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--experts", &a.experts}, {"--per-token", &a.per_token},
-        {"--hidden", &a.hidden},   {"--width", &a.width},
-        {"--tokens", &a.tokens},   {"--rounds", &a.rounds},
-        {"--threads", &a.threads}, {"--bits", &a.bits}};
-    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
-                                     [&](const auto& n) { return n.first == name; });
-    if (found == std::end(numbers)) Fail("no option", name);
-    char* end = nullptr;
-    *found->second = std::strtoll(argv[i + 1], &end, 10);
-    if (*end != 0 || *found->second < 1) Fail("a number from 1 on belongs to", name);
-  }
+  bench::ReadOptions(kProgram, argc, argv, 1,
+                     {{"--experts", &a.experts},
+                      {"--per-token", &a.per_token},
+                      {"--hidden", &a.hidden},
+                      {"--width", &a.width},
+                      {"--tokens", &a.tokens},
+                      {"--rounds", &a.rounds},
+                      {"--threads", &a.threads},
+                      {"--bits", &a.bits}});
   return a;
-}
-
-double ProcessorSeconds() {
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
-  };
-  return seconds(use.ru_utime) + seconds(use.ru_stime);
 }
 
 // One layer's feed-forward part with drawn weights and inputs.
@@ -136,11 +122,6 @@ class Layer {
   std::unique_ptr<Stage> stage_;
   Arena saved_{Device::kCpu}, scratch_{Device::kCpu};
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 }  // namespace
 

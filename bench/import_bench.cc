@@ -27,6 +27,7 @@
 
 #include <simdjson.h>
 
+#include "bench/bench_program.h"
 #include "replay/datasets/importer.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
@@ -35,6 +36,8 @@
 namespace plumb::replay {
 namespace {
 
+using bench::ProcessorSeconds;
+
 constexpr int kRounds = 7;
 
 struct Seconds {
@@ -42,12 +45,6 @@ struct Seconds {
   // of this process, kernel included: what others do on the machine does not count
   double processor = 1e9;
 };
-
-double ProcessorSeconds() {
-  timespec t{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 
 Seconds Time(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "actor/engine.h"
+#include "bench/bench_program.h"
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "policy_model/memory/weights.h"
@@ -36,30 +37,26 @@ struct Arguments {
           kv_heads = 2, kv_rank = 0;
 };
 
-[[noreturn]] void Fail(const std::string& why) {
-  std::fprintf(stderr, "long_context_bench: %s\n", why.c_str());
-  std::exit(2);
-}
+constexpr char kProgram[] = "long_context_bench";
+
+[[noreturn]] void Fail(const std::string& why) { bench::Fail(kProgram, why); }
 
 Arguments Parse(int argc, char** argv) {
   Arguments a;
   const std::string_view mode = argc > 1 ? argv[1] : "";
-  if ((mode != "train" && mode != "decode") || argc % 2 != 0)
+  if (mode != "train" && mode != "decode")
     Fail("usage: long_context_bench train|decode [--tokens N] [--window N] [--gate-top-k N] ...");
   a.train = mode == "train";
-  for (int i = 2; i + 1 < argc; i += 2) {
-    const std::string_view name = argv[i];
-    const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--tokens", &a.tokens},   {"--window", &a.window},     {"--gate-top-k", &a.gate},
-        {"--layers", &a.layers},   {"--hidden", &a.hidden},     {"--new", &a.fresh},
-        {"--threads", &a.threads}, {"--kv-heads", &a.kv_heads}, {"--kv-rank", &a.kv_rank}};
-    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
-                                     [&](const auto& n) { return n.first == name; });
-    if (found == std::end(numbers)) Fail("no option " + std::string(name));
-    char* end = nullptr;
-    *found->second = std::strtoll(argv[i + 1], &end, 10);
-    if (*end != 0 || *found->second < 0) Fail(std::string(name) + " takes a number");
-  }
+  bench::ReadOptions(kProgram, argc, argv, 2,
+                     {{"--tokens", &a.tokens, 0},
+                      {"--window", &a.window, 0},
+                      {"--gate-top-k", &a.gate, 0},
+                      {"--layers", &a.layers, 0},
+                      {"--hidden", &a.hidden, 0},
+                      {"--new", &a.fresh, 0},
+                      {"--threads", &a.threads, 0},
+                      {"--kv-heads", &a.kv_heads, 0},
+                      {"--kv-rank", &a.kv_rank, 0}});
   return a;
 }
 

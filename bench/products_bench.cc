@@ -15,6 +15,7 @@
 #include <functional>
 #include <vector>
 
+#include "bench/bench_program.h"
 #include "common/base/rng.h"
 #include "kernels/bf16_gemm.h"
 #include "kernels/head/head_logprob.h"
@@ -23,11 +24,7 @@
 namespace plumb::kernels {
 namespace {
 
-double ProcessorSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
+using bench::ProcessorSeconds;
 
 // The best of five, after one.
 double Seconds(const std::function<void()>& run) {

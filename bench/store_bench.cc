@@ -24,6 +24,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/bench_program.h"
 #include "common/base/hash/crc32c.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
@@ -34,17 +35,12 @@
 namespace plumb::replay {
 namespace {
 
+using bench::ProcessorSeconds;
+
 double Seconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Of this process, kernel included.
-double ProcessorSeconds() {
-  timespec t{};
-  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
 }
 
 constexpr int kPasses = 7;

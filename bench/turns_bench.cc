@@ -8,8 +8,6 @@
 // after --delay_ms with --reply tokens, and behind the last turn the answer ends. Then the same
 // number of tokens of each answer is drawn in one turn. Rounds of both take turns; printed are a
 // JSON object with the medians, and the share (--turns against one), of wall and of processor time.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -20,11 +18,15 @@
 #include <vector>
 
 #include "actor/engine.h"
+#include "bench/bench_program.h"
 #include "common/base/rng.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
 namespace {
+
+using bench::Median;
+using bench::ProcessorSeconds;
 
 using Clock = std::chrono::steady_clock;
 
@@ -33,46 +35,21 @@ struct Arguments {
           threads = 2;
 };
 
-[[noreturn]] void Fail(const char* why, std::string_view what = {}) {
-  std::fprintf(stderr, "turns_bench: %s %.*s\n", why, static_cast<int>(what.size()), what.data());
-  std::exit(2);
-}
+constexpr char kProgram[] = "turns_bench";
+
+[[noreturn]] void Fail(const std::string& why) { bench::Fail(kProgram, why); }
 
 Arguments Parse(int argc, char** argv) {
   Arguments a;
-  if (argc % 2 == 0) Fail("the last option has no value");
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string_view name = argv[i];
-    const std::pair<std::string_view, int64_t*> numbers[] = {{"--conversations", &a.conversations},
-                                                             {"--turns", &a.turns},
-                                                             {"--reply", &a.reply},
-                                                             {"--turn", &a.turn},
-                                                             {"--delay_ms", &a.delay_ms},
-                                                             {"--rounds", &a.rounds},
-                                                             {"--threads", &a.threads}};
-    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
-                                     [&](const auto& n) { return n.first == name; });
-    if (found == std::end(numbers)) Fail("no option", name);
-    char* end = nullptr;
-    *found->second = std::strtoll(argv[i + 1], &end, 10);
-    if (*end != 0 || *found->second < (name == "--delay_ms" ? 0 : 1))
-      Fail("a number from 1 on belongs to", name);
-  }
+  bench::ReadOptions(kProgram, argc, argv, 1,
+                     {{"--conversations", &a.conversations},
+                      {"--turns", &a.turns},
+                      {"--reply", &a.reply},
+                      {"--turn", &a.turn},
+                      {"--delay_ms", &a.delay_ms, 0},
+                      {"--rounds", &a.rounds},
+                      {"--threads", &a.threads}});
   return a;
-}
-
-double ProcessorSeconds() {
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
-  };
-  return seconds(use.ru_utime) + seconds(use.ru_stime);
-}
-
-double Median(std::vector<double> x) {
-  std::sort(x.begin(), x.end());
-  return x[x.size() / 2];
 }
 
 struct Measured {

@@ -89,7 +89,6 @@ NO_CUDA = {
     "weigh_groups": "policy.tasks is refused on a GPU, by configs/config.cc and Weights::AddAdapter",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
     "head_logprob": "on CUDA the head runs in chunks of rows, in policy_model/transformer.cc",
-    "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
 # Source files whose test goes by another name, and which. Both have to exist.
 TESTED_BY = {
@@ -184,6 +183,7 @@ OFF_STREAM = {
 TORCH_STREAM = "policy_model/memory/torch_stream.cc"
 LIMIT, LIMIT_CU = 600, 800
 COLUMNS = 100
+PAGE = 170  # lines of docs/ARCHITECTURE.md, which is to stay one page
 STEMS = 20  # x.h, x.cc, x_cpu.cc and x.cu are one
 # Folders of tests that stand for no folder of the product.
 OWN_TEST_FOLDERS = ["tests", "tests/fuzz", "tests/golden", "tests/sanitizers", "tests/testing", "tests/environment/plugins", "tests/reward/plugins", "tests/reward/python"]
@@ -293,6 +293,22 @@ def reaches(start, goal, seen):
 for row in ALLOWED:
     if reaches(row, row, set()):
         findings.append(f"tests/check_tree.py: ALLOWED has a circle through {row}")
+
+def rows_of_architecture(text):
+    """Folders of the table of includes, as often as they stand there: "learner/algorithms, offline" are two."""
+    for line in re.findall(r"^\| ([a-z_]+(?:/[a-z_]+)?(?:, [a-z_]+)*) \|.*\|.*\|.*\|$", text, re.M):
+        first, *others = line.split(", ")
+        yield from [first] + [f"{folder_of(first)}/{other}" for other in others]
+
+
+architecture = (ROOT / "docs/ARCHITECTURE.md").read_text()
+described = collections.Counter(row for row in rows_of_architecture(architecture) if row != "folder")
+for row in ALLOWED.keys() - {"run", "replay/datasets/rows"} | described.keys():
+    if described[row] != 1 or row not in ALLOWED:
+        findings.append(f"docs/ARCHITECTURE.md: the table of includes has {described[row]} rows for {row}, and ALLOWED {'one' if row in ALLOWED else 'none'}; one each")
+if architecture.count("\n") > PAGE:
+    findings.append(f"docs/ARCHITECTURE.md: {architecture.count(chr(10))} lines; past {PAGE} it is no page any more: say it where it belongs")
+
 
 def wide_lines(text):
     """Numbers and widths of lines past COLUMNS, those of raw strings excepted: what such a literal says cannot be broken."""

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -116,6 +117,55 @@ Problem WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::Mo
       return "token " + std::to_string(token) + " is outside the model's vocabulary";
   }
   return std::nullopt;
+}
+
+ModelPart::ModelPart(const configs::RewardPartConfig& part, const ModelPartOptions& options,
+                     const policy_model::ModelShape& shape)
+    : options_(options),
+      stream_(options.device),
+      weights_(shape, stream_, DtypeOf(part, options.dtype)),
+      transformer_(weights_.shape(), stream_, weights_.flat().dtype()),
+      name_(part.name) {
+  weights_.Load(part.path);
+  digest_ = weights_.ComputeDigest();
+}
+
+Problem ModelPart::Unreadable(const Trajectory& trajectory) const {
+  return WhyUnreadable(trajectory.tokens, weights_.shape());
+}
+
+std::vector<PartScore> ModelPart::Score(const TrajectoryGroup& group, Deadline deadline) {
+  std::vector<PartScore> out(group.trajectories.size());
+  std::vector<const Trajectory*> readable;
+  std::vector<PartScore*> scores;  // of each that can be read
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (const Problem problem = Unreadable(group.trajectories[i])) {
+      out[i] = PartScore::Failed(Failure::kReported, *problem);
+      continue;
+    }
+    readable.push_back(&group.trajectories[i]);
+    scores.push_back(&out[i]);
+  }
+  MutexLock lock(mu_);
+  plan_.Clear();
+  // From the first token on, so that nothing is shared: an answer scores the same served alone
+  // and among its group.
+  for (const Trajectory* answer : readable) plan_.Add(answer->tokens, 0);
+  size_t begin = 0;
+  for (const int32_t end : plan_.Split(options_.batch_tokens)) {
+    if (std::chrono::steady_clock::now() >= deadline) {
+      for (; begin < readable.size(); ++begin) {
+        *scores[begin] =
+            PartScore::Failed(Failure::kTimeout, "the deadline passed before its forward pass");
+      }
+      break;
+    }
+    const size_t count = static_cast<size_t>(end) - begin;
+    batch_.Clear();
+    Pass(std::span(readable).subspan(begin, count), std::span(scores).subspan(begin, count));
+    begin += count;
+  }
+  return out;
 }
 
 }  // namespace plumb::reward

@@ -10,9 +10,8 @@
 #include <set>
 
 #include "actor/rollout.h"
-#include "common/base/rng.h"
 #include "common/record/agent.h"
-#include "common/record/group_body.h"
+#include "tests/actor/scripted.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {
@@ -36,7 +35,7 @@ class Scripted : public AgentPort {
   };
   using Script = std::function<Act(uint32_t sample, int answers, const AgentAnswer*)>;
   explicit Scripted(Script script, uint64_t delays = 0)
-      : script_(std::move(script)), random_(delays, 3), delays_(delays) {}
+      : script_(std::move(script)), late_(delays) {}
 
   void Begin(uint64_t episode, const Prompt& prompt, uint32_t sample) override {
     EXPECT_FALSE(prompt.text.empty());
@@ -44,21 +43,7 @@ class Scripted : public AgentPort {
     samples_[episode] = sample;
     Do(episode, nullptr);
   }
-  std::vector<AgentEvent> Poll(Deadline deadline) override {
-    std::vector<AgentEvent> out;
-    do {
-      const auto now = std::chrono::steady_clock::now();
-      for (auto at = due_.begin(); at != due_.end();) {
-        if (at->first > now) {
-          ++at;
-          continue;
-        }
-        out.push_back(std::move(at->second));
-        at = due_.erase(at);
-      }
-    } while (out.empty() && std::chrono::steady_clock::now() < deadline);
-    return out;
-  }
+  std::vector<AgentEvent> Poll(Deadline deadline) override { return late_.Poll(deadline); }
   void Answer(AgentAnswer answer) override {
     if (!samples_.contains(answer.episode)) return;
     EXPECT_EQ(answer.tokens.size(), answer.logprobs.size());
@@ -69,45 +54,39 @@ class Scripted : public AgentPort {
   }
   void End(uint64_t episode) override {
     EXPECT_EQ(samples_.erase(episode), 1u) << "ended twice";
-    std::erase_if(due_, [&](const auto& d) { return d.second.episode == episode; });
+    late_.Forget(episode);
   }
   size_t open() const { return samples_.size(); }
 
   std::deque<AgentAnswer> answers;
 
  private:
-  void Say(AgentEvent event) {
-    const auto wait = milliseconds(delays_ == 0 ? 0 : random_.NextBelow(8));
-    due_.emplace_back(After(wait), std::move(event));
-  }
   void Do(uint64_t episode, const AgentAnswer* answer) {
     const Act act = script_(samples_.at(episode), answered_[episode], answer);
     if (act.leaves) {
       AgentEvent left{.kind = AgentEvent::Kind::kLeft, .episode = episode};
       left.call = called_.at(answer->call);
-      Say(std::move(left));
+      late_.Say(std::move(left));
     }
     for (AgentCall call : act.calls) {
       call.call = ++next_;
       call.episode = episode;
       called_[call.call] = call;
-      Say({.kind = AgentEvent::Kind::kCall, .call = call, .episode = episode});
+      late_.Say({.kind = AgentEvent::Kind::kCall, .call = call, .episode = episode});
     }
     if (act.ends || !act.error.empty()) {
-      Say({.kind = AgentEvent::Kind::kEnded,
-           .episode = episode,
-           .reward = act.reward,
-           .error = act.error});
+      late_.Say({.kind = AgentEvent::Kind::kEnded,
+                 .episode = episode,
+                 .reward = act.reward,
+                 .error = act.error});
     }
   }
 
   const Script script_;
-  RandomStream random_;
-  const uint64_t delays_;
+  LateEvents<AgentEvent> late_;
   std::map<uint64_t, uint32_t> samples_;
   std::map<uint64_t, int> answered_;
   std::map<uint64_t, AgentCall> called_;
-  std::vector<std::pair<Deadline, AgentEvent>> due_;
   uint64_t next_ = 0;
 };
 
@@ -127,32 +106,6 @@ Act FourCalls(uint32_t sample, int answers, const AgentAnswer*) {
   return {.reward = 0.25 * (1 + sample), .ends = true};
 }
 
-class Leases : public PromptSource {
- public:
-  explicit Leases(int count, Purpose purpose = Purpose::kTrain) {
-    for (int i = 0; i < count; ++i) {
-      PromptLease lease;
-      lease.lease_id = static_cast<uint64_t>(i);
-      lease.purpose = purpose;
-      lease.num_samples = 3;
-      lease.policy_version = 0;
-      lease.prompt.text = "prompt number " + std::string(1, static_cast<char>('a' + i % 26));
-      queue_.push_back(lease);
-    }
-  }
-  std::vector<PromptLease> Lease(int, Deadline) override {
-    if (queue_.empty()) return {};
-    PromptLease first = queue_.front();
-    queue_.pop_front();
-    return {first};
-  }
-  void Release(std::span<const PromptLease>) override {}
-  bool Finished() override { return queue_.empty(); }
-
- private:
-  std::deque<PromptLease> queue_;
-};
-
 RolloutOptions Options() {
   RolloutOptions o;
   o.engine = TinyOptions();
@@ -170,35 +123,14 @@ struct Result {
 
 Result Generate(Scripted& agents, const RolloutOptions& options, int leases = 4,
                 Purpose purpose = Purpose::kTrain) {
-  policy_model::Weights weights = TinyWeights();
-  SharedPolicy policy(
-      &weights,
-      [] {
-        return PolicyVersion{0, "zero"};
-      },
-      [] { return 0; });
   Leases source(leases, purpose);
-  const LetterTokenizer tokenizer;
   Result result;
-  Rollout rollout(TinyShape(), Device::kCpu, DType::kFloat32, options, &source, &policy, &tokenizer,
-                  nullptr,
-                  [&](const TrajectoryGroup& group) {
-                    CheckInvariants(group);
-                    result.groups.emplace(group.lease.lease_id, group);
-                    // What travels is what was made.
-                    EXPECT_EQ(GroupBody::Seal(group).Unpack().trajectories, group.trajectories);
-                  },
-                  {.agents = &agents});
-  int pumps = 0;
-  while (rollout.Pump(After(milliseconds(200)))) {
-    if (++pumps > 2000) {
-      ADD_FAILURE() << "it does not end";
-      break;
-    }
-  }
-  result.counters = rollout.episode_counters();
-  result.agents = rollout.agent_counters();
-  result.engine = rollout.engine().counters();
+  result.groups = WorkThrough(source, options, /*chat=*/nullptr, {.agents = &agents},
+                              [&](const Rollout& rollout) {
+                                result.counters = rollout.episode_counters();
+                                result.agents = rollout.agent_counters();
+                                result.engine = rollout.engine().counters();
+                              });
   EXPECT_EQ(agents.open(), 0u) << "episodes that nobody ended";
   EXPECT_EQ(result.groups.size(), static_cast<size_t>(leases));
   return result;

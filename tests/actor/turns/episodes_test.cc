@@ -5,14 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <deque>
 #include <map>
 #include <set>
 
 #include "actor/rollout.h"
 #include "common/base/error.h"
-#include "common/base/rng.h"
-#include "common/record/group_body.h"
+#include "tests/actor/scripted.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {
@@ -25,7 +23,7 @@ class Scripted : public EnvironmentPort {
  public:
   using Script = std::function<EnvironmentReply(uint32_t sample, int turn, const std::string&)>;
   explicit Scripted(Script script, uint64_t delays = 0)
-      : script_(std::move(script)), random_(delays, 3), delays_(delays) {}
+      : script_(std::move(script)), late_(delays) {}
 
   std::string ToolsJson() const override { return ""; }
   void Begin(uint64_t episode, const Prompt& prompt, uint32_t sample) override {
@@ -39,24 +37,10 @@ class Scripted : public EnvironmentPort {
     if (silent) return;
     Say(episode, script_(samples_.at(episode), turn, text));
   }
-  std::vector<EnvironmentReply> Poll(Deadline deadline) override {
-    std::vector<EnvironmentReply> out;
-    do {
-      const auto now = std::chrono::steady_clock::now();
-      for (auto at = due_.begin(); at != due_.end();) {
-        if (at->first > now) {
-          ++at;
-          continue;
-        }
-        out.push_back(std::move(at->second));
-        at = due_.erase(at);
-      }
-    } while (out.empty() && std::chrono::steady_clock::now() < deadline);
-    return out;
-  }
+  std::vector<EnvironmentReply> Poll(Deadline deadline) override { return late_.Poll(deadline); }
   void End(uint64_t episode) override {
     ASSERT_EQ(samples_.erase(episode), 1u) << "ended twice";
-    std::erase_if(due_, [&](const auto& d) { return d.second.episode == episode; });
+    late_.Forget(episode);
   }
   size_t open() const { return samples_.size(); }
 
@@ -67,16 +51,13 @@ class Scripted : public EnvironmentPort {
  private:
   void Say(uint64_t episode, EnvironmentReply reply) {
     reply.episode = episode;
-    const auto wait = milliseconds(delays_ == 0 ? 0 : random_.NextBelow(8));
-    due_.emplace_back(After(wait), std::move(reply));
+    late_.Say(std::move(reply));
   }
 
   const Script script_;
-  RandomStream random_;
-  const uint64_t delays_;
+  LateEvents<EnvironmentReply> late_;
   std::map<uint64_t, uint32_t> samples_;
   std::map<uint64_t, int> turns_;
-  std::vector<std::pair<Deadline, EnvironmentReply>> due_;
 };
 
 EnvironmentReply Text(const std::string& text, std::optional<double> reward = {}) {
@@ -98,32 +79,6 @@ EnvironmentReply TwoReplies(uint32_t sample, int turn, const std::string&) {
   return Text(std::string(1 + sample + static_cast<uint32_t>(turn), 'Q'), 0.25);
 }
 
-class Leases : public PromptSource {
- public:
-  explicit Leases(int count) {
-    for (int i = 0; i < count; ++i) {
-      PromptLease lease;
-      lease.lease_id = static_cast<uint64_t>(i);
-      lease.num_samples = 3;
-      lease.policy_version = 0;
-      lease.prompt.text = "prompt number " + std::string(1, static_cast<char>('a' + i % 26));
-      queue_.push_back(lease);
-    }
-  }
-  std::vector<PromptLease> Lease(int, Deadline) override {
-    if (queue_.empty()) return {};
-    PromptLease first = queue_.front();
-    queue_.pop_front();
-    return {first};
-  }
-  void Release(std::span<const PromptLease> leases) override { released += leases.size(); }
-  bool Finished() override { return queue_.empty(); }
-  size_t released = 0;
-
- private:
-  std::deque<PromptLease> queue_;
-};
-
 RolloutOptions Options() {
   RolloutOptions o;
   o.engine = TinyOptions();
@@ -141,33 +96,11 @@ struct Result {
 
 Result Generate(Scripted& environment, const RolloutOptions& options, int leases = 4,
                 const ChatTemplate* chat = nullptr) {
-  policy_model::Weights weights = TinyWeights();
-  SharedPolicy policy(
-      &weights,
-      [] {
-        return PolicyVersion{0, "zero"};
-      },
-      [] { return 0; });
   Leases source(leases);
-  const LetterTokenizer tokenizer;
   Result result;
-  Rollout rollout(TinyShape(), Device::kCpu, DType::kFloat32, options, &source, &policy, &tokenizer,
-                  chat,
-                  [&](const TrajectoryGroup& group) {
-                    CheckInvariants(group);
-                    result.groups.emplace(group.lease.lease_id, group);
-                    // What travels is what was made.
-                    EXPECT_EQ(GroupBody::Seal(group).Unpack().trajectories, group.trajectories);
-                  },
-                  {.environment = &environment});
-  int pumps = 0;
-  while (rollout.Pump(After(milliseconds(200)))) {
-    if (++pumps > 2000) {
-      ADD_FAILURE() << "it does not end";
-      break;
-    }
-  }
-  result.counters = rollout.episode_counters();
+  result.groups =
+      WorkThrough(source, options, chat, {.environment = &environment},
+                  [&](const Rollout& rollout) { result.counters = rollout.episode_counters(); });
   EXPECT_EQ(environment.open(), 0u) << "episodes that nobody ended";
   EXPECT_EQ(result.groups.size(), static_cast<size_t>(leases));
   return result;
