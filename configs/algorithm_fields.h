@@ -38,7 +38,8 @@ void AlgorithmConfig::Visit(V& v) {
   v({"clip_high", "1", "ratio is clipped above 1 + clip_high",
      "epsilon_high clip_ratio_high eps_clip_high", Within(0, 100)},
     clip_high);
-  v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off", "clip_ratio_c"},
+  v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off",
+     "clip_ratio_c delta"},
     dual_clip);
   v({"kl_coef", "1", "weight of the KL to the reference; 0: no reference is kept",
      "beta init_kl_coef kl_loss_coef", Within(0, 1e6)},

@@ -14,7 +14,7 @@ namespace plumb::configs {
 template <class V>
 void RunConfig::Visit(V& v) {
   v({"seed", "1", "every random draw is keyed by it; the same seed gives the same run"}, seed);
-  v({"out", "path", "run folder; empty: runs/<recipe name>"}, out);
+  v({"out", "path", "run folder; empty: runs/<recipe name>", "output_dir default_local_dir"}, out);
   v({"roles", "name",
      "one process for all; one for each role, restarted when killed; or cluster: roles of other "
      "machines join (docs/cluster.md)"},
@@ -200,12 +200,12 @@ void PolicyConfig::Visit(V& v) {
 template <class V>
 void DataConfig::Visit(V& v) {
   v({"train", "file",
-     "what the algorithm trains on: prompts, pairs (or the folder of a store) or demonstrations; "
-     "\"arithmetic\": generated sums; \"tiny_texts\": a small generated world",
+     "what the algorithm trains on: prompts, pairs or demonstrations, in a file or in a store (its "
+     "folder); \"arithmetic\": generated sums; \"tiny_texts\": a small generated world",
      "train_files prompt_data"},
     train);
   v({"dataset", "name",
-     "training without rollouts from a store's folder: which of its datasets; empty: the only one"},
+     "data.train is a store's folder: which of its datasets; empty: the only one"},
     dataset);
   v({"eval", "file", "held-out prompts, or \"arithmetic\", \"tiny_texts\"; empty: no evaluation",
      "val_files"},

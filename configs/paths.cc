@@ -58,25 +58,43 @@ bool IsInPath(const std::string& name) {
   return false;
 }
 
-// "; a comment says how it is made: RECIPE:3" where one of the recipe has a line with `path`; else
-// "".
+// "; a comment of the recipe says how it is made: RECIPE:3: COMMAND" where one of the recipe has a
+// line with `path`, with the commands in front of it, which are set in; else "".
 std::string CommentOn(const std::string& path, const std::string& recipe) {
   if (path.empty()) return "";
   std::ifstream in(recipe);
   int64_t number = 0;
+  std::string before;
   for (std::string line; std::getline(in, line);) {
     ++number;
     const size_t begin = line.find_first_not_of(" \t");
-    if (begin == std::string::npos || line[begin] != '#') continue;
-    const size_t at = line.find(path);
-    if (at == std::string::npos) continue;
-    const size_t end = at + path.size();  // not "runs/pairs2"
-    if (end < line.size() && std::isalnum(static_cast<unsigned char>(line[end])) != 0) continue;
+    if (begin == std::string::npos || line[begin] != '#') {
+      before.clear();
+      continue;
+    }
     const size_t words = line.find_first_not_of("# \t", begin);
-    return "; a comment of the recipe says how it is made: " + recipe + ":" +
-           std::to_string(number) + ": " + line.substr(words);
+    const bool command = words != std::string::npos && words >= begin + 3;
+    const std::string said = words == std::string::npos ? ""
+                                                        : recipe + ":" + std::to_string(number) +
+                                                              ": " + line.substr(words);
+    const size_t at = line.find(path);
+    const size_t end = at == std::string::npos ? at : at + path.size();
+    const bool names =
+        at != std::string::npos &&  // not "runs/pairs2"
+        (end >= line.size() || std::isalnum(static_cast<unsigned char>(line[end])) == 0);
+    if (names) return "; a comment of the recipe says how it is made: " + before + said;
+    if (command) before += said + "; then ";
+    else before.clear();
   }
   return "";
+}
+
+// Of "rewards.py:score", as other systems name a function in a file; else "".
+std::string FunctionApart(const std::string& path) {
+  const size_t colon = path.rfind(".py:");
+  if (colon == std::string::npos) return "";
+  return "; the function stands apart from its file: path = \"" + path.substr(0, colon + 3) +
+         "\", args = [\"function=" + path.substr(colon + 4) + "\"]";
 }
 
 // Visits every option.
@@ -183,7 +201,7 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
       continue;
     }
     const bool loads = part.kind == "reward_model" || part.kind == "perplexity";
-    look(option, part.path, loads ? model : "");
+    look(option, part.path, loads ? model : FunctionApart(part.path));
   }
   return missing;
 }

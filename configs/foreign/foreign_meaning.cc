@@ -1,0 +1,107 @@
+#include "configs/foreign/foreign_meaning.h"
+
+namespace plumb::configs {
+namespace {
+
+std::string GivenAs(const GivenNames& given, const std::string& key) {
+  const auto found = given.find(key);
+  return found == given.end() ? "" : found->second;
+}
+
+void ResolveKl(const KlSwitches& switches, Origins& origins, std::vector<std::string>& problems,
+               AlgorithmConfig& a) {
+  constexpr double kUsual = 0.001;  // verl's own, of both
+  const auto& [in_loss, in_reward] = switches;
+  if (!in_loss && !in_reward) return;
+  const bool loss = in_loss && in_loss->on, reward = in_reward && in_reward->on;
+  const std::string place = (loss || !in_reward ? in_loss : in_reward)->place;
+  const auto refuse = [&](const std::string& what) { problems.push_back(place + ": " + what); };
+  if (loss && reward) {
+    return refuse(
+        "use_kl_loss and use_kl_in_reward are both true; here the KL stands in one place: "
+        "algorithm.kl_placement = \"loss\" or \"reward\"");
+  }
+  if (!loss && !reward) {  // the other one may be ours
+    const KlPlacement other = in_loss ? KlPlacement::kReward : KlPlacement::kLoss;
+    const bool both = in_loss && in_reward;
+    if (!both && origins.contains("algorithm.kl_placement") && a.kl_placement == other) return;
+    a.kl_coef = 0;
+    origins["algorithm.kl_coef"] = place + (in_loss ? ", use_kl_loss" : ", use_kl_in_reward");
+    return;
+  }
+  const KlPlacement wanted = loss ? KlPlacement::kLoss : KlPlacement::kReward;
+  const std::string origin = place + (loss ? ", use_kl_loss" : ", use_kl_in_reward");
+  if (origins.emplace("algorithm.kl_placement", origin).second) a.kl_placement = wanted;
+  else if (a.kl_placement != wanted)
+    return refuse(std::string(loss ? "use_kl_loss" : "use_kl_in_reward") +
+                  " = true and algorithm.kl_placement = \"" + NameOf(a.kl_placement) +
+                  "\" contradict each other: keep one of them");
+  if (origins.emplace("algorithm.kl_coef", origin).second) a.kl_coef = kUsual;
+  if (origins.emplace("algorithm.kl_estimator", origin).second)
+    a.kl_estimator = loss ? KlEstimator::kK3 : KlEstimator::kK1;
+}
+
+// -1 says "never" and "off" elsewhere.
+void ResolveNever(const GivenNames& given, Origins& origins, const std::string& key,
+                  std::initializer_list<const char*> names, int64_t& value) {
+  if (value != -1) return;
+  for (const char* name : names) {
+    if (GivenAs(given, key) != name) continue;
+    value = 0;
+    origins[key] += std::string(", ") + name + " = -1";
+  }
+}
+
+}  // namespace
+
+void ResolveForeignNames(const GivenNames& given, const KlSwitches& switches, Origins& origins,
+                         std::vector<std::string>& problems, Config& config) {
+  AlgorithmConfig& a = config.algorithm;
+  // TRL's epsilon, verl's clip_ratio and OpenRLHF's eps_clip bound both sides; epsilon_high and its
+  // like only the upper one.
+  const std::string low = GivenAs(given, "algorithm.clip_low");
+  const bool both_sides =
+      low == "epsilon" || low == "clip_ratio" || low == "cliprange" || low == "eps_clip";
+  if (both_sides && GivenAs(given, "algorithm.clip_high").empty()) {
+    a.clip_high = a.clip_low;
+    origins["algorithm.clip_high"] = origins["algorithm.clip_low"] + ", " + low;
+  }
+  // TRL's CISPO names the bound itself and has none below; verl's epsilons are distances from 1.
+  if (a.objective == Objective::kCispo ||
+      (a.name == AlgorithmName::kCispo && !origins.contains("algorithm.objective"))) {
+    if (GivenAs(given, "algorithm.clip_high") == "epsilon_high") {
+      a.clip_high -= 1;
+      origins["algorithm.clip_high"] += ", epsilon_high of CISPO is 1 + clip_high";
+      if (origins.emplace("algorithm.clip_low", "epsilon_high of CISPO").second) a.clip_low = 1;
+    }
+  }
+  // TRL's delta bounds the ratio itself. Above 1 + epsilon_high that is the dual clip; below, the
+  // clip has the last word on both sides.
+  if (GivenAs(given, "algorithm.dual_clip") == "delta" && a.dual_clip <= 1 + a.clip_high) {
+    problems.push_back(
+        origins["algorithm.dual_clip"] +
+        ": algorithm.delta has to be above 1 + epsilon_high, where it bounds what "
+        "the clip does not (here it is algorithm.dual_clip); leave it out otherwise");
+    a.dual_clip = 0;  // so that nothing else is said about it
+  }
+  ResolveKl(switches, origins, problems, a);
+  ResolveNever(given, origins, "run.checkpoint_every", {"save_freq", "save_steps"},
+               config.run.checkpoint_every);
+  ResolveNever(given, origins, "eval.every", {"test_freq", "eval_steps"}, config.eval.every);
+  ResolveNever(given, origins, "rollout.top_k", {"top_k"}, config.rollout.top_k);
+  // verl counts a minibatch in prompts.
+  if (GivenAs(given, "algorithm.minibatches") == "ppo_mini_batch_size") {
+    const int64_t prompts = config.rollout.prompts_per_step, size = a.minibatches;
+    if (size < 1 || prompts % size != 0) {
+      problems.push_back("algorithm.ppo_mini_batch_size = " + std::to_string(size) +
+                         " has to divide rollout.prompts_per_step = " + std::to_string(prompts) +
+                         ": it is the number of prompts of one update");
+      a.minibatches = 1;  // so that nothing else is said about it
+      return;
+    }
+    a.minibatches = prompts / size;
+    origins["algorithm.minibatches"] += ", ppo_mini_batch_size = " + std::to_string(size);
+  }
+}
+
+}  // namespace plumb::configs

@@ -1,0 +1,38 @@
+// Keys in other systems' tables ("actor_rollout_ref.actor.optim.lr"): moved to where they stand
+// here.
+//
+// Purpose: configs/fields.h has the other names of an option within its table; here are those of
+// another table, as verl's command lines have them. A key of the same meaning is moved, with its
+// line; of any other it is said what is written instead. Thread safety: pure functions. Ownership:
+// the tables are the caller's. Errors: none; what is wrong becomes a problem.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "configs/foreign/toml_table.h"
+
+namespace plumb::configs {
+
+// verl's two switches of the KL, which say nothing each by itself (foreign_meaning.h).
+struct KlSwitches {
+  struct Switch {
+    bool on = false;
+    std::string place;
+  };
+  std::optional<Switch> in_loss, in_reward;  // use_kl_loss, use_kl_in_reward
+};
+
+struct ForeignPathCalls {
+  std::function<std::string(const toml::source_region&)> place;
+  // of a key in a table of another system that is not known even there
+  std::function<void(const std::string& place, const std::string& key)> unknown;
+};
+
+void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, KlSwitches& switches,
+                      std::vector<std::string>& problems);
+
+}  // namespace plumb::configs
