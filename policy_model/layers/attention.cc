@@ -9,6 +9,7 @@
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
 #include "kernels/sparse/attention_window.h"
+#include "kernels/sparse/chosen_attention.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model {
@@ -141,6 +142,24 @@ kernels::WindowShape WindowOf(const AttentionShape& s, const at::Tensor& q, cons
           .window = s.window};
 }
 
+// Their sequences where the device reads them.
+kernels::VarlenShape There(const AttentionShape& s) {
+  kernels::VarlenShape there = s;
+  there.parents = s.parents_there;
+  return there;
+}
+
+// Adds what is seen one by one beside a window.
+void AddSinglePositions(const Launch& launch, const AttentionShape& s, const void* qkv, void* out,
+                        float* lse) {
+  if (s.global_every == 0) return;
+  kernels::Call(launch, kernels::ChosenAttention{.shape = There(s),
+                                                 .qkv = qkv,
+                                                 .out = out,
+                                                 .lse = lse,
+                                                 .layout = AttentionLseLayout(launch, s)});
+}
+
 void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out,
                  float* lse) {
   const c10::InferenceMode guard;
@@ -158,6 +177,7 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
                                            .v = values.const_data_ptr<float>(),
                                            .out = static_cast<float*>(out),
                                            .lse = lse});
+    AddSinglePositions(launch, s, qkv, out, lse);
     return;
   }
   at::Tensor result, sums;
@@ -179,6 +199,7 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   PLUMB_CHECK(sums.sizes() == kept.sizes(), "layout of LibTorch's log-sum-exp");
   Rows(launch, s, out).copy_(result.narrow(-1, 0, s.head_dim));
   kept.copy_(sums);
+  AddSinglePositions(launch, s, qkv, out, lse);
 }
 
 bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv,
@@ -232,7 +253,20 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
         0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
   }
   for (at::Tensor* d : {&dq, &dk, &dv}) *d = d->narrow(-1, 0, s.head_dim);
+  // What single positions add comes as the queries and keys were compared: turned.
+  const auto add_single = [&] {
+    if (s.global_every == 0) return;
+    kernels::Call(launch,
+                  kernels::ChosenAttentionBackward{.shape = There(s),
+                                                   .dout = dout,
+                                                   .qkv = qkv,
+                                                   .out = out,
+                                                   .lse = lse,
+                                                   .dqkv = dqkv,
+                                                   .layout = AttentionLseLayout(launch, s)});
+  };
   if (!s.parents) {
+    if (s.global_every > 0) turned = nullptr;
     const Turned how = turned ? *turned : Turned{};
     const at::Tensor q_rows = dq.contiguous(), k_rows = dk.contiguous(), v_rows = dv.contiguous();
     kernels::Call(launch, kernels::RopeBackward{.dq = q_rows.const_data_ptr(),
@@ -247,11 +281,13 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
                                                 .dims = how.dims,
                                                 .interleaved = how.interleaved,
                                                 .dqkv = dqkv});
+    add_single();
     return turned != nullptr;
   }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
   PutGradient(launch, s, dk, s.heads, dqkv);
   PutGradient(launch, s, dv, s.heads + s.kv_heads, dqkv);
+  add_single();
   return false;
 }
 
