@@ -160,6 +160,10 @@ void ExpertsConfig::Visit(V& v) {
      AtLeast(0)},
     capacity);
   v({"capacity_noise", "1", "random share added to it in training", AtLeast(0)}, capacity_noise);
+  v({"sync_every", "1",
+     "updates from one sum of experts' gradients over ranks, and step of experts, to the next",
+     Within(1, 1024)},
+    sync_every);
 }
 
 template <class V>

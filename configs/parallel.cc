@@ -8,6 +8,7 @@
 #include "common/base/device.h"
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
+#include "configs/checks/expert_ranks.h"
 
 namespace plumb::configs {
 namespace {
@@ -90,14 +91,15 @@ Parallel ReadParallel(const std::string& text) {
 
 void CheckParallel(const Config& config, int64_t ranks) {
   const Parallel parallel = ReadParallel(config.run.parallel);
-  for (const auto& [name, value, words] : {std::tuple("pp", parallel.pp, "pipeline parallelism"),
-                                           std::tuple("ep", parallel.ep, "expert parallelism")}) {
+  for (const auto& [name, value, words] : {std::tuple("pp", parallel.pp, "pipeline parallelism")}) {
     if (value == 1) continue;
     throw Error(ErrorCode::kUnsupported,
                 std::string("asks for ") + name + "=" + std::to_string(value) + ": " + words +
-                    " is not there yet; ranks share the work as dp and tp",
+                    " is not there yet; ranks share the work as dp, tp and ep",
                 "run.parallel");
   }
+  if (parallel.ep > 1) CheckExpertRanks(config, parallel);
+  if (config.experts.sync_every > 1) CheckExpertSync(config);
   if (parallel.tp > 1) CheckTensorParallel(config, parallel.tp);
   if (ranks / parallel.tp <= 1) {
     const auto alone = [](const std::string& option, const std::string& value) {

@@ -10,6 +10,7 @@
 #include "policy_model/batch_check.h"
 #include "policy_model/batch_indices.h"
 #include "policy_model/head_pass.h"
+#include "policy_model/layers/expert_visits.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
@@ -56,6 +57,7 @@ struct Transformer::Impl {
   Vocabulary vocabulary;
   const ParameterSet* parted = nullptr;  // the base whose parts these are:
   PassParts* parts_of = nullptr;
+  std::unique_ptr<ExpertVisits> visits;  // where ranks share experts out
   using Indices = BatchIndices;
 
   Impl(const ModelShape& s, const Stream& on, DType t)
@@ -141,6 +143,7 @@ struct Transformer::Impl {
     const PackedPass pass = PassOf(w, batch, at, keep);
     routed.Begin(routing, batch.experts, n, shape.experts.per_token);
     routing.pass += keep;
+    if (visits) visits->again = recompute;
     memory.PlanForward(branches, pass, rows, recompute);
     saved.Commit();
     scratch.Commit();
@@ -179,6 +182,7 @@ struct Transformer::Impl {
                           int64_t chunk, const Gradients& grad);
   void TrunkBackward(const PackedBatch& batch, const Indices& at, const PackedPass& pass);
   void ForwardAgain(const PackedPass& pass, size_t first);
+  void VisitOnly(const Weights& w, PassParts::Way way, bool keep, const Gradients& grad);
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
   int64_t HeadChunk(int64_t rows) const {
     return PassMemory::HeadRows(launch, shape, rows, guest != nullptr);
@@ -212,8 +216,18 @@ void Transformer::SetGroup(TensorGroup* group, int64_t vocab) {
   impl_->vocabulary.Use(group, vocab);
 }
 
-void Transformer::PassBy(const Weights& weights, PassParts::Way way) {
-  if (PassParts* const parts = impl_->PartsOf(weights)) parts->PassBy(way, impl_->shape.layers);
+void Transformer::SetExpertGroup(ExpertGroup* group) {
+  Impl& m = *impl_;
+  m.visits.reset();
+  if (group) m.visits = std::make_unique<ExpertVisits>(group, m.launch.stream);
+  m.routing.visits = m.visits.get();
+}
+
+void Transformer::PassBy(const Weights& weights, PassParts::Way way, bool keep,
+                         const Gradients& grad) {
+  Impl& m = *impl_;
+  if (PassParts* const parts = m.PartsOf(weights)) parts->PassBy(way, m.shape.layers);
+  if (m.visits) m.VisitOnly(weights, way, keep, grad);
 }
 
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
@@ -424,6 +438,23 @@ void Transformer::Impl::ForwardAgain(const PackedPass& pass, size_t first) {
     again.output = i + 1 < first + kBranchesALayer;
     branches[i].Forward(again, saved.At(memory.residual[i]),
                         again.output ? saved.At(memory.residual[i + 1]) : scratch.At(memory.spare));
+  }
+}
+
+// The part that a rank without a batch has in the pass of the others: their rows at its experts.
+void Transformer::Impl::VisitOnly(const Weights& w, PassParts::Way way, bool keep,
+                                  const Gradients& grad) {
+  const bool backward = way == PassParts::Way::kBackward;
+  PackedPass pass{
+      {launch, w, rotary, std::nullopt, experts()}, {}, nullptr, keep || backward, saved, scratch};
+  pass.grad = grad;
+  visits->again = recompute;
+  for (size_t i = 0; i < branches.size() && !backward; ++i) branches[i].PassBy(pass, way);
+  for (size_t i = branches.size(); backward && i-- > 0;) {
+    const bool last = (i + 1) % kBranchesALayer == 0;
+    for (size_t k = 0; recompute && last && k < kBranchesALayer; ++k)
+      branches[i + 1 - kBranchesALayer + k].PassBy(pass, PassParts::Way::kForward);
+    branches[i].PassBy(pass, way);
   }
 }
 

@@ -15,6 +15,7 @@
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/part_keeper.h"
+#include "policy_model/families/experts/expert_share.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/families/tensor_share.h"
 
@@ -79,6 +80,10 @@ int64_t TensorRanks(const configs::Config& config) {
   return configs::ReadParallel(config.run.parallel).tp;
 }
 
+int64_t ExpertRanksOf(const configs::Config& config) {
+  return configs::ReadParallel(config.run.parallel).ep;
+}
+
 void AddActivations(const configs::Config& config, const Weights& weights, const PassSize& size,
                     const std::string& of, MemoryPlan& plan, bool guest = false) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
@@ -106,8 +111,17 @@ Weights OwnCritic(const configs::Config& config, const Weights& policy) {
   return Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
 }
 
+// That share out batches.
 int64_t RanksOf(const configs::Config& config) {
-  return configs::ReadParallel(config.run.parallel).dp;
+  return configs::ReadParallel(config.run.parallel).sharing_batches();
+}
+
+// Stored elements of experts, which fewer ranks have where they are shared out.
+int64_t ExpertElements(const Weights& weights) {
+  int64_t n = 0;
+  for (const auto& entry : weights.table().entries())
+    n += policy_model::IsOfExperts(entry) ? entry.elements : 0;
+  return n;
 }
 
 // run.zero reaches that far with these weights: gradients and weights of an adapter stay whole.
@@ -120,7 +134,13 @@ StateBytes StateOfRank(const configs::Config& config, const Weights& weights) {
   const Counts counts = CountsOf(weights);
   StateBytes state = BytesOfState(counts.trained, counts.frozen, weights.dtype(), config.optimizer);
   const int64_t ranks = RanksOf(config), rooms = RoomElements(BucketEnds(weights.base()));
-  const auto part = [&](int64_t bytes) { return (bytes + ranks - 1) / ranks; };
+  // Of what several ranks have all of; of experts that are shared out these are fewer.
+  const int64_t ep = configs::ReadParallel(config.run.parallel).ep,
+                experts = ep > 1 && counts.trained > 0 ? ExpertElements(weights) : 0;
+  const auto part = [&](int64_t bytes) {
+    const int64_t of_experts = experts == 0 ? 0 : bytes / counts.trained * experts;
+    return (bytes - of_experts + ranks - 1) / ranks + of_experts * ep / ranks;
+  };
   if (Spreads(config, weights, 1)) {
     state.masters = part(state.masters);
     state.moments = part(state.moments);
@@ -193,7 +213,8 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
 bool CopiesCheckpoints(const configs::Config& config) {
   // Ranks that keep a part of a checkpoint each hand it over while it is written
   // (Optimizer::spread).
-  if (TensorRanks(config) > 1) return false;
+  if (TensorRanks(config) > 1 || ExpertRanksOf(config) > 1 || config.experts.sync_every > 1)
+    return false;
   if (configs::ReadParallel(config.run.parallel).dp > 1 &&
       (config.run.zero > 0 || config.run.gradient_wire != configs::GradientWire::kFloat32))
     return false;
@@ -269,8 +290,13 @@ PassSize LargestBatch(const configs::Config& config, const policy_model::ModelSh
 }
 
 MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
-  const int64_t together = TensorRanks(config);
+  const int64_t together = TensorRanks(config), experts = ExpertRanksOf(config);
   std::optional<Weights> share;
+  if (experts > 1) {
+    share = Weights::WithoutMemory(
+        policy_model::ExpertShareOf(whole.shape(), 0, static_cast<int>(experts), "run.parallel"),
+        whole.stream(), whole.dtype());
+  }
   if (together > 1) {
     share = Weights::WithoutMemory(
         policy_model::ShareOf(whole.shape(), 0, static_cast<int>(together), "run.parallel"),
@@ -288,8 +314,10 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
                     type = configs::NameOf(config.model.dtype);
   MemoryPlan plan;
   plan.Add("weights", state.weights,
-           (share ? "the share of one of " + std::to_string(together) + ", " : "") + part(3) +
-               Parameters(counts.parameters) + ", " + type);
+           (experts > 1 ? "with the experts of one of " + std::to_string(experts) + ", "
+            : share     ? "the share of one of " + std::to_string(together) + ", "
+                        : "") +
+               part(3) + Parameters(counts.parameters) + ", " + type);
   plan.Add("masters", state.masters, part(1) + "float32, " + trained);
   const bool narrow = config.optimizer.gradients == configs::Gradients::kBFloat16;
   plan.Add("gradients", state.gradients,

@@ -336,6 +336,8 @@ void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets,
       if (moments) AddMoments(optimizer, state, i, tensors);
       if (moments && state.residual.elements() > 0)
         tensors.push_back(Whole("residual.", i, optimizer, state, &state.residual));
+      else if (moments && optimizer && optimizer->Waits(entry))
+        tensors.push_back(Whole("residual.", i, optimizer, state, &state.grad));
       if (!state.has_own_master()) continue;
       std::vector<int64_t> ties;
       if (!MayHalve(state) || ShareOf(optimizer) || !FindTies(optimizer, state, entry, ties)) {
@@ -372,6 +374,7 @@ void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
       if (state.has_own_master()) file.ReadMaster(state, i);
     }
   }
+  optimizer.AdoptWaiting();
 }
 
 int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
@@ -387,7 +390,7 @@ int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
       bytes += !state.in_8_bits
                    ? 8 * entry.elements
                    : 2 * 4 * (CodeWords(entry) + kernels::MomentBlocks(entry.elements));
-      if (state.residual.elements() > 0) bytes += 4 * entry.elements;
+      if (state.residual.elements() > 0 || optimizer.Waits(entry)) bytes += 4 * entry.elements;
     }
   }
   return bytes;

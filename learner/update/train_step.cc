@@ -54,8 +54,9 @@ void TrainStep::Split(std::span<const SequenceView> sequences, bool replay, int3
 }
 
 template <class Compute, class Use, class Finish>
-void TrainStep::InRounds(const policy_model::Weights& weights, Passes passes, size_t width,
-                         const Compute& compute, const Use& use, const Finish& finish) {
+void TrainStep::InRounds(const policy_model::Weights& weights, const policy_model::Gradients* grad,
+                         size_t width, const Compute& compute, const Use& use,
+                         const Finish& finish) {
   using Way = policy_model::PassParts::Way;
   const auto ranks = static_cast<size_t>(ranks_ ? ranks_->size() : 1),
              rank = static_cast<size_t>(ranks_ ? ranks_->rank() : 0);
@@ -63,7 +64,7 @@ void TrainStep::InRounds(const policy_model::Weights& weights, Passes passes, si
     const size_t end = std::min(begin + ranks, micro_batches_.size()), own = begin + rank;
     own_.resize(own < end ? width * micro_batches_[own].rows : 0);
     if (own < end) compute(own, micro_batches_[own], std::span(own_));
-    else transformer_.PassBy(weights, Way::kForward);
+    else transformer_.PassBy(weights, Way::kForward, grad != nullptr);
     std::span<const float> results = own_;
     if (ranks_) {
       sizes_.assign(ranks, 0);
@@ -76,9 +77,9 @@ void TrainStep::InRounds(const policy_model::Weights& weights, Passes passes, si
       use(micro_batches_[i], results.first(n));
       results = results.subspan(n);
     }
-    if (passes == Passes::kForward) continue;
+    if (!grad) continue;
     if (own < end) finish(micro_batches_[own]);
-    else transformer_.PassBy(weights, Way::kBackward);
+    else transformer_.PassBy(weights, Way::kBackward, true, *grad);
   }
 }
 
@@ -139,7 +140,7 @@ std::vector<std::vector<float>> TrainStep::EachToken(const policy_model::Weights
   std::vector<std::vector<float>> out(sequences.size());
   Split(sequences, replay);
   InRounds(
-      weights, Passes::kForward, 1,
+      weights, nullptr, 1,
       [&](size_t, const MicroBatch& of, std::span<float> results) {
         Pack(weights, sequences, replay, of);
         forward(results);
@@ -179,7 +180,7 @@ std::vector<std::vector<float>> TrainStep::Measure(const policy_model::Weights& 
   std::vector<std::vector<float>> out(sequences.size());
   Split(sequences, false);
   InRounds(
-      weights, Passes::kForward, 1 + width,
+      weights, nullptr, 1 + width,
       [&](size_t, const MicroBatch& of, std::span<float> results) {
         Pack(weights, sequences, false, of);
         List(sequences, of);
@@ -210,7 +211,7 @@ TrainStep::Scores TrainStep::ScoreEntropies(const policy_model::Weights& weights
   out.entropies.resize(sequences.size());
   Split(sequences, true);
   InRounds(
-      weights, Passes::kForward, 2,
+      weights, nullptr, 2,
       [&](size_t, const MicroBatch& of, std::span<float> results) {
         Pack(weights, sequences, true, of);
         transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, false,
@@ -284,7 +285,7 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
   const size_t kinds = 1 + (entropy ? 1 : 0) + (shared ? 1 : 0),
                measured = measure ? measure->width() : 0, width = kinds + measured;
   InRounds(
-      weights, Passes::kBoth, width,
+      weights, &grad, width,
       [&](size_t number, const MicroBatch& of, std::span<float> results) {
         shared_tokens_ += Pack(weights, sequences, true, of);
         SetShare(sequences, of);
@@ -350,7 +351,7 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
                                  const policy_model::Gradients& grad) {
   Split(sequences, false);
   InRounds(
-      weights, Passes::kBoth, 1,
+      weights, &grad, 1,
       [&](size_t, const MicroBatch& of, std::span<float> values) {
         shared_tokens_ += Pack(weights, sequences, false, of);
         SetShare(sequences, of);

@@ -167,11 +167,11 @@ class TrainStep {
   // The micro-batches in rounds of one a rank. compute(number, micro-batch, results) of this rank's
   // fills `width` numbers for each of its rows; use(micro-batch, results) sees those of every rank,
   // in order; then, where a backward follows, finish(micro-batch) of this rank's. A rank without a
-  // micro-batch in a round goes through the weights' parts with the others.
-  enum class Passes { kForward, kBoth };
+  // micro-batch in a round goes through the weights' parts, and other ranks' rows, with the others.
+  // `grad`: of the backward; nullptr: none follows.
   template <class Compute, class Use, class Finish>
-  void InRounds(const policy_model::Weights& weights, Passes passes, size_t width,
-                const Compute& compute, const Use& use, const Finish& finish);
+  void InRounds(const policy_model::Weights& weights, const policy_model::Gradients* grad,
+                size_t width, const Compute& compute, const Use& use, const Finish& finish);
   // Numbers of every scored token, which `forward` computes: out[sequence] in token order.
   template <class Forward>
   std::vector<std::vector<float>> EachToken(const policy_model::Weights& weights,

@@ -16,6 +16,7 @@
 #include "learner/offline/reward_model_objective.h"
 #include "learner/offline/sft_objective.h"
 #include "learner/ranks/rank_grid.h"
+#include "learner/update/shares/experts/expert_share.h"
 #include "learner/update/shares/model_share.h"
 #include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/threads.h"
@@ -62,17 +63,21 @@ struct Policy {
       : config(session.config()),
         grid(options.ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).tp),
              options.ranks_here),
+        experts(options.ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).ep),
+                options.ranks_here),
         whole(config.algorithm.name == AlgorithmName::kRewardModel
                   ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
                   : MakeWeights(session)),
         share(grid.tensor() ? std::make_unique<learner::ModelShare>(*grid.tensor(), whole)
-                            : nullptr),
+                            : learner::MakeExpertShare(experts, whole,
+                                                       learner::ModelShare::Whole::kComesAndGoes)),
         weights(share ? share->weights() : whole),
         transformer(weights.shape(), session.stream(), session.dtype()),
         train(transformer, config.optimizer.micro_batch_tokens, grid.data()),
         optimizer(weights, config.optimizer, learner::TrainingRulesOf(config),
-                  learner::SharingOf(config, grid.data(), share.get())) {
-    transformer.SetGroup(share.get(), whole.shape().vocab);
+                  learner::SharingOf(config, grid.data(), share.get(), experts)) {
+    transformer.SetGroup(share ? share->group() : nullptr, whole.shape().vocab);
+    transformer.SetExpertGroup(experts.exchange());
     transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
     train.UsePartsOf(weights, optimizer);
   }
@@ -82,6 +87,7 @@ struct Policy {
 
   const configs::Config& config;
   learner::RankGrid grid;
+  learner::ExpertRanks experts;
   policy_model::Weights whole;                 // what checkpoints and comparisons see
   std::unique_ptr<learner::ModelShare> share;  // of it, where ranks compute it together
   policy_model::Weights& weights;              // what is trained here
