@@ -27,6 +27,11 @@ void CheckExpertRanks(const Config& config, const Parallel& parallel) {
     refuse("tp=" + std::to_string(parallel.tp) + " would cut layers whose experts are shared out",
            "leave tp out");
   }
+  if (parallel.pp > 1) {
+    refuse("pp=" + std::to_string(parallel.pp) +
+               " has several micro-batches under way, and rows of one at a time go to experts",
+           "leave pp out");
+  }
   if (OnGpu(config)) {
     refuse("rows go to experts of other ranks through the hosts' memory in this version",
            "set run.device to \"cpu\"");
