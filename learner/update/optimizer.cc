@@ -150,10 +150,10 @@ TrainingRules TrainingRulesOf(const configs::Config& config) {
 namespace {
 
 // What is kept or computed tensor by tensor, and not of a part of one.
-void CheckOfShare(const configs::OptimizerConfig& options) {
-  const auto refuse = [](const std::string& option) {
+void CheckOfShare(const configs::OptimizerConfig& options, const std::string& factor) {
+  const auto refuse = [&](const std::string& option) {
     throw Error(ErrorCode::kUnsupported,
-                "asks for tp, and " + option +
+                "asks for " + factor + ", and " + option +
                     " is about whole tensors: leave it out, or share the work as dp",
                 "run.parallel");
   };
@@ -188,7 +188,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
   }
   const bool narrow = options.gradients == configs::Gradients::kBFloat16;
   CheckGradients(options, weights, sharing.ranks != nullptr);
-  if (sharing.share) CheckOfShare(options);
+  if (sharing.share) CheckOfShare(options, sharing.share->factor());
   Rules to_apply(rules);
   bool any = false;
   for (const auto& set : weights.sets()) {
@@ -362,7 +362,7 @@ void Optimizer::ClipValues() {
   if (sharded()) clipped = sharing_.ranks->Sum(clipped);
   if (sharing_.share) {
     clipped = sharing_.share->ranks().Sum(clipped);
-    trained *= sharing_.share->size();
+    trained = static_cast<int64_t>(sharing_.share->ranks().Sum(static_cast<double>(trained)));
   }
   clipped_shares_ += clipped / static_cast<double>(trained);
   ++clip_updates_;
@@ -397,11 +397,13 @@ double Optimizer::SumOfSquares() {
       if (own.size() == 0) continue;
       total += Squares(state, state.grad.at(own.begin), own.size());
     }
-    if (!sharing_.share || sharing_.share->rank() == 0) continue;
-    // What every rank of the share has all of counts once.
-    const auto uncut = [](const TensorEntry& entry) { return !policy_model::IsCut(entry); };
-    for (const std::span<float> whole : KeptGradients(state, uncut))
-      total -= Squares(state, whole.data(), std::ssize(whole));
+    if (!sharing_.share) continue;
+    // What several ranks have all of counts once.
+    for (const TensorEntry& entry : state.set->table->entries()) {
+      if (!sharing_.share->CountsElsewhere(entry)) continue;
+      for (const std::span<float> whole : KeptGradients(state, entry))
+        total -= Squares(state, whole.data(), std::ssize(whole));
+    }
   }
   if (sharded()) total = sharing_.ranks->Sum(total);
   return sharing_.share ? sharing_.share->ranks().Sum(total) : total;

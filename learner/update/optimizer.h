@@ -217,9 +217,9 @@ class Optimizer {
   double SumOfSquares();
   void ClipValues();
   void AddUpGradients();
-  // What a rank keeps of the gradients of the tensors for which `of` says so.
+  // What a rank keeps of the gradient of a tensor.
   std::vector<std::span<float>> KeptGradients(SetState& state,
-                                              bool (*of)(const policy_model::TensorEntry&)) const;
+                                              const policy_model::TensorEntry& entry) const;
   double Squares(const SetState& state, const void* gradients, int64_t n);
   void ShareUpdated(SetState& state);
   void Divide(SetState& state, int64_t n);

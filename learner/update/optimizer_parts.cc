@@ -121,11 +121,9 @@ void Optimizer::WriteKept(const SetState& state, FlatBuffer& buffer, int64_t pla
 }
 
 std::vector<std::span<float>> Optimizer::KeptGradients(
-    SetState& state, bool (*of)(const policy_model::TensorEntry&)) const {
+    SetState& state, const policy_model::TensorEntry& entry) const {
   std::vector<std::span<float>> out;
-  for (const policy_model::TensorEntry& entry : state.set->table->entries()) {
-    const int64_t place = state.PlaceOf(entry);
-    if (place < 0 || !of(entry)) continue;
+  if (const int64_t place = state.PlaceOf(entry); place >= 0) {
     const TrainedRun all{.begin = entry.offset, .end = entry.offset + entry.elements, .at = place};
     for (const Piece& piece : state.kept) {
       const SetState::KeptRun run = state.KeptOf(all, piece);
@@ -175,9 +173,11 @@ void Optimizer::AddUpGradients() {
   }
   if (!sharing_.share) return;
   for (SetState& state : sets_) {
-    for (const std::span<float> part : KeptGradients(state, policy_model::GradientIsSummand)) {
-      sharing_.share->Sum(state.grad.stream(), DType::kFloat32, part.data(),
-                          static_cast<int64_t>(part.size()));
+    for (const policy_model::TensorEntry& entry : state.set->table->entries()) {
+      Ranks* const ranks = sharing_.share->SummandsOf(entry);
+      if (!ranks) continue;
+      for (const std::span<float> part : KeptGradients(state, entry))
+        AllReduce(*ranks, state.grad.stream(), part, Wire::kFloat32, {});
     }
   }
 }
@@ -247,7 +247,7 @@ void Optimizer::CheckShare(const std::string& what) const {
   ModelShare* const share = sharing_.share;
   if (!share || (keeper_ && keeper_->spread())) return;
   if (sharing_.ranks) sharing_.ranks->CheckSame(what, share->weights().ComputeDigest());
-  share->ranks().CheckSame(what + " that are not cut", share->UncutDigest());
+  share->CheckUncut(what);
 }
 
 std::optional<Optimizer::BesideTimes> Optimizer::TakeBesideTimes() {
