@@ -3,8 +3,8 @@
 // "dp=4,tp=2": factors by name, each once; their product is the number of ranks.
 //   dp  data parallel: every rank has the model and a share of each batch
 //   tp  tensor parallel: neighbours on one machine compute each layer together, a share each
+//   pp  pipeline parallel: ranks have neighbouring layers each, and pass micro-batches on
 //   ep  expert parallel: neighbours share out the experts of each layer, and batches as under dp
-//   pp  pipeline parallel: read, and refused (CheckParallel)
 // Thread safety: pure functions. Errors: kInvalidArgument for a text of another form, kUnsupported
 // for a factor that this version does not compute.
 #pragma once

@@ -79,6 +79,11 @@ void CheckExpertSync(const Config& config) {
                     ": " + instead + ", or experts.sync_every to 1",
                 "experts.sync_every");
   };
+  const Parallel parallel = ReadParallel(config.run.parallel);
+  if (parallel.tp > 1 || parallel.pp > 1) {
+    refuse("run.parallel = \"" + config.run.parallel + "\"", "cuts layers, or a model between them",
+           "share the work as dp and ep");
+  }
   if (config.run.zero > 1) {
     refuse("run.zero = " + std::to_string(config.run.zero),
            "adds up a layer's gradients as soon as they are there", "set run.zero to 1");

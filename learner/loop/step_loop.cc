@@ -446,7 +446,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
     metrics["time/ranks"] = beside->busy;
     metrics["time/ranks_wait"] = beside->waited;
   }
-  if (optimizer_.share()) optimizer_.share()->AddTimes(metrics);
+  if (ModelShare* const share = optimizer_.share()) share->AddTimes(metrics);
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
   metrics["time/checkpoint_wait"] = std::exchange(checkpoint_wait_s_, 0);
   metrics["time/step"] = SecondsSince(begin);

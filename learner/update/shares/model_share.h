@@ -88,6 +88,7 @@ class ModelShare : public policy_model::TensorGroup {
  protected:
   // `share`: has no numbers yet; whoever made it takes them.
   ModelShare(Ranks& group, policy_model::Weights& whole, policy_model::Weights share, Whole stays);
+  const policy_model::Weights& share() const { return share_; }
 
  private:
   Ranks& group_;

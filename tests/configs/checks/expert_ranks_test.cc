@@ -35,6 +35,7 @@ TEST(ExpertRanksCheckTest, WhatRanksThatShareExpertsOutCannotDoIsRefused) {
   EXPECT_EQ(error([](Config& c) { c.experts.aux_coef = c.experts.capacity = 1; }), "");
   const std::vector<std::pair<std::function<void(Config&)>, std::string>> refused = {
       {[](Config& c) { c.run.parallel = "tp=2,ep=2"; }, "leave tp out"},
+      {[](Config& c) { c.run.parallel = "pp=2,ep=2"; }, "leave pp out"},
       {[](Config& c) { c.run.device = "cuda"; }, "set run.device to \"cpu\""},
       {[](Config& c) { c.run.zero = 2; }, "set run.zero to 1"},
       {[](Config& c) { c.run.gradient_wire = GradientWire::kInt8; }, "run.gradient_wire"},
@@ -63,6 +64,7 @@ TEST(ExpertRanksCheckTest, WhatExpertsThatAreUpdatedLessOftenCannotDoIsRefused) 
   };
   EXPECT_EQ(error([](Config&) {}), "");
   const std::vector<std::pair<std::function<void(Config&)>, std::string>> refused = {
+      {[](Config& c) { c.run.parallel = "dp=2,tp=2"; }, "as dp and ep"},
       {[](Config& c) { c.run.zero = 3; }, "run.zero = 3"},
       {[](Config& c) { c.run.gradient_wire = GradientWire::kInt8; }, "run.gradient_wire"},
       {[](Config& c) { c.run.device = "cuda"; }, "run.device"},
