@@ -55,7 +55,8 @@ void RunConfig::Visit(V& v) {
      Positive()},
     stall_seconds);
   v({"parallel", "counts",
-     "learner processes and how they share the work: dp=2 | tp=2 | dp=2,tp=2; empty: one"},
+     "learner processes and how they share the work: dp=2 | tp=2 | dp=2,tp=2 | dp=2,pp=2; empty: "
+     "one"},
     parallel);
   v({"zero", "1", "data-parallel ranks keep a part each of: 1 moments, 2 gradients, 3 weights, too",
      Within(0, 3)},
@@ -160,6 +161,10 @@ void ExpertsConfig::Visit(V& v) {
      AtLeast(0)},
     capacity);
   v({"capacity_noise", "1", "random share added to it in training", AtLeast(0)}, capacity_noise);
+  v({"sync_every", "1",
+     "updates from one sum of experts' gradients over ranks, and step of experts, to the next",
+     Within(1, 1024)},
+    sync_every);
 }
 
 template <class V>

@@ -3,11 +3,11 @@
 #include <charconv>
 #include <set>
 #include <string_view>
-#include <tuple>
 
 #include "common/base/device.h"
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
+#include "configs/checks/expert_ranks.h"
 
 namespace plumb::configs {
 namespace {
@@ -61,6 +61,47 @@ void CheckTensorParallel(const Config& config, int64_t tp) {
   }
 }
 
+// What is not cut into stages.
+void CheckPipeline(const Config& config, const Parallel& parallel) {
+  const auto refuse = [&](const std::string& why, const std::string& instead) {
+    throw Error(ErrorCode::kUnsupported,
+                "asks for pp=" + std::to_string(parallel.pp) + ", and " + why + ": " + instead +
+                    ", or share the work as dp",
+                "run.parallel");
+  };
+  if (parallel.tp > 1)
+    refuse("layers of which ranks have shares are not cut into stages in this version",
+           "leave tp out");
+  if (config.run.zero > 1) {
+    refuse("run.zero = " + std::to_string(config.run.zero) +
+               " has one pass at a time, and a stage has several under way",
+           "set run.zero to 1");
+  }
+  if (config.policy.adapter != Adapter::kNone)
+    refuse("adapters are not cut into stages in this version", "set policy.adapter to \"none\"");
+  if (!config.policy.frozen.empty() || !config.policy.learning_rates.empty()) {
+    refuse(
+        "policy.frozen and policy.learning_rates name parameters of the whole model, of which a "
+        "stage has others than the next",
+        "leave them out");
+  }
+  if (Distills(config))
+    refuse("a teacher is compared at the end of whole passes", "leave distill.teachers out");
+  if (config.eval.keep_best) {
+    refuse("eval.keep_best writes weights in the middle of a run, of which each rank has a stage",
+           "set eval.keep_best to false");
+  }
+  if (config.algorithm.name == AlgorithmName::kRewardModel)
+    refuse("reward models are not cut into stages in this version", "take tp");
+  if (IsOffline(config)) return;
+  if (config.algorithm.name == AlgorithmName::kPpo)
+    refuse("a critic is not cut into stages in this version", "take another algorithm.name");
+  if (config.algorithm.reference_sync_every > 0) {
+    refuse("a reference that is renewed is not put together from stages in this version",
+           "set algorithm.reference_sync_every to 0");
+  }
+}
+
 }  // namespace
 
 Parallel ReadParallel(const std::string& text) {
@@ -90,16 +131,11 @@ Parallel ReadParallel(const std::string& text) {
 
 void CheckParallel(const Config& config, int64_t ranks) {
   const Parallel parallel = ReadParallel(config.run.parallel);
-  for (const auto& [name, value, words] : {std::tuple("pp", parallel.pp, "pipeline parallelism"),
-                                           std::tuple("ep", parallel.ep, "expert parallelism")}) {
-    if (value == 1) continue;
-    throw Error(ErrorCode::kUnsupported,
-                std::string("asks for ") + name + "=" + std::to_string(value) + ": " + words +
-                    " is not there yet; ranks share the work as dp and tp",
-                "run.parallel");
-  }
+  if (parallel.ep > 1) CheckExpertRanks(config, parallel);
+  if (config.experts.sync_every > 1) CheckExpertSync(config);
   if (parallel.tp > 1) CheckTensorParallel(config, parallel.tp);
-  if (ranks / parallel.tp <= 1) {
+  if (parallel.pp > 1) CheckPipeline(config, parallel);
+  if (ranks / (parallel.tp * parallel.pp) <= 1) {
     const auto alone = [](const std::string& option, const std::string& value) {
       throw Error(ErrorCode::kInvalidArgument,
                   "is " + value +

@@ -3,7 +3,8 @@
 // "dp=4,tp=2": factors by name, each once; their product is the number of ranks.
 //   dp  data parallel: every rank has the model and a share of each batch
 //   tp  tensor parallel: neighbours on one machine compute each layer together, a share each
-//   pp, ep  pipeline and expert parallel: read, and refused (CheckParallel)
+//   pp  pipeline parallel: ranks have neighbouring layers each, and pass micro-batches on
+//   ep  expert parallel: neighbours share out the experts of each layer, and batches as under dp
 // Thread safety: pure functions. Errors: kInvalidArgument for a text of another form, kUnsupported
 // for a factor that this version does not compute.
 #pragma once
@@ -18,6 +19,7 @@ namespace plumb::configs {
 struct Parallel {
   int64_t dp = 1, tp = 1, pp = 1, ep = 1;
   int64_t ranks() const { return dp * tp * pp * ep; }
+  int64_t sharing_batches() const { return dp * ep; }
   bool operator==(const Parallel&) const = default;
 };
 

@@ -48,6 +48,7 @@ constexpr Row kTable[] = {
      "groups_per_token",
      kShape},
     {"experts", "bias_rate aux_coef z_coef capacity capacity_noise", nullptr},
+    {"experts", "sync_every", "the experts' moments in the checkpoint are of updates so far apart"},
     {"model", "init_std", "the run began with weights drawn by it"},
     {"model", "vocabulary", "stored answers are tokens of it"},
     {"policy",

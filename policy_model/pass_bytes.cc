@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "policy_model/layers/expert_visits.h"
 #include "policy_model/pass_memory.h"
 
 namespace plumb::policy_model {
@@ -38,6 +39,12 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
                   saved,
                   scratch};
   if (of_group) pass.group = &group;
+  Routing routing;
+  ExpertVisits visits(nullptr, weights.stream());
+  if (shape.experts.here > 0) {
+    routing.visits = &visits;
+    pass.routing = &routing;
+  }
   PassMemory memory;
   memory.PlanForward(branches, pass, size.rows, recompute);
   saved.Commit();

@@ -25,7 +25,8 @@ struct PassBytes {
 
 // What a Transformer of this model holds after a forward and a backward of that size, its first
 // ones. `guest`: somebody looks at the logits (pass_guest.h). `of_group`: the weights are a share
-// of a model that ranks compute together.
+// of a model that ranks compute together. Where they are one of a model whose experts are shared
+// out, as many rows come to the experts here as go from here to others.
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
                           bool guest = false, bool of_group = false);
 // After a forward alone.

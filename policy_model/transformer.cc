@@ -10,12 +10,14 @@
 #include "policy_model/batch_check.h"
 #include "policy_model/batch_indices.h"
 #include "policy_model/head_pass.h"
+#include "policy_model/layers/expert_visits.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
 #include "policy_model/pass_memory.h"
 #include "policy_model/routed_experts.h"
 #include "policy_model/seen_lists.h"
+#include "policy_model/stage_ends.h"
 #include "policy_model/task_pass.h"
 #include "policy_model/vocabulary.h"
 
@@ -49,6 +51,7 @@ struct Transformer::Impl {
   Staging staging;
   HeadPass head;
   PassGuest* guest = nullptr;  // of the last forward
+  StageEnds* ends = nullptr;   // the same, of a stage of a pipeline
   SeenLists lists;             // CUDA only
   Routing routing;             // of the layers that have experts
   RoutedExperts routed;
@@ -56,6 +59,7 @@ struct Transformer::Impl {
   Vocabulary vocabulary;
   const ParameterSet* parted = nullptr;  // the base whose parts these are:
   PassParts* parts_of = nullptr;
+  std::unique_ptr<ExpertVisits> visits;  // where ranks share experts out
   using Indices = BatchIndices;
 
   Impl(const ModelShape& s, const Stream& on, DType t)
@@ -108,7 +112,7 @@ struct Transformer::Impl {
 
   void CheckWith(const Weights& weights, const PackedBatch& batch) {
     tasks.Begin(weights, batch);
-    CheckBatch(shape, tasks, batch, vocabulary.all());
+    CheckBatch(shape, tasks, batch, ends ? ends->vocab : vocabulary.all());
     vocabulary.Begin(batch);
   }
 
@@ -121,6 +125,16 @@ struct Transformer::Impl {
   const void* W(const Weights& w, int64_t offset) const {
     const PassParts* parts = PartsOf(w);
     return parts ? parts->Weight(offset) : w.flat().at(offset);
+  }
+
+  // Of a pipeline, a stage that does not score rows.
+  bool passes_on() const { return ends && !ends->last; }
+  int64_t RowsOf(const PackedBatch& batch) const {
+    return passes_on() ? 0 : static_cast<int64_t>(batch.rows.size());
+  }
+  void Guest(PassGuest* of_pass) {
+    ends = dynamic_cast<StageEnds*>(of_pass);
+    guest = ends ? nullptr : of_pass;
   }
 
   Routing* experts() { return routing.load.empty() ? nullptr : &routing; }
@@ -136,12 +150,12 @@ struct Transformer::Impl {
 
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
   void Trunk(const Weights& w, const PackedBatch& batch, bool keep) {
-    const int64_t n = batch.size(), h = H();
-    const auto rows = static_cast<int64_t>(batch.rows.size());
+    const int64_t n = batch.size(), h = H(), rows = RowsOf(batch);
     const Indices at = Stage(batch);
     const PackedPass pass = PassOf(w, batch, at, keep);
     routed.Begin(routing, batch.experts, n, shape.experts.per_token);
     routing.pass += keep;
+    if (visits) visits->again = recompute;
     memory.PlanForward(branches, pass, rows, recompute);
     saved.Commit();
     scratch.Commit();
@@ -150,8 +164,12 @@ struct Transformer::Impl {
     if (parts) parts->Begin(kWay);
 
     void* x = saved.At(memory.residual[0]);
-    vocabulary.Embed(pass, table.embedding(), at.tokens, embedding_scale,
-                     scratch.At(memory.own_rows), x);
+    if (ends && !ends->first) {
+      kernels::Copy(launch.stream, x, ends->input, static_cast<size_t>(T(n * h)));
+    } else {
+      vocabulary.Embed(pass, table.embedding(), at.tokens, embedding_scale,
+                       scratch.At(memory.own_rows), x);
+    }
     tasks.Embed(w, batch.tokens, x);
     if (guest) guest->Embedded(launch, n, h, x);
     for (size_t i = 0; i < branches.size(); ++i) {
@@ -161,6 +179,10 @@ struct Transformer::Impl {
       branches[i].Forward(pass, x, next);
       if (parts && (i + 1) % kBranchesALayer == 0) parts->Leave(kWay, layer);
       x = next;
+    }
+    if (passes_on()) {
+      ends->output = x;
+      return;
     }
     // Only the rows that are scored go on to the final norm and the head.
     void* gathered = scratch.At(memory.gathered_rows);
@@ -178,8 +200,10 @@ struct Transformer::Impl {
   // `chunk`: rows of logits at a time.
   PackedPass PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at,
                           int64_t chunk, const Gradients& grad);
+  void NormBackward(const PackedBatch& batch, const Indices& at, const PackedPass& pass, void* dx);
   void TrunkBackward(const PackedBatch& batch, const Indices& at, const PackedPass& pass);
   void ForwardAgain(const PackedPass& pass, size_t first);
+  void VisitOnly(const Weights& w, PassParts::Way way, bool keep, const Gradients& grad);
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
   int64_t HeadChunk(int64_t rows) const {
     return PassMemory::HeadRows(launch, shape, rows, guest != nullptr);
@@ -213,8 +237,18 @@ void Transformer::SetGroup(TensorGroup* group, int64_t vocab) {
   impl_->vocabulary.Use(group, vocab);
 }
 
-void Transformer::PassBy(const Weights& weights, PassParts::Way way) {
-  if (PassParts* const parts = impl_->PartsOf(weights)) parts->PassBy(way, impl_->shape.layers);
+void Transformer::SetExpertGroup(ExpertGroup* group) {
+  Impl& m = *impl_;
+  m.visits.reset();
+  if (group) m.visits = std::make_unique<ExpertVisits>(group, m.launch.stream);
+  m.routing.visits = m.visits.get();
+}
+
+void Transformer::PassBy(const Weights& weights, PassParts::Way way, bool keep,
+                         const Gradients& grad) {
+  Impl& m = *impl_;
+  if (PassParts* const parts = m.PartsOf(weights)) parts->PassBy(way, m.shape.layers);
+  if (m.visits) m.VisitOnly(weights, way, keep, grad);
 }
 
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
@@ -236,18 +270,24 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
                           const ScoreOptions& options, bool keep, std::span<float> logprob,
                           std::span<float> entropy) {
   Impl& m = *impl_;
-  const auto rows = static_cast<int64_t>(batch.rows.size());
+  m.Guest(options.guest);
+  const int64_t rows = m.RowsOf(batch);
   PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no log-probs");
   PLUMB_CHECK(static_cast<int64_t>(logprob.size()) == rows);
   PLUMB_CHECK(!options.entropy || static_cast<int64_t>(entropy.size()) == rows);
   m.kept_tokens = -1;
   m.last_rows = rows;
   m.dropout = options.dropout;
-  m.guest = options.guest;
-  if (rows == 0) return;
+  if (batch.rows.empty()) return;
   m.CheckWith(weights, batch);
-  CheckTargets(m.shape, batch, m.vocabulary.first());
+  if (!m.passes_on()) CheckTargets(m.shape, batch, m.vocabulary.first());
   m.Trunk(weights, batch, keep);
+  if (m.passes_on()) {
+    m.EndPass(weights, PassParts::Way::kForward);
+    m.kept_tokens = keep ? batch.size() : -1;
+    m.kept_rows = rows;
+    return;
+  }
   const Impl::Indices at = m.Stage(batch);
   m.scratch.Begin();
   const int64_t logits_at = m.scratch.Reserve(
@@ -288,7 +328,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   PLUMB_CHECK(static_cast<int64_t>(values.size()) == rows);
   m.kept_tokens = -1;
   m.dropout.reset();
-  m.guest = nullptr;
+  m.Guest(nullptr);
   if (rows == 0) return;
   m.CheckWith(weights, batch);
   m.Trunk(weights, batch, keep);
@@ -311,8 +351,7 @@ PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedB
   PLUMB_CHECK(pass.parts || !grad.base || grad.base->data(),
               "gradients that are kept in parts need SetParts");
   if (PassParts* const parts = PartsOf(weights)) parts->Begin(PassParts::Way::kBackward);
-  memory.PlanBackward(branches, pass, static_cast<int64_t>(batch.rows.size()), chunk,
-                      guest != nullptr);
+  memory.PlanBackward(branches, pass, RowsOf(batch), chunk, guest != nullptr);
   scratch.Commit();
   pass.norm_scratch = F(scratch, memory.partial);
   return pass;
@@ -322,9 +361,8 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
                            std::span<const float> g_logprob, std::span<const float> g_entropy,
                            const Gradients& grad, const SharedHead* shared) {
   Impl& m = *impl_;
-  const int64_t h = m.H();
-  const auto rows = static_cast<int64_t>(batch.rows.size());
-  if (rows == 0) return;
+  const int64_t h = m.H(), rows = m.RowsOf(batch);
+  if (batch.rows.empty()) return;
   PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows,
               "Backward needs Forward(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_logprob.size()) == rows);
@@ -334,6 +372,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
     g_values = m.Rounded(shared->g_values);
   }
   const Impl::Indices at = m.Stage(batch, g_logprob, g_entropy, g_values);
+  if (m.passes_on()) return m.TrunkBackward(batch, at, m.PlanBackward(weights, batch, at, 0, grad));
   const PackedPass pass = m.PlanBackward(weights, batch, at, m.HeadChunk(rows), grad);
   const PassMemory& p = m.memory;
 
@@ -378,17 +417,14 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
   m.TrunkBackward(batch, at, pass);
 }
 
-// From the gradient of the normed rows down to the embedding.
-void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& at,
-                                      const PackedPass& pass) {
+// The gradient of what the last layer gives, from that of the normed rows.
+void Transformer::Impl::NormBackward(const PackedBatch& batch, const Indices& at,
+                                     const PackedPass& pass, void* dx) {
   const int64_t n = batch.size(), h = H();
   const auto rows = static_cast<int64_t>(batch.rows.size());
   const PassMemory& p = memory;
   Arena& a = scratch;
-  PassParts* const parts = PartsOf(pass.weights);
-  constexpr auto kWay = PassParts::Way::kBackward;
   // Final norm on the scored rows, scattered back over all tokens.
-  void* dx = a.At(p.dx);
   Call(launch, kernels::GatherRows{.table = saved.At(p.residual.back()),
                                    .index = at.rows,
                                    .rows = rows,
@@ -400,6 +436,20 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
   kernels::Zero(launch.stream, dx, static_cast<size_t>(T(n * h)));
   Call(launch, kernels::ScatterRows{
                    .d = a.At(p.dgathered), .index = at.rows, .rows = rows, .width = h, .out = dx});
+}
+
+// From the gradient of the normed rows, or of what a stage handed on, down to the embedding.
+void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& at,
+                                      const PackedPass& pass) {
+  const int64_t n = batch.size(), h = H();
+  const PassMemory& p = memory;
+  Arena& a = scratch;
+  PassParts* const parts = PartsOf(pass.weights);
+  constexpr auto kWay = PassParts::Way::kBackward;
+  void* dx = a.At(p.dx);
+  if (passes_on())
+    kernels::Copy(launch.stream, dx, ends->output_gradient, static_cast<size_t>(T(n * h)));
+  else NormBackward(batch, at, pass, dx);
   for (size_t i = branches.size(); i-- > 0;) {
     const auto layer = static_cast<int64_t>(i / kBranchesALayer);
     const bool last = (i + 1) % kBranchesALayer == 0, first = i % kBranchesALayer == 0;
@@ -409,8 +459,12 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
     if (parts && first) parts->Leave(kWay, layer);
   }
   // Tokens of tasks are none of the base's, which is not trained beside them.
-  vocabulary.EmbedBackward(pass, table.embedding(), at.tokens, embedding_scale, a.At(p.own_rows),
-                           dx);
+  if (ends && !ends->first) {
+    ends->input_gradient = dx;
+  } else {
+    vocabulary.EmbedBackward(pass, table.embedding(), at.tokens, embedding_scale, a.At(p.own_rows),
+                             dx);
+  }
   tasks.Backward(pass, batch.tokens, dx);
   if (guest) guest->EmbeddedBackward(launch, n, h, dx);
   if (parts) parts->End(kWay);
@@ -428,6 +482,23 @@ void Transformer::Impl::ForwardAgain(const PackedPass& pass, size_t first) {
   }
 }
 
+// The part that a rank without a batch has in the pass of the others: their rows at its experts.
+void Transformer::Impl::VisitOnly(const Weights& w, PassParts::Way way, bool keep,
+                                  const Gradients& grad) {
+  const bool backward = way == PassParts::Way::kBackward;
+  PackedPass pass{
+      {launch, w, rotary, std::nullopt, experts()}, {}, nullptr, keep || backward, saved, scratch};
+  pass.grad = grad;
+  visits->again = recompute;
+  for (size_t i = 0; i < branches.size() && !backward; ++i) branches[i].PassBy(pass, way);
+  for (size_t i = branches.size(); backward && i-- > 0;) {
+    const bool last = (i + 1) % kBranchesALayer == 0;
+    for (size_t k = 0; recompute && last && k < kBranchesALayer; ++k)
+      branches[i + 1 - kBranchesALayer + k].PassBy(pass, PassParts::Way::kForward);
+    branches[i].PassBy(pass, way);
+  }
+}
+
 void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
@@ -436,7 +507,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
   m.dropout.reset();
-  m.guest = nullptr;
+  m.Guest(nullptr);
   if (rows == 0) return;
   m.CheckWith(weights, batch);
   m.Trunk(weights, batch, false);

@@ -24,6 +24,7 @@
 #include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/routing.h"
+#include "policy_model/memory/expert_group.h"
 #include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/tensor_group.h"
 #include "policy_model/memory/weights.h"
@@ -137,9 +138,16 @@ class Transformer {
   // are whole. `vocab`: rows of the whole model's vocabulary. Borrowed. Token ids, log-probs and
   // entropies are those of the whole model; logits and paged passes are not there.
   void SetGroup(TensorGroup* group, int64_t vocab);
-  // What a pass of these weights does about parts, without the pass: of a rank that has nothing to
-  // compute while the others do.
-  void PassBy(const Weights& weights, PassParts::Way way);
+  // From now on weights are a share of a model whose experts are shared out over ranks
+  // (families/experts/expert_share.h), of whose shape the transformer was made; passes are those of
+  // all ranks of the group at once, each of its own batch. nullptr: all experts are here. Borrowed.
+  // Paged passes are not there.
+  void SetExpertGroup(ExpertGroup* group);
+  // What a pass of these weights does about parts and about other ranks' rows, without a batch: of
+  // a rank that has nothing to compute while the others do. `keep`: as of Forward; `grad`: as of
+  // Backward.
+  void PassBy(const Weights& weights, PassParts::Way way, bool keep = false,
+              const Gradients& grad = {});
 
   // Bytes of arenas held now.
   int64_t arena_bytes() const;

@@ -101,6 +101,10 @@ TESTED_BY = {
     "policy_model/memory/threads.cc": "tests/run/ring_train_test.cc",
 }
 TESTED_BY.update({
+    "policy_model/layers/experts_visited.cc": "tests/learner/update/shares/experts/expert_share_test.cc",
+    "learner/update/optimizer_experts.cc": "tests/learner/update/shares/experts/expert_share_test.cc",
+})
+TESTED_BY.update({
     "policy_model/head_pass.cc": "tests/policy_model/fused_head_test.cc",
     "learner/update/optimizer_parts.cc": "tests/learner/update/rank_training_test.cc",
     "common/net/rpc/rpc_client.cc": "tests/common/net/rpc/rpc_test.cc",

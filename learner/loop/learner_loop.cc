@@ -10,6 +10,7 @@
 #include "configs/checks/distill_check.h"
 #include "configs/parallel.h"
 #include "learner/algorithms/batch_metrics.h"
+#include "learner/update/stages/model_stage.h"
 
 namespace plumb::learner {
 namespace {
@@ -81,18 +82,23 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       sink_(sink),
       sft_train_(sft_train),
       sft_heldout_(sft_heldout),
-      grid_(ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).tp), ranks_here),
-      share_(grid_.tensor()
-                 ? std::make_unique<ModelShare>(*grid_.tensor(), weights, ModelShare::Whole::kStays)
-                 : nullptr),
+      grid_(ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).tp), ranks_here,
+            static_cast<int>(configs::ReadParallel(config.run.parallel).pp)),
+      experts_(ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).ep), ranks_here),
+      share_(experts_.there()
+                 ? MakeExpertShare(experts_, weights, ModelShare::Whole::kStays)
+                 : MakeShareOf(weights, grid_.tensor(), grid_.stages(), ModelShare::Whole::kStays)),
       transformer_(trained().shape(), weights.flat().stream(), weights.flat().dtype()),
       train_(transformer_, config.optimizer.micro_batch_tokens, grid_.data()),
       own_optimizer_(trained(), config.optimizer, TrainingRulesOf(config),
-                     SharingOf(config, grid_.data(), share_.get())),
+                     SharingOf(config, grid_.data(), share_.get(), experts_)),
       balance_(config.experts, config.run.seed, transformer_, trained(), own_optimizer_) {
-  transformer_.SetGroup(share_.get(), weights.shape().vocab);
-  transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
+  const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
+  transformer_.SetGroup(share_ ? share_->group() : nullptr, weights.shape().vocab);
+  transformer_.SetExpertGroup(experts_.exchange());
+  transformer_.RecomputeLayers(again);
   train_.UsePartsOf(trained(), own_optimizer_);
+  train_.UsePipeline(PipelineOf(share_.get()), again);
 }
 
 Deadline LearnerLoop::StallDeadline() const {

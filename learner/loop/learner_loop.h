@@ -29,6 +29,7 @@
 #include "learner/loop/step_loop.h"
 #include "learner/ranks/rank_grid.h"
 #include "learner/update/expert_balance.h"
+#include "learner/update/shares/experts/expert_share.h"
 #include "learner/update/shares/model_share.h"
 #include "learner/update/train_step.h"
 
@@ -72,6 +73,7 @@ class LearnerLoop : public StepLoop {
   WeightSink& sink_;
   const std::span<const Demonstration> sft_train_, sft_heldout_;
   RankGrid grid_;
+  ExpertRanks experts_;
   std::unique_ptr<ModelShare> share_;  // where ranks compute the model together
   policy_model::Transformer transformer_;
   TrainStep train_;

@@ -15,7 +15,9 @@
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/part_keeper.h"
+#include "policy_model/families/experts/expert_share.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/families/stages/stage_shape.h"
 #include "policy_model/families/tensor_share.h"
 
 namespace plumb::learner {
@@ -79,18 +81,28 @@ int64_t TensorRanks(const configs::Config& config) {
   return configs::ReadParallel(config.run.parallel).tp;
 }
 
+int64_t ExpertRanksOf(const configs::Config& config) {
+  return configs::ReadParallel(config.run.parallel).ep;
+}
+
+int64_t Stages(const configs::Config& config) {
+  return configs::ReadParallel(config.run.parallel).pp;
+}
+
 void AddActivations(const configs::Config& config, const Weights& weights, const PassSize& size,
-                    const std::string& of, MemoryPlan& plan, bool guest = false) {
+                    const std::string& of, MemoryPlan& plan, bool guest = false,
+                    int64_t under_way = 1) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
   const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest,
                                                        /*of_group=*/TensorRanks(config) > 1);
-  plan.Add("activations" + of, pass.saved,
-           std::to_string(size.tokens) + " tokens a micro-batch, " +
-               (again ? "of one layer and what goes into each" : "of all layers"));
-  plan.Add(
-      "scratch" + of,
-      pass.scratch + policy_model::BytesOfPositions(weights) + GpuAttention(weights, size.tokens),
-      "logits, gradients of activations, tables of positions");
+  plan.Add("activations" + of, under_way * pass.saved,
+           (under_way > 1 ? std::to_string(under_way) + " micro-batches under way of " : "") +
+               std::to_string(size.tokens) + " tokens" + (under_way > 1 ? "" : " a micro-batch") +
+               ", " + (again ? "of one layer and what goes into each" : "of all layers"));
+  plan.Add("scratch" + of,
+           under_way * (pass.scratch + policy_model::BytesOfPositions(weights)) +
+               GpuAttention(weights, size.tokens),
+           "logits, gradients of activations, tables of positions");
 }
 
 bool HasCritic(const configs::Config& config) {
@@ -106,8 +118,17 @@ Weights OwnCritic(const configs::Config& config, const Weights& policy) {
   return Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
 }
 
+// That share out batches.
 int64_t RanksOf(const configs::Config& config) {
-  return configs::ReadParallel(config.run.parallel).dp;
+  return configs::ReadParallel(config.run.parallel).sharing_batches();
+}
+
+// Stored elements of experts, which fewer ranks have where they are shared out.
+int64_t ExpertElements(const Weights& weights) {
+  int64_t n = 0;
+  for (const auto& entry : weights.table().entries())
+    n += policy_model::IsOfExperts(entry) ? entry.elements : 0;
+  return n;
 }
 
 // run.zero reaches that far with these weights: gradients and weights of an adapter stay whole.
@@ -120,7 +141,13 @@ StateBytes StateOfRank(const configs::Config& config, const Weights& weights) {
   const Counts counts = CountsOf(weights);
   StateBytes state = BytesOfState(counts.trained, counts.frozen, weights.dtype(), config.optimizer);
   const int64_t ranks = RanksOf(config), rooms = RoomElements(BucketEnds(weights.base()));
-  const auto part = [&](int64_t bytes) { return (bytes + ranks - 1) / ranks; };
+  // Of what several ranks have all of; of experts that are shared out these are fewer.
+  const int64_t ep = configs::ReadParallel(config.run.parallel).ep,
+                experts = ep > 1 && counts.trained > 0 ? ExpertElements(weights) : 0;
+  const auto part = [&](int64_t bytes) {
+    const int64_t of_experts = experts == 0 ? 0 : bytes / counts.trained * experts;
+    return (bytes - of_experts + ranks - 1) / ranks + of_experts * ep / ranks;
+  };
   if (Spreads(config, weights, 1)) {
     state.masters = part(state.masters);
     state.moments = part(state.moments);
@@ -193,7 +220,9 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
 bool CopiesCheckpoints(const configs::Config& config) {
   // Ranks that keep a part of a checkpoint each hand it over while it is written
   // (Optimizer::spread).
-  if (TensorRanks(config) > 1) return false;
+  if (TensorRanks(config) > 1 || Stages(config) > 1 || ExpertRanksOf(config) > 1 ||
+      config.experts.sync_every > 1)
+    return false;
   if (configs::ReadParallel(config.run.parallel).dp > 1 &&
       (config.run.zero > 0 || config.run.gradient_wire != configs::GradientWire::kFloat32))
     return false;
@@ -268,10 +297,33 @@ PassSize LargestBatch(const configs::Config& config, const policy_model::ModelSh
   return {.tokens = tokens, .rows = tokens, .longest = longest};
 }
 
-MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
-  const int64_t together = TensorRanks(config);
+namespace {
+
+// Of a rank that has this stage; of a model that is not cut into stages, 0.
+MemoryPlan PlanStage(const configs::Config& config, const Weights& whole, int64_t stage) {
+  const int64_t together = TensorRanks(config), stages = Stages(config),
+                experts = ExpertRanksOf(config);
   std::optional<Weights> share;
+  std::string which;
+  if (stages > 1) {
+    const auto ranges =
+        policy_model::StagesOf(whole.shape(), static_cast<int>(stages), "run.parallel");
+    const policy_model::LayerRange& layers = ranges[static_cast<size_t>(stage)];
+    share =
+        Weights::WithoutMemory(policy_model::StageShape(whole.shape(), static_cast<int>(stage),
+                                                        static_cast<int>(stages), "run.parallel"),
+                               whole.stream(), whole.dtype());
+    which = "stage " + std::to_string(stage + 1) + " of " + std::to_string(stages) + ", layers " +
+            std::to_string(layers.begin) + " to " + std::to_string(layers.end - 1) + ", ";
+  }
+  if (experts > 1) {
+    which = "with the experts of one of " + std::to_string(experts) + ", ";
+    share = Weights::WithoutMemory(
+        policy_model::ExpertShareOf(whole.shape(), 0, static_cast<int>(experts), "run.parallel"),
+        whole.stream(), whole.dtype());
+  }
   if (together > 1) {
+    which = "the share of one of " + std::to_string(together) + ", ";
     share = Weights::WithoutMemory(
         policy_model::ShareOf(whole.shape(), 0, static_cast<int>(together), "run.parallel"),
         whole.stream(), whole.dtype());
@@ -287,9 +339,7 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
   const std::string trained = Parameters(counts.trained_parameters) + " trained",
                     type = configs::NameOf(config.model.dtype);
   MemoryPlan plan;
-  plan.Add("weights", state.weights,
-           (share ? "the share of one of " + std::to_string(together) + ", " : "") + part(3) +
-               Parameters(counts.parameters) + ", " + type);
+  plan.Add("weights", state.weights, which + part(3) + Parameters(counts.parameters) + ", " + type);
   plan.Add("masters", state.masters, part(1) + "float32, " + trained);
   const bool narrow = config.optimizer.gradients == configs::Gradients::kBFloat16;
   plan.Add("gradients", state.gradients,
@@ -303,7 +353,10 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
                  : "as they are loaded, and while a checkpoint is written");
   }
   const PassSize size = LargestBatch(config, weights.shape());
-  AddActivations(config, weights, size, "", plan, /*guest=*/configs::Distills(config));
+  PassSize pass = size;
+  if (stage + 1 < stages) pass.rows = 0;  // the last stage scores them
+  AddActivations(config, weights, pass, "", plan, /*guest=*/configs::Distills(config),
+                 /*under_way=*/stages - stage);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
   AddTeachers(config, weights, size, plan);
   AddCritic(config, weights, size, plan);
@@ -311,6 +364,21 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
     plan.Add("checkpoint copy", CheckpointCopyBytes(config, weights),
              "written while the run goes on (checkpoint.background)");
   return plan;
+}
+
+}  // namespace
+
+MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
+  if (Stages(config) > 1) {
+    // As much as the stage that takes most of all.
+    MemoryPlan most;
+    for (int64_t stage = 0; stage < Stages(config); ++stage) {
+      MemoryPlan plan = PlanStage(config, whole, stage);
+      if (plan.total() > most.total()) most = std::move(plan);
+    }
+    return most;
+  }
+  return PlanStage(config, whole, 0);
 }
 
 }  // namespace plumb::learner

@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "learner/update/expert_balance.h"
+#include "learner/update/shares/model_share.h"
 
 namespace plumb::learner {
 namespace {
@@ -20,7 +21,8 @@ class OfflineLoop : public StepLoop {
         options_(options),
         objective_(objective) {
     if (options.transformer)
-      balance_.emplace(config.experts, config.run.seed, *options.transformer, weights, optimizer);
+      balance_.emplace(config.experts, config.run.seed, *options.transformer,
+                       optimizer.share() ? optimizer.share()->weights() : weights, optimizer);
   }
 
  private:

@@ -11,6 +11,7 @@
 #include "learner/loop/finite.h"
 #include "learner/update/optimizer_file.h"
 #include "learner/update/schedule.h"
+#include "learner/update/shares/model_share.h"
 #include "policy_model/speed.h"
 
 namespace plumb::learner {
@@ -445,6 +446,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
     metrics["time/ranks"] = beside->busy;
     metrics["time/ranks_wait"] = beside->waited;
   }
+  if (ModelShare* const share = optimizer_.share()) share->AddTimes(metrics);
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
   metrics["time/checkpoint_wait"] = std::exchange(checkpoint_wait_s_, 0);
   metrics["time/step"] = SecondsSince(begin);

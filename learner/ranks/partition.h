@@ -24,6 +24,8 @@ class Partition {
   Partition() = default;
   // Buckets [0, ends[0]), [ends[0], ends[1]), ...; one may be empty.
   Partition(std::vector<int64_t> ends, int ranks, int64_t unit);
+  // The same where each bucket has ranks of its own, so many.
+  Partition(std::vector<int64_t> ends, std::vector<int> ranks, int64_t unit);
 
   int64_t elements() const { return ends_.empty() ? 0 : ends_.back(); }
   size_t buckets() const { return ends_.size(); }
@@ -35,9 +37,12 @@ class Partition {
   // Everything that it keeps, ascending, what is kept of one piece behind that of the other. A
   // piece a bucket, which may be empty.
   std::vector<Piece> KeptBy(int rank) const;
+  // Of a rank that is ranks[bucket] among those of each.
+  std::vector<Piece> KeptBy(const std::vector<int>& ranks) const;
 
  private:
   std::vector<int64_t> ends_;
+  std::vector<int> each_;  // empty: ranks_
   int ranks_ = 1;
   int64_t unit_ = 1;
 };

@@ -286,6 +286,26 @@ void Ranks::AllGather(std::span<std::byte> bytes, size_t element_size, int64_t u
   GatherBytes({}, slices, bytes);
 }
 
+void Ranks::Exchange(std::span<const std::byte> out, std::span<const int64_t> to,
+                     std::span<std::byte> in, std::span<const int64_t> from) {
+  parts_.clear();
+  size_t sent = 0, came = 0;
+  for (int peer = 0; peer < size(); ++peer) {
+    const auto goes = static_cast<size_t>(to[static_cast<size_t>(peer)]),
+               comes = static_cast<size_t>(from[static_cast<size_t>(peer)]);
+    const auto send = out.subspan(std::exchange(sent, sent + goes), goes);
+    const auto receive = in.subspan(std::exchange(came, came + comes), comes);
+    if (peer != rank()) {
+      parts_.push_back({.peer = peer, .send = send, .receive = receive});
+      continue;
+    }
+    PLUMB_CHECK(goes == comes, "a rank takes what it gives itself");
+    if (goes > 0) std::memcpy(receive.data(), send.data(), goes);
+  }
+  PLUMB_CHECK(sent == out.size() && came == in.size(), "parts of all that is exchanged");
+  Exchange("an exchange of all ranks", parts_);
+}
+
 int64_t Ranks::sent_bytes() const {
   int64_t sent = link_->mesh.sent_bytes();
   for (const auto& device : link_->devices) sent += device->sent_bytes();

@@ -99,6 +99,12 @@ class Ranks {
     GatherBytes({}, places, all);
   }
 
+  // Everybody to everybody: `out` holds what goes to each rank, one behind the other, to[r] bytes
+  // to rank r, which says as much in its from[]; `in` becomes what each has for this one. This
+  // rank's own part is copied.
+  void Exchange(std::span<const std::byte> out, std::span<const int64_t> to,
+                std::span<std::byte> in, std::span<const int64_t> from);
+
   // Throws RankLost naming the ranks whose `own` is not that of most (of rank 0 where no more than
   // half agree). `what`: "the weights after step 3".
   void CheckSame(const std::string& what, const std::string& own);

@@ -93,7 +93,7 @@ std::vector<LayerLoad> ExpertBalance::TakeLoad() {
   };
   for (LayerLoad& layer : load) {
     for (int64_t& tokens : layer.tokens) add(tokens);
-    add(layer.rows), add(layer.dropped);
+    add(layer.rows), add(layer.dropped), add(layer.given), add(layer.otherwise);
     add(layer.entropy), add(layer.aux), add(layer.z);
   }
   return load;

@@ -150,10 +150,10 @@ TrainingRules TrainingRulesOf(const configs::Config& config) {
 namespace {
 
 // What is kept or computed tensor by tensor, and not of a part of one.
-void CheckOfShare(const configs::OptimizerConfig& options) {
-  const auto refuse = [](const std::string& option) {
+void CheckOfShare(const configs::OptimizerConfig& options, const std::string& factor) {
+  const auto refuse = [&](const std::string& option) {
     throw Error(ErrorCode::kUnsupported,
-                "asks for tp, and " + option +
+                "asks for " + factor + ", and " + option +
                     " is about whole tensors: leave it out, or share the work as dp",
                 "run.parallel");
   };
@@ -188,7 +188,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
   }
   const bool narrow = options.gradients == configs::Gradients::kBFloat16;
   CheckGradients(options, weights, sharing.ranks != nullptr);
-  if (sharing.share) CheckOfShare(options);
+  if (sharing.share) CheckOfShare(options, sharing.share->factor());
   Rules to_apply(rules);
   bool any = false;
   for (const auto& set : weights.sets()) {
@@ -290,7 +290,10 @@ void Optimizer::DrawDropoutKey() {
 }
 
 void Optimizer::ZeroGrad() {
-  for (SetState& state : sets_) state.grad.Zero();
+  for (SetState& state : sets_) {
+    if (experts_wait() && !state.of_experts.empty()) ZeroExperts(state, /*experts=*/false);
+    else state.grad.Zero();
+  }
   if (rooms_) rooms_->BeginUpdate(gradients_.dropout_key);
 }
 
@@ -341,10 +344,11 @@ void Optimizer::ClipValues() {
   auto* scratch = static_cast<double*>(norm_scratch_.data());
   double clipped = 0;
   int64_t trained = 0;  // without the padding between tensors
+  double of_experts = 0;
   for (SetState& state : sets_) {
-    for (const Piece& piece : state.kept) {
-      const Slice own = state.OwnGradient(piece);
-      if (own.size() == 0) continue;
+    for (size_t k = 0; k < state.kept.size(); ++k) {
+      const Slice own = state.OwnGradient(state.kept[k]);
+      if (own.size() == 0 || !Due(state, k)) continue;
       kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
                     kernels::ClipValue{.grad = state.grad.at(own.begin),
                                        .grad_dtype = state.grad.dtype(),
@@ -354,15 +358,20 @@ void Optimizer::ClipValues() {
                                        .out = scratch + kernels::kNormScratch});
       double count = 0;
       norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&count, 1)), kernels::kNormScratch);
-      clipped += count;
+      (OfExperts(state, k) ? of_experts : clipped) += count;
     }
-    for (const TensorEntry& entry : state.set->table->entries())
-      trained += state.PlaceOf(entry) < 0 ? 0 : entry.elements;
+    const auto& entries = state.set->table->entries();
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const bool of_whole = sharing_.share && sharing_.experts.apart;
+      if (state.PlaceOf(entries[i]) < 0) continue;
+      trained += of_whole ? sharing_.share->WholeEntry(i).elements : entries[i].elements;
+    }
   }
-  if (sharded()) clipped = sharing_.ranks->Sum(clipped);
-  if (sharing_.share) {
+  if (sharing_.experts.apart) clipped = OverRanks(clipped, of_experts);
+  else if (sharded()) clipped = sharing_.ranks->Sum(clipped);
+  if (sharing_.share && !sharing_.experts.apart) {
     clipped = sharing_.share->ranks().Sum(clipped);
-    trained *= sharing_.share->size();
+    trained = static_cast<int64_t>(sharing_.share->ranks().Sum(static_cast<double>(trained)));
   }
   clipped_shares_ += clipped / static_cast<double>(trained);
   ++clip_updates_;
@@ -390,18 +399,26 @@ double Optimizer::Squares(const SetState& state, const void* gradients, int64_t 
 
 // Of the gradients of all sets, on all ranks.
 double Optimizer::SumOfSquares() {
-  double total = 0;
+  double total = 0, of_experts = 0;
   for (SetState& state : sets_) {
-    for (const Piece& piece : state.kept) {
-      const Slice own = state.OwnGradient(piece);
-      if (own.size() == 0) continue;
-      total += Squares(state, state.grad.at(own.begin), own.size());
+    for (size_t k = 0; k < state.kept.size(); ++k) {
+      const Slice own = state.OwnGradient(state.kept[k]);
+      if (own.size() == 0 || !Due(state, k)) continue;
+      (OfExperts(state, k) ? of_experts : total) +=
+          Squares(state, state.grad.at(own.begin), own.size());
     }
-    if (!sharing_.share || sharing_.share->rank() == 0) continue;
-    // What every rank of the share has all of counts once.
-    const auto uncut = [](const TensorEntry& entry) { return !policy_model::IsCut(entry); };
-    for (const std::span<float> whole : KeptGradients(state, uncut))
-      total -= Squares(state, whole.data(), std::ssize(whole));
+    if (!sharing_.share) continue;
+    // What several ranks have all of counts once.
+    for (const TensorEntry& entry : state.set->table->entries()) {
+      if (!sharing_.share->CountsElsewhere(entry)) continue;
+      for (const std::span<float> whole : KeptGradients(state, entry))
+        total -= Squares(state, whole.data(), std::ssize(whole));
+    }
+  }
+  if (sharing_.experts.apart) {
+    total = OverRanks(total, of_experts);
+    const double waiting = experts_due() ? 0 : WaitingSquares();
+    return std::isfinite(waiting) ? total : waiting;
   }
   if (sharded()) total = sharing_.ranks->Sum(total);
   return sharing_.share ? sharing_.share->ranks().Sum(total) : total;
@@ -508,8 +525,9 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   if (!std::isfinite(loss)) result.why_skipped = "the loss is not finite";
   else if (!std::isfinite(squares)) result.why_skipped = "the gradient is not finite";
   if (!result.why_skipped.empty()) {
-    // Nor does what was lost of it come back.
+    // Nor does what was lost of it come back, nor what experts waited with.
     for (SetState& state : sets_) {
+      ZeroExperts(state, /*experts=*/true);
       if (state.residual.elements() > 0) state.residual.Zero();
     }
     ++skipped_;
@@ -544,9 +562,10 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
     }
     for (size_t r = 0; r < state.runs.size(); ++r) {
       adamw.learning_rate = static_cast<float>(learning_rate * state.rates[r]);
-      for (const Piece& piece : state.kept) {
-        const SetState::KeptRun run = state.KeptOf(state.runs[r], piece);
-        if (run.begin == run.end) continue;
+      for (size_t k = 0; k < state.kept.size(); ++k) {
+        const SetState::KeptRun run = state.KeptOf(state.runs[r], state.kept[k]);
+        if (run.begin == run.end || !Due(state, k)) continue;
+        adamw.step = (moment_steps_ + 1) / (OfExperts(state, k) ? sharing_.experts.sync_every : 1);
         if (options_.name == configs::OptimizerName::kMuon)
           UpdateWithMuon(state, run, adamw, options_.muon_learning_rate / options_.learning_rate);
         else UpdateRun(state, run, adamw);

@@ -13,6 +13,7 @@
 // are the caller's.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -61,6 +62,14 @@ struct Sharing {
   // Of a model that several ranks compute together: this one's, whose weights the optimizer has;
   // `ranks` have the same share then. Borrowed; nullptr: the model is whole.
   ModelShare* share = nullptr;
+  // Experts are apart where ranks share them out, or where they are updated at some updates only
+  // (optimizer_experts.cc).
+  struct Experts {
+    bool apart = false;
+    Ranks* ranks = nullptr;  // borrowed: those that have the same ones; nullptr: this one alone
+    int64_t sync_every = 1;  // updates from one sum of their gradients to the next
+  };
+  Experts experts = {};
   bool sharded() const { return ranks && zero > 0; }
   // What rounding on the wire lost is kept for the next step, by every rank its own.
   bool keeps_residuals() const { return ranks && wire != Wire::kFloat32; }
@@ -89,6 +98,8 @@ class Optimizer {
     // kept here of masters and moments: all in one piece, or this rank's, a piece a bucket.
     Partition partition = {};
     std::vector<Piece> kept = {};
+    // Where experts are apart: whether a bucket is theirs. Each has a piece of its own then.
+    std::vector<uint8_t> of_experts = {};
     bool grad_in_parts = false;  // grad has what is kept alone; else all places
     int64_t trained() const { return partition.elements(); }
     int64_t kept_elements() const { return kept.empty() ? 0 : kept.back().at + kept.back().size(); }
@@ -123,6 +134,7 @@ class Optimizer {
     }
     // The ends of what a pass goes through one after the other (BucketEnds), in places.
     std::vector<int64_t> BucketPlaces() const;
+    int64_t PlacesBefore(int64_t element) const;
     // What of the set is trained, ascending, and at which factor of the learning rate.
     std::vector<policy_model::TrainedRun> runs = {};
     std::vector<double> rates = {};
@@ -162,7 +174,10 @@ class Optimizer {
   // Masters and moments are spread over the ranks: what reads all of them is called by all ranks.
   bool sharded() const { return sharing_.sharded(); }
   // Something of a checkpoint is spread so.
-  bool spread() const { return sharing_.sharded() || sharing_.keeps_residuals() || sharing_.share; }
+  bool spread() const {
+    return sharing_.sharded() || sharing_.keeps_residuals() || sharing_.share ||
+           sharing_.experts.sync_every > 1;
+  }
   ModelShare* share() const { return sharing_.share; }
   // Of passes with these weights (Transformer::SetParts); nullptr: they need none. Borrowed.
   policy_model::PassParts* parts() const;
@@ -185,8 +200,12 @@ class Optimizer {
   std::optional<BesideTimes> TakeBesideTimes();
   // Before a checkpoint, of all ranks: the owner of an element takes over what is left of it.
   void FoldResiduals();
+  // Gradients of a tensor of experts are gathered over several updates, and a checkpoint made now
+  // holds those of some (as residuals, read from SetState::grad). AdoptWaiting: they were loaded.
+  bool Waits(const policy_model::TensorEntry& entry) const;
+  void AdoptWaiting();
   // Elements from place `place` on of one of the set's buffers m, v, own_master and (folded)
-  // residual, whichever rank keeps them.
+  // residual or grad, whichever rank keeps them.
   void ReadKept(const SetState& state, const policy_model::FlatBuffer& buffer, int64_t place,
                 std::span<std::byte> out) const;
   // The other way, from the same bytes on every rank: each takes what it keeps.
@@ -217,12 +236,39 @@ class Optimizer {
   double SumOfSquares();
   void ClipValues();
   void AddUpGradients();
-  // What a rank keeps of the gradients of the tensors for which `of` says so.
+  // What a rank keeps of the gradient of a tensor.
   std::vector<std::span<float>> KeptGradients(SetState& state,
-                                              bool (*of)(const policy_model::TensorEntry&)) const;
+                                              const policy_model::TensorEntry& entry) const;
   double Squares(const SetState& state, const void* gradients, int64_t n);
   void ShareUpdated(SetState& state);
   void Divide(SetState& state, int64_t n);
+  void DivideExperts(SetState& state);
+  // Who shares a bucket; nullptr: this rank alone.
+  Ranks* RanksOf(const SetState& state, size_t bucket) const {
+    return OfExperts(state, bucket) ? sharing_.experts.ranks : sharing_.ranks;
+  }
+  // Whether this update has the bucket, or piece, of a state whose experts are apart.
+  bool Due(const SetState& state, size_t bucket) const {
+    return !OfExperts(state, bucket) || experts_due();
+  }
+  bool OfExperts(const SetState& state, size_t bucket) const {
+    return !state.of_experts.empty() && state.of_experts[bucket] != 0;
+  }
+  bool experts_due() const {
+    return (moment_steps_ + 1) % std::max<int64_t>(1, sharing_.experts.sync_every) == 0;
+  }
+  // Gradients of experts that wait for the update that has them.
+  bool experts_wait() const {
+    return sharing_.experts.apart && moment_steps_ % sharing_.experts.sync_every != 0;
+  }
+  void AddUpApart(SetState& state);
+  void ZeroExperts(SetState& state, bool experts);
+  // Of a number that each rank has of what it keeps: over all ranks, each element once.
+  double OverRanks(double of_rest, double of_experts);
+  double WaitingSquares();
+  // What a rank owns of a bucket, whether it keeps all of it or not.
+  Slice OwnedBy(const SetState& state, size_t bucket, int rank) const;
+  void FoldWaiting();
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
   // Elements [run.begin, run.end) of the set.
   void UpdateRun(SetState& state, const SetState::KeptRun& run, const kernels::AdamwOptions& adamw);

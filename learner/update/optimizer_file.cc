@@ -34,9 +34,22 @@ bool MayHalve(const Optimizer::SetState& state) {
 // Of a model that ranks compute together; nullptr: each has all of it, or it is a copy.
 ModelShare* ShareOf(const Optimizer* optimizer) { return optimizer ? optimizer->share() : nullptr; }
 
-// The tensor as files have it.
+// Tensors of files, in their order; the tensor as files have it, and as it is here: nullptr where
+// nothing of it is, or it is frozen.
+size_t TensorsOf(const ModelShare* share, const Optimizer::SetState& state) {
+  return share ? share->tensors() : state.set->table->entries().size();
+}
 const TensorEntry& InFile(const ModelShare* share, const Optimizer::SetState& state, size_t i) {
   return share ? share->WholeEntry(i) : state.set->table->entries()[i];
+}
+const TensorEntry* Here(const ModelShare* share, const Optimizer::SetState& state, size_t i) {
+  const TensorEntry* const own = share ? share->Own(i) : &state.set->table->entries()[i];
+  return own && state.PlaceOf(*own) >= 0 ? own : nullptr;
+}
+// Frozen: the model's file has all of it. A share whose tensors are not all here trains all.
+bool InNoFile(const ModelShare* share, const Optimizer::SetState& state, size_t i) {
+  const TensorEntry* const own = share ? share->Own(i) : &state.set->table->entries()[i];
+  return own && state.PlaceOf(*own) < 0;
 }
 
 // A part of live sets that may be spread over ranks, or of a copy.
@@ -79,11 +92,14 @@ bool FindTies(const Optimizer* optimizer, Optimizer::SetState& state, const Tens
 // All of tensor `i` in the buffer, whoever has it.
 void ReadWhole(const Optimizer* optimizer, const Optimizer::SetState& state, size_t i,
                const FlatBuffer& from, std::span<std::byte> to) {
-  const TensorEntry& entry = state.set->table->entries()[i];
   ModelShare* const share = ShareOf(optimizer);
-  if (!share) return ReadKept(optimizer, state, from, state.PlaceOf(entry), to);
-  std::vector<std::byte> own(static_cast<size_t>(entry.elements) * sizeof(float));
-  ReadKept(optimizer, state, from, state.PlaceOf(entry), own);
+  const TensorEntry* const here = Here(share, state, i);
+  if (!share) return ReadKept(optimizer, state, from, state.PlaceOf(*here), to);
+  std::vector<std::byte> own;
+  if (here) {
+    own.resize(static_cast<size_t>(here->elements) * sizeof(float));
+    ReadKept(optimizer, state, from, state.PlaceOf(*here), own);
+  }
   share->Join(i, sizeof(float), own, to);
 }
 
@@ -115,12 +131,12 @@ int64_t CodeWords(const TensorEntry& entry) {
 
 void AddMoments(const Optimizer* optimizer, Optimizer::SetState& state, size_t i,
                 std::vector<TensorToWrite>& tensors) {
-  const TensorEntry& entry = state.set->table->entries()[i];
   if (!state.in_8_bits) {
     tensors.push_back(Whole("m.", i, optimizer, state, &state.m));
     tensors.push_back(Whole("v.", i, optimizer, state, &state.v));
     return;
   }
+  const TensorEntry& entry = state.set->table->entries()[i];
   for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
     tensors.push_back(Part(std::string(name) + "." + entry.name, DType::kInt32, CodeWords(entry),
                            &moment->codes(), entry.offset / kCodesAWord));
@@ -170,19 +186,20 @@ class File {
   }
   // What rounding on the way had lost, where the run's gradients travelled so.
   void ReadResidual(Optimizer::SetState& state, size_t i) const {
-    if (!reader_->tensors().contains("residual." + state.set->table->entries()[i].name)) return;
+    const TensorEntry& in_file = InFile(optimizer_.share(), state, i);
+    if (!reader_->tensors().contains("residual." + in_file.name)) return;
     if (state.residual.elements() == 0) {
       state.residual = FlatBuffer(state.grad.stream(), DType::kFloat32, state.trained());
     }
     Read("residual.", i, state, state.residual);
   }
   void ReadMoments(Optimizer::SetState& state, size_t i) const {
-    const TensorEntry& entry = state.set->table->entries()[i];
     if (!state.in_8_bits) {
       Read("m.", i, state, state.m);
       Read("v.", i, state, state.v);
       return;
     }
+    const TensorEntry& entry = state.set->table->entries()[i];
     for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
       ReadPart(std::string(name) + "." + entry.name, DType::kInt32, CodeWords(entry),
                moment->codes(), entry.offset / kCodesAWord);
@@ -194,7 +211,7 @@ class File {
     ModelShare* const share = optimizer_.share();
     const TensorEntry& entry = InFile(share, state, i);
     const FlatBuffer& flat = share ? share->whole().flat() : state.set->flat;
-    const int64_t place = state.PlaceOf(state.set->table->entries()[i]);
+    const int64_t place = state.PlaceOf(*Here(share, state, i));
     if (!MayHalve(state) || !reader_->tensors().contains("low." + entry.name))
       return Read("master.", i, state, state.own_master);
     const TensorView& halves =
@@ -233,8 +250,8 @@ class File {
   // What this rank keeps of all of tensor `i`.
   void Keep(size_t i, const Optimizer::SetState& state, std::span<const std::byte> all,
             FlatBuffer& into) const {
-    const int64_t place = state.PlaceOf(state.set->table->entries()[i]);
     ModelShare* const share = optimizer_.share();
+    const int64_t place = state.PlaceOf(*Here(share, state, i));
     if (!share) return optimizer_.WriteKept(state, into, place, all);
     optimizer_.WriteKept(state, into, place, share->Cut(i, sizeof(float), all));
   }
@@ -301,9 +318,8 @@ std::string MomentsDigest(Optimizer& optimizer) {
   ModelShare* const share = optimizer.share();
   for (Optimizer::SetState& state : optimizer.sets()) {
     for (const FlatBuffer* buffer : state.moments()) {
-      const auto& entries = state.set->table->entries();
-      for (size_t i = 0; share && i < entries.size(); ++i) {
-        if (state.PlaceOf(entries[i]) < 0) continue;
+      for (size_t i = 0; share && i < share->tensors(); ++i) {
+        if (InNoFile(share, state, i)) continue;
         host.resize(static_cast<size_t>(share->WholeEntry(i).elements) * sizeof(float));
         ReadWhole(&optimizer, state, i, *buffer, host);
         hash.Update(host);
@@ -329,16 +345,22 @@ void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets,
   if (!Keeps(sets, moments)) return;
   std::vector<TensorToWrite> tensors;
   for (Optimizer::SetState& state : sets) {
-    const auto& entries = state.set->table->entries();
-    for (size_t i = 0; i < entries.size(); ++i) {
-      const TensorEntry& entry = entries[i];
-      if (state.PlaceOf(entry) < 0) continue;  // frozen: the model's file has all of it
+    const ModelShare* const share = ShareOf(optimizer);
+    for (size_t i = 0; i < TensorsOf(share, state); ++i) {
+      if (InNoFile(share, state, i)) continue;
       if (moments) AddMoments(optimizer, state, i, tensors);
       if (moments && state.residual.elements() > 0)
         tensors.push_back(Whole("residual.", i, optimizer, state, &state.residual));
+      else if (moments && optimizer && optimizer->Waits(entry))
+        tensors.push_back(Whole("residual.", i, optimizer, state, &state.grad));
       if (!state.has_own_master()) continue;
+      if (share) {
+        tensors.push_back(Whole("master.", i, optimizer, state, &state.own_master));
+        continue;
+      }
+      const TensorEntry& entry = state.set->table->entries()[i];
       std::vector<int64_t> ties;
-      if (!MayHalve(state) || ShareOf(optimizer) || !FindTies(optimizer, state, entry, ties)) {
+      if (!MayHalve(state) || !FindTies(optimizer, state, entry, ties)) {
         tensors.push_back(Whole("master.", i, optimizer, state, &state.own_master));
         continue;
       }
@@ -364,14 +386,14 @@ void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
   if (!Keeps(optimizer.sets(), moments)) return;
   const File file(path, optimizer);
   for (Optimizer::SetState& state : optimizer.sets()) {
-    const auto& entries = state.set->table->entries();
-    for (size_t i = 0; i < entries.size(); ++i) {
-      if (state.PlaceOf(entries[i]) < 0) continue;
+    for (size_t i = 0; i < TensorsOf(optimizer.share(), state); ++i) {
+      if (!Here(optimizer.share(), state, i)) continue;
       if (moments) file.ReadMoments(state, i);
       if (moments) file.ReadResidual(state, i);
       if (state.has_own_master()) file.ReadMaster(state, i);
     }
   }
+  optimizer.AdoptWaiting();
 }
 
 int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
@@ -379,15 +401,15 @@ int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
   const ModelShare* const share = optimizer.share();
   for (const Optimizer::SetState& state : optimizer.sets()) {
     const int64_t master = state.has_own_master() ? MayHalve(state) && !share ? 2 : 4 : 0;
-    for (size_t i = 0; i < state.set->table->entries().size(); ++i) {
-      if (state.PlaceOf(state.set->table->entries()[i]) < 0) continue;
+    for (size_t i = 0; i < TensorsOf(share, state); ++i) {
+      if (InNoFile(share, state, i)) continue;
       const TensorEntry& entry = InFile(share, state, i);
       bytes += master * entry.elements;
       if (!moments) continue;
       bytes += !state.in_8_bits
                    ? 8 * entry.elements
                    : 2 * 4 * (CodeWords(entry) + kernels::MomentBlocks(entry.elements));
-      if (state.residual.elements() > 0) bytes += 4 * entry.elements;
+      if (state.residual.elements() > 0 || optimizer.Waits(entry)) bytes += 4 * entry.elements;
     }
   }
   return bytes;

@@ -44,6 +44,7 @@ Optimizer::~Optimizer() = default;
 
 // Of `n` places: buckets, and what of them is kept here.
 void Optimizer::Divide(SetState& state, int64_t n) {
+  if (sharing_.experts.apart && !state.set->adapter) return DivideExperts(state);
   if (!sharing_.ranks) {
     state.partition = Partition({n}, 1, kernels::kDecayBlock);
     state.kept = {{.begin = 0, .end = n, .at = 0}};
@@ -64,8 +65,19 @@ void Optimizer::Divide(SetState& state, int64_t n) {
 
 std::vector<int64_t> Optimizer::SetState::BucketPlaces() const {
   std::vector<int64_t> ends;
-  for (const int64_t end : BucketEnds(*set)) ends.push_back(TrainedBefore(runs, end));
+  for (const int64_t end : BucketEnds(*set)) ends.push_back(PlacesBefore(end));
   return ends;
+}
+
+int64_t Optimizer::SetState::PlacesBefore(int64_t element) const {
+  return TrainedBefore(runs, element);
+}
+
+Slice Optimizer::OwnedBy(const SetState& state, size_t bucket, int rank) const {
+  Ranks* const ranks = RanksOf(state, bucket);
+  const Slice all = state.partition.Bucket(bucket);
+  const Slice own = SliceOf(all.size(), rank, ranks ? ranks->size() : 1, state.partition.unit());
+  return {.begin = all.begin + own.begin, .end = all.begin + own.end};
 }
 
 Optimizer::SetState::KeptRun Optimizer::SetState::KeptOf(const TrainedRun& run,
@@ -81,18 +93,20 @@ Optimizer::SetState::KeptRun Optimizer::SetState::KeptOf(const TrainedRun& run,
 
 void Optimizer::ReadKept(const SetState& state, const FlatBuffer& buffer, int64_t place,
                          std::span<std::byte> out) const {
-  const bool residual = &buffer == &state.residual;  // has room for all places
+  // These have room for all places.
+  const bool residual = &buffer == &state.residual || &buffer == &state.grad;
   if (!sharing_.ranks || !(residual || sharded())) return buffer.CopyToHost(out, place);
   const int64_t end = place + static_cast<int64_t>(out.size()) / kFloat;
-  const int own = sharing_.ranks->rank();
   const auto bytes = [&](const Slice& part) {
     return Slice{.begin = (part.begin - place) * kFloat, .end = (part.end - place) * kFloat};
   };
   for (size_t bucket = 0; bucket < state.partition.buckets(); ++bucket) {
     if (Overlap(state.partition.Bucket(bucket), place, end).size() == 0) continue;
+    Ranks* const ranks = RanksOf(state, bucket);
+    const int own = ranks ? ranks->rank() : 0;
     std::vector<Slice> places;
-    for (int rank = 0; rank < sharing_.ranks->size(); ++rank) {
-      const Slice part = Overlap(state.partition.Of(bucket, rank), place, end);
+    for (int rank = 0; rank < (ranks ? ranks->size() : 1); ++rank) {
+      const Slice part = Overlap(OwnedBy(state, bucket, rank), place, end);
       places.push_back(bytes(part));
       if (rank != own || part.size() == 0) continue;
       const Piece& piece = state.kept[sharded() ? bucket : 0];
@@ -101,7 +115,7 @@ void Optimizer::ReadKept(const SetState& state, const FlatBuffer& buffer, int64_
                                     static_cast<size_t>(places.back().size())),
                         at);
     }
-    sharing_.ranks->AllGather(out, places);
+    if (ranks) ranks->AllGather(out, places);
   }
 }
 
@@ -109,8 +123,15 @@ void Optimizer::WriteKept(const SetState& state, FlatBuffer& buffer, int64_t pla
                           std::span<const std::byte> bytes) const {
   const int64_t end = place + static_cast<int64_t>(bytes.size()) / kFloat;
   const bool residual = &buffer == &state.residual;
-  const std::vector<Piece> own =
-      residual && sharing_.ranks ? state.partition.KeptBy(sharing_.ranks->rank()) : state.kept;
+  std::vector<Piece> own = state.kept;
+  if (residual) {
+    own.clear();
+    for (size_t bucket = 0; bucket < state.partition.buckets(); ++bucket) {
+      Ranks* const ranks = RanksOf(state, bucket);
+      const Slice part = OwnedBy(state, bucket, ranks ? ranks->rank() : 0);
+      own.push_back({.begin = part.begin, .end = part.end, .at = 0});
+    }
+  }
   for (const Piece& piece : own) {
     const Slice part = Overlap({.begin = piece.begin, .end = piece.end}, place, end);
     if (part.size() == 0) continue;
@@ -121,11 +142,9 @@ void Optimizer::WriteKept(const SetState& state, FlatBuffer& buffer, int64_t pla
 }
 
 std::vector<std::span<float>> Optimizer::KeptGradients(
-    SetState& state, bool (*of)(const policy_model::TensorEntry&)) const {
+    SetState& state, const policy_model::TensorEntry& entry) const {
   std::vector<std::span<float>> out;
-  for (const policy_model::TensorEntry& entry : state.set->table->entries()) {
-    const int64_t place = state.PlaceOf(entry);
-    if (place < 0 || !of(entry)) continue;
+  if (const int64_t place = state.PlaceOf(entry); place >= 0) {
     const TrainedRun all{.begin = entry.offset, .end = entry.offset + entry.elements, .at = place};
     for (const Piece& piece : state.kept) {
       const SetState::KeptRun run = state.KeptOf(all, piece);
@@ -155,6 +174,10 @@ void Optimizer::AddUpGradients() {
       }
       state.residual = {};
     }
+    if (!state.of_experts.empty()) {
+      AddUpApart(state);
+      continue;
+    }
     if (!sharing_.ranks || state.grad_in_parts) continue;  // those were added up by the backward
     Ranks& ranks = *sharing_.ranks;
     const Stream& stream = state.grad.stream();
@@ -175,14 +198,17 @@ void Optimizer::AddUpGradients() {
   }
   if (!sharing_.share) return;
   for (SetState& state : sets_) {
-    for (const std::span<float> part : KeptGradients(state, policy_model::GradientIsSummand)) {
-      sharing_.share->Sum(state.grad.stream(), DType::kFloat32, part.data(),
-                          static_cast<int64_t>(part.size()));
+    for (const policy_model::TensorEntry& entry : state.set->table->entries()) {
+      Ranks* const ranks = sharing_.share->SummandsOf(entry);
+      if (!ranks) continue;
+      for (const std::span<float> part : KeptGradients(state, entry))
+        AllReduce(*ranks, state.grad.stream(), part, Wire::kFloat32, {});
     }
   }
 }
 
 void Optimizer::FoldResiduals() {
+  FoldWaiting();
   if (!sharing_.keeps_residuals()) return;
   for (SetState& state : sets_) {
     for (size_t bucket = 0; bucket < state.partition.buckets(); ++bucket) {
@@ -202,17 +228,19 @@ void Optimizer::ShareUpdated(SetState& state) {
   FlatBuffer& flat = state.set->flat;
   const auto size = static_cast<int64_t>(ElementSize(flat.dtype()));
   for (size_t bucket = 0; bucket < state.partition.buckets(); ++bucket) {
+    Ranks* const ranks = RanksOf(state, bucket);
+    if (!ranks || !Due(state, bucket)) continue;
     for (const TrainedRun& run : state.runs) {
       const int64_t end = run.at + run.end - run.begin;
       const Slice all = Overlap(state.partition.Bucket(bucket), run.at, end);
       if (all.size() == 0) continue;
       std::vector<Slice> places;
-      for (int rank = 0; rank < sharing_.ranks->size(); ++rank) {
+      for (int rank = 0; rank < ranks->size(); ++rank) {
         const Slice part = Overlap(state.partition.Of(bucket, rank), all.begin, all.end);
         places.push_back(
             {.begin = (part.begin - all.begin) * size, .end = (part.end - all.begin) * size});
       }
-      AllGather(*sharing_.ranks, flat.stream(),
+      AllGather(*ranks, flat.stream(),
                 {static_cast<std::byte*>(flat.at(run.begin + all.begin - run.at)),
                  static_cast<size_t>(all.size() * size)},
                 places);
@@ -246,8 +274,9 @@ void Optimizer::TakeLoaded() {
 void Optimizer::CheckShare(const std::string& what) const {
   ModelShare* const share = sharing_.share;
   if (!share || (keeper_ && keeper_->spread())) return;
-  if (sharing_.ranks) sharing_.ranks->CheckSame(what, share->weights().ComputeDigest());
-  share->ranks().CheckSame(what + " that are not cut", share->UncutDigest());
+  Ranks* const alike = sharing_.experts.apart ? sharing_.experts.ranks : sharing_.ranks;
+  if (alike) alike->CheckSame(what, share->weights().ComputeDigest());
+  share->CheckUncut(what);
 }
 
 std::optional<Optimizer::BesideTimes> Optimizer::TakeBesideTimes() {

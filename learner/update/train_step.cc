@@ -27,7 +27,15 @@ SequenceView ViewOf(const Trajectory& t) {
 
 TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens,
                      Ranks* ranks)
-    : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens), ranks_(ranks) {}
+    : own_slot_{.transformer = &transformer},
+      micro_batch_tokens_(micro_batch_tokens),
+      ranks_(ranks) {}
+
+void TrainStep::UsePipeline(Pipeline* pipeline, bool recompute) {
+  pipeline_ = pipeline;
+  slot_ = &own_slot_;
+  if (pipeline) pipeline->Use(*own_slot_.transformer, recompute);
+}
 
 int64_t TrainStep::TakeSharedTokens() {
   const int64_t own = std::exchange(shared_tokens_, 0);
@@ -53,22 +61,36 @@ void TrainStep::Split(std::span<const SequenceView> sequences, bool replay, int3
   }
 }
 
-template <class Compute, class Use, class Finish>
-void TrainStep::InRounds(const policy_model::Weights& weights, Passes passes, size_t width,
-                         const Compute& compute, const Use& use, const Finish& finish) {
+void TrainStep::GatherRound(size_t begin, size_t width) {
+  const auto ranks = static_cast<size_t>(ranks_->size());
+  const size_t end = std::min(begin + ranks, micro_batches_.size());
+  sizes_.assign(ranks, 0);
+  for (size_t i = begin; i < end; ++i) sizes_[i - begin] = width * micro_batches_[i].rows;
+  ranks_->Gather(std::span<const float>(own_), sizes_, gathered_);
+}
+
+template <class Lay, class Compute, class Use, class Finish>
+void TrainStep::InRounds(const policy_model::Weights& weights, const policy_model::Gradients* grad,
+                         size_t width, const Lay& pack, const Compute& compute, const Use& use,
+                         const Finish& finish) {
+  if (pipeline_)
+    return InStages(grad != nullptr ? Passes::kBoth : Passes::kForward, width, pack, compute, use,
+                    finish);
   using Way = policy_model::PassParts::Way;
   const auto ranks = static_cast<size_t>(ranks_ ? ranks_->size() : 1),
              rank = static_cast<size_t>(ranks_ ? ranks_->rank() : 0);
   for (size_t begin = 0; begin < micro_batches_.size(); begin += ranks) {
     const size_t end = std::min(begin + ranks, micro_batches_.size()), own = begin + rank;
     own_.resize(own < end ? width * micro_batches_[own].rows : 0);
-    if (own < end) compute(own, micro_batches_[own], std::span(own_));
-    else transformer_.PassBy(weights, Way::kForward);
+    if (own < end) {
+      pack(micro_batches_[own]);
+      compute(own, micro_batches_[own], std::span(own_));
+    } else {
+      transformer().PassBy(weights, Way::kForward, grad != nullptr);
+    }
     std::span<const float> results = own_;
     if (ranks_) {
-      sizes_.assign(ranks, 0);
-      for (size_t i = begin; i < end; ++i) sizes_[i - begin] = width * micro_batches_[i].rows;
-      ranks_->Gather(std::span<const float>(own_), sizes_, gathered_);
+      GatherRound(begin, width);
       results = gathered_;
     }
     for (size_t i = begin; i < end; ++i) {
@@ -76,14 +98,81 @@ void TrainStep::InRounds(const policy_model::Weights& weights, Passes passes, si
       use(micro_batches_[i], results.first(n));
       results = results.subspan(n);
     }
-    if (passes == Passes::kForward) continue;
+    if (!grad) continue;
     if (own < end) finish(micro_batches_[own]);
-    else transformer_.PassBy(weights, Way::kBackward);
+    else transformer().PassBy(weights, Way::kBackward, true, *grad);
   }
 }
 
+template <class Lay, class Compute, class Use, class Finish>
+void TrainStep::InStages(Passes passes, size_t width, const Lay& pack, const Compute& compute,
+                         const Use& use, const Finish& finish) {
+  const auto ranks = static_cast<size_t>(ranks_ ? ranks_->size() : 1),
+             rank = static_cast<size_t>(ranks_ ? ranks_->rank() : 0);
+  const size_t many = micro_batches_.size(), rounds = (many + ranks - 1) / ranks,
+               own = many > rank ? (many - rank - 1) / ranks + 1 : 0;
+  size_t numbers = 0;
+  for (const MicroBatch& of : micro_batches_) numbers += width * of.rows;
+  all_.clear();
+  // Of the last stage: the results of a round, which every rank that has it sees at once.
+  const auto take_round = [&](size_t round) {
+    if (ranks_) GatherRound(round * ranks, width);
+    const std::vector<float>& results = ranks_ ? gathered_ : own_;
+    all_.insert(all_.end(), results.begin(), results.end());
+    const float* at = results.data();
+    for (size_t i = round * ranks; i < std::min(many, (round + 1) * ranks); ++i) {
+      const size_t n = width * micro_batches_[i].rows;
+      use(micro_batches_[i], std::span(at, n));
+      at += n;
+    }
+  };
+  const auto of = [&](size_t round) -> const MicroBatch& {
+    return micro_batches_[round * ranks + rank];
+  };
+  Pipeline::Parts parts;
+  parts.pack = [&](PassSlot& slot, size_t round) {
+    slot_ = &slot;
+    pack(of(round));
+  };
+  parts.forward = [&](PassSlot& slot, size_t round) {
+    slot_ = &slot;
+    own_.resize(scores() ? width * of(round).rows : 0);
+    compute(round * ranks + rank, of(round), std::span(own_));
+    if (scores()) take_round(round);
+  };
+  if (passes == Passes::kBoth) {
+    parts.backward = [&](PassSlot& slot, size_t round) {
+      slot_ = &slot;
+      finish(of(round));
+    };
+  }
+  pipeline_->Run(own, parts);
+  slot_ = &pipeline_->slot(0);
+  own_.clear();
+  for (size_t round = own; scores() && round < rounds; ++round) take_round(round);
+  all_.resize(numbers);
+  pipeline_->ShareLast(all_);
+  if (scores()) return;
+  const float* at = all_.data();
+  for (const MicroBatch& each : micro_batches_) {
+    const size_t n = width * each.rows;
+    use(each, std::span(at, n));
+    at += n;
+  }
+}
+
+void TrainStep::ForwardHere(const policy_model::Weights& weights,
+                            policy_model::ScoreOptions options, bool keep, std::span<float> logprob,
+                            std::span<float> entropy) {
+  if (pipeline_) {
+    PLUMB_CHECK(!options.guest, "measures are not there in a pipeline");
+    options.guest = &slot_->ends;
+  }
+  transformer().Forward(weights, batch(), options, keep, logprob, entropy);
+}
+
 void TrainStep::CheckForm(const SequenceView& sequence) const {
-  const ExpertForm of_model = policy_model::ExpertFormOf(transformer_.shape()),
+  const ExpertForm of_model = policy_model::ExpertFormOf(transformer().shape()),
                    recorded = sequence.experts->form;
   if (recorded == of_model) return;
   const auto text = [](const ExpertForm& f) {
@@ -102,24 +191,25 @@ void TrainStep::SetShare(std::span<const SequenceView> sequences, const MicroBat
     for (size_t s = begin; s < end; ++s) n += static_cast<double>(sequences[s].tokens.size());
     return n;
   };
-  transformer_.SetRoutingShare(tokens(static_cast<size_t>(of.first), static_cast<size_t>(of.last)) /
-                               tokens(0, sequences.size()));
+  transformer().SetRoutingShare(
+      tokens(static_cast<size_t>(of.first), static_cast<size_t>(of.last)) /
+      tokens(0, sequences.size()));
 }
 
 int64_t TrainStep::Pack(const policy_model::Weights& weights,
                         std::span<const SequenceView> sequences, bool replay,
                         const MicroBatch& of) {
-  batch_.Clear();
-  batch_.task_tokens = weights.task_tokens() > 0;
+  batch().Clear();
+  batch().task_tokens = weights.task_tokens() > 0;
   int64_t tokens = 0;
   for (int32_t s = of.first; s < of.last; ++s) {
     const SequenceView& sequence = sequences[static_cast<size_t>(s)];
-    tokens += static_cast<int64_t>(sequence.tokens.size()) - batch_.Passed(sequence.tokens);
-    batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, of.first, of.last, batch_),
-                  sequence.kept, replay ? sequence.experts : nullptr);
+    tokens += static_cast<int64_t>(sequence.tokens.size()) - batch().Passed(sequence.tokens);
+    batch().Append(sequence.tokens, sequence.mask, plan_.Shared(s, of.first, of.last, batch()),
+                   sequence.kept, replay ? sequence.experts : nullptr);
   }
-  PLUMB_CHECK(of.rows == batch_.rows.size());
-  return tokens - batch_.size();
+  PLUMB_CHECK(of.rows == batch().rows.size());
+  return tokens - batch().size();
 }
 
 void TrainStep::List(std::span<const SequenceView> sequences, const MicroBatch& of) {
@@ -139,11 +229,8 @@ std::vector<std::vector<float>> TrainStep::EachToken(const policy_model::Weights
   std::vector<std::vector<float>> out(sequences.size());
   Split(sequences, replay);
   InRounds(
-      weights, Passes::kForward, 1,
-      [&](size_t, const MicroBatch& of, std::span<float> results) {
-        Pack(weights, sequences, replay, of);
-        forward(results);
-      },
+      weights, nullptr, 1, [&](const MicroBatch& of) { Pack(weights, sequences, replay, of); },
+      [&](size_t, const MicroBatch&, std::span<float> results) { forward(results); },
       [&](const MicroBatch& of, std::span<const float> results) {
         List(sequences, of);
         for (size_t i = 0; i < scored_.size(); ++i)
@@ -157,8 +244,7 @@ std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& we
                                                  std::span<const SequenceView> sequences,
                                                  float temperature, bool replay) {
   return EachToken(weights, sequences, replay, [&](std::span<float> logprobs) {
-    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false,
-                         logprobs, {});
+    ForwardHere(weights, {.temperature = temperature, .entropy = false}, false, logprobs, {});
   });
 }
 
@@ -179,14 +265,13 @@ std::vector<std::vector<float>> TrainStep::Measure(const policy_model::Weights& 
   std::vector<std::vector<float>> out(sequences.size());
   Split(sequences, false);
   InRounds(
-      weights, Passes::kForward, 1 + width,
+      weights, nullptr, 1 + width,
+      [&](const MicroBatch& of) { Pack(weights, sequences, false, of); },
       [&](size_t, const MicroBatch& of, std::span<float> results) {
-        Pack(weights, sequences, false, of);
         List(sequences, of);
         BeginMeasure(measure);
-        transformer_.Forward(weights, batch_,
-                             {.temperature = temperature, .entropy = false, .guest = &measure},
-                             false, results.first(of.rows), {});
+        ForwardHere(weights, {.temperature = temperature, .entropy = false, .guest = &measure},
+                    false, results.first(of.rows), {});
         measure.Take(results.subspan(of.rows));
       },
       [&](const MicroBatch& of, std::span<const float> results) {
@@ -210,11 +295,11 @@ TrainStep::Scores TrainStep::ScoreEntropies(const policy_model::Weights& weights
   out.entropies.resize(sequences.size());
   Split(sequences, true);
   InRounds(
-      weights, Passes::kForward, 2,
-      [&](size_t, const MicroBatch& of, std::span<float> results) {
-        Pack(weights, sequences, true, of);
-        transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, false,
-                             results.first(of.rows), results.last(of.rows));
+      weights, nullptr, 2, [&](const MicroBatch& of) { Pack(weights, sequences, true, of); },
+      [&](size_t, const MicroBatch&, std::span<float> results) {
+        const size_t rows = results.size() / 2;
+        ForwardHere(weights, {.temperature = temperature, .entropy = true}, false,
+                    results.first(rows), results.last(rows));
       },
       [&](const MicroBatch& of, std::span<const float> results) {
         List(sequences, of);
@@ -231,7 +316,7 @@ TrainStep::Scores TrainStep::ScoreEntropies(const policy_model::Weights& weights
 std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& weights,
                                                   std::span<const SequenceView> sequences) {
   return EachToken(weights, sequences, false, [&](std::span<float> values) {
-    transformer_.ForwardValues(weights, batch_, false, values);
+    transformer().ForwardValues(weights, batch(), false, values);
   });
 }
 
@@ -241,8 +326,8 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
   std::vector<float> logprobs;
   return EachToken(weights, sequences, true, [&](std::span<float> values) {
     logprobs.resize(values.size());
-    transformer_.Forward(weights, batch_, {.entropy = false}, false, logprobs, {});
-    transformer_.HeadValues(head, values);
+    ForwardHere(weights, {.entropy = false}, false, logprobs, {});
+    transformer().HeadValues(head, values);
   });
 }
 
@@ -284,23 +369,24 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
   const size_t kinds = 1 + (entropy ? 1 : 0) + (shared ? 1 : 0),
                measured = measure ? measure->width() : 0, width = kinds + measured;
   InRounds(
-      weights, Passes::kBoth, width,
+      weights, &grad, width,
+      [&](const MicroBatch& of) { shared_tokens_ += Pack(weights, sequences, true, of); },
       [&](size_t number, const MicroBatch& of, std::span<float> results) {
-        shared_tokens_ += Pack(weights, sequences, true, of);
+        const size_t rows = results.size() / width;  // 0 where another stage scores them
         SetShare(sequences, of);
         if (measure) {
           List(sequences, of);
           BeginMeasure(*measure);
         }
-        transformer_.Forward(weights, batch_,
-                             {.temperature = temperature,
-                              .entropy = entropy,
-                              .dropout = DropoutKey(grad, static_cast<uint32_t>(number)),
-                              .guest = measure},
-                             true, results.first(of.rows),
-                             entropy ? results.subspan(of.rows, of.rows) : std::span<float>());
+        ForwardHere(weights,
+                    {.temperature = temperature,
+                     .entropy = entropy,
+                     .dropout = DropoutKey(grad, static_cast<uint32_t>(number)),
+                     .guest = measure},
+                    true, results.first(rows),
+                    entropy ? results.subspan(rows, rows) : std::span<float>());
         if (shared)
-          transformer_.HeadValues(*shared->head, results.subspan((kinds - 1) * of.rows, of.rows));
+          transformer().HeadValues(*shared->head, results.subspan((kinds - 1) * of.rows, of.rows));
         if (measure) measure->Take(results.subspan(kinds * of.rows));
       },
       [&](const MicroBatch& of, std::span<const float> results) {
@@ -332,15 +418,16 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
         }
       },
       [&](const MicroBatch&) {
+        if (!scores()) return transformer().Backward(weights, batch(), {}, {}, grad);
         const std::span<const float> g_entropy =
             any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
         if (measure) measure->Weigh(g_measured_);
         if (shared) {
           const policy_model::Transformer::SharedHead head{
               .head = shared->head, .g_values = g_value_, .grad = shared->grad};
-          transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad, &head);
+          transformer().Backward(weights, batch(), g_logprob_, g_entropy, grad, &head);
         } else {
-          transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad);
+          transformer().Backward(weights, batch(), g_logprob_, g_entropy, grad);
         }
       });
 }
@@ -350,11 +437,11 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
                                  const policy_model::Gradients& grad) {
   Split(sequences, false);
   InRounds(
-      weights, Passes::kBoth, 1,
+      weights, &grad, 1,
+      [&](const MicroBatch& of) { shared_tokens_ += Pack(weights, sequences, false, of); },
       [&](size_t, const MicroBatch& of, std::span<float> values) {
-        shared_tokens_ += Pack(weights, sequences, false, of);
         SetShare(sequences, of);
-        transformer_.ForwardValues(weights, batch_, true, values);
+        transformer().ForwardValues(weights, batch(), true, values);
       },
       [&](const MicroBatch& of, std::span<const float> values) {
         List(sequences, of);
@@ -365,7 +452,7 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
           if (Own(of)) g_value_[i] = gradient;
         }
       },
-      [&](const MicroBatch&) { transformer_.BackwardValues(weights, batch_, g_value_, grad); });
+      [&](const MicroBatch&) { transformer().BackwardValues(weights, batch(), g_value_, grad); });
 }
 
 }  // namespace plumb::learner

@@ -13,8 +13,10 @@
 // Ranks: every rank is given all sequences, computes every so manyth micro-batch, and learns what
 // the others found of theirs before the loss is asked: a loss sees all tokens in the same order on
 // every rank, and what it sums up is that of the whole batch, to the bit. Gradients are each rank's
-// own share; Optimizer::Update adds them up. Thread safety: one thread. Allocation: none of ours in
-// Accumulate after a pass of the same size.
+// own share; Optimizer::Update adds them up. Of a pipeline (UsePipeline) every stage is given all
+// of them, too; the last one asks the loss between a micro-batch's forward and its backward, the
+// others once all are done, with the same numbers in the same order. Thread safety: one thread.
+// Allocation: none of ours in Accumulate after a pass of the same size.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +28,7 @@
 #include "common/record/trajectory.h"
 #include "learner/ranks/ranks.h"
 #include "learner/update/optimizer.h"
+#include "learner/update/stages/pipeline.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
 
@@ -74,12 +77,18 @@ class TrainStep {
   // `ranks`: borrowed; nullptr: there is one.
   TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens,
             Ranks* ranks = nullptr);
+  TrainStep(const TrainStep&) = delete;
+  TrainStep& operator=(const TrainStep&) = delete;
   Ranks* ranks() const { return ranks_; }
   // Before the first pass of weights that `optimizer` trains: where ranks keep a part of them each,
   // passes find the rest there. Both are borrowed.
   void UsePartsOf(const policy_model::Weights& weights, const Optimizer& optimizer) {
-    transformer_.SetParts(&weights.base(), optimizer.parts());
+    transformer().SetParts(&weights.base(), optimizer.parts());
   }
+
+  // From now on weights are a stage of a model and passes those of all its stages at once; nullptr:
+  // they are not. Values, shared heads and measures are not there then. Borrowed.
+  void UsePipeline(Pipeline* pipeline, bool recompute);
 
   // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token
   // order. `replay`: through the experts that were recorded.
@@ -164,14 +173,30 @@ class TrainStep {
   }
   // Fills micro_batches_.
   void Split(std::span<const SequenceView> sequences, bool replay, int32_t together = 1);
-  // The micro-batches in rounds of one a rank. compute(number, micro-batch, results) of this rank's
-  // fills `width` numbers for each of its rows; use(micro-batch, results) sees those of every rank,
-  // in order; then, where a backward follows, finish(micro-batch) of this rank's. A rank without a
-  // micro-batch in a round goes through the weights' parts with the others.
+  // The micro-batches in rounds of one a rank. pack(micro-batch) lays this rank's down, then
+  // compute(number, micro-batch, results) fills `width` numbers for each of its rows;
+  // use(micro-batch, results) sees those of every rank, in order; then, where a backward follows,
+  // finish(micro-batch) of this rank's. A rank without a micro-batch in a round goes through the
+  // weights' parts, and other ranks' rows, with the others. `grad`: of the backward; nullptr: none
+  // follows.
   enum class Passes { kForward, kBoth };
-  template <class Compute, class Use, class Finish>
-  void InRounds(const policy_model::Weights& weights, Passes passes, size_t width,
-                const Compute& compute, const Use& use, const Finish& finish);
+  template <class Lay, class Compute, class Use, class Finish>
+  void InRounds(const policy_model::Weights& weights, const policy_model::Gradients* grad,
+                size_t width, const Lay& pack, const Compute& compute, const Use& use,
+                const Finish& finish);
+  // The same as stages of a pipeline; ranks that have the same one take turns at micro-batches.
+  template <class Lay, class Compute, class Use, class Finish>
+  void InStages(Passes passes, size_t width, const Lay& pack, const Compute& compute,
+                const Use& use, const Finish& finish);
+  // The results of a round, which begins with micro-batch `begin`, of all ranks in gathered_.
+  void GatherRound(size_t begin, size_t width);
+  // A forward of slot_'s batch, whose results are there where rows are scored.
+  void ForwardHere(const policy_model::Weights& weights, policy_model::ScoreOptions options,
+                   bool keep, std::span<float> logprob, std::span<float> entropy);
+  // Whether rows are scored here.
+  bool scores() const { return !pipeline_ || pipeline_->last(); }
+  policy_model::Transformer& transformer() const { return *slot_->transformer; }
+  policy_model::PackedBatch& batch() { return slot_->batch; }
   // Numbers of every scored token, which `forward` computes: out[sequence] in token order.
   template <class Forward>
   std::vector<std::vector<float>> EachToken(const policy_model::Weights& weights,
@@ -187,24 +212,26 @@ class TrainStep {
   void BeginMeasure(RowMeasure& measure);
   // Of the routers' losses, a micro-batch takes the share of its tokens.
   void SetShare(std::span<const SequenceView> sequences, const MicroBatch& of);
-  // Packs the sequences of a micro-batch of the last Split into batch_, as `weights` compute them;
-  // returns how many tokens it spared.
+  // Packs the sequences of a micro-batch of the last Split into slot_'s batch, as `weights` compute
+  // them; returns how many tokens it spared.
   int64_t Pack(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                bool replay, const MicroBatch& of);
   void CheckForm(const SequenceView& sequence) const;
   // Lists its scored tokens in scored_.
   void List(std::span<const SequenceView> sequences, const MicroBatch& of);
 
-  policy_model::Transformer& transformer_;
+  PassSlot own_slot_;
+  PassSlot* slot_ = &own_slot_;  // of the micro-batch at hand
+  Pipeline* pipeline_ = nullptr;
   int64_t micro_batch_tokens_;
   Ranks* const ranks_;
   int64_t shared_tokens_ = 0;
   policy_model::PackPlan plan_;
-  policy_model::PackedBatch batch_;
   std::vector<MicroBatch> micro_batches_;
   std::vector<ScoredToken> scored_;
   std::vector<Gradient> gradients_;
   std::vector<float> own_, gathered_;  // results of a round
+  std::vector<float> all_;             // of all rounds, of a pipeline
   std::vector<size_t> sizes_;          // of the ranks' parts of it
   std::vector<ScoredToken> numbered_;  // for a measure
   std::vector<float> g_logprob_, g_entropy_, g_value_, g_measured_;

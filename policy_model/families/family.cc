@@ -95,6 +95,8 @@ void PlanExperts(const ModelShape& s, ModelPlan& plan) {
     spec.glu_limit = e.glu_limit;
     spec.shared_ffn = e.shared_ffn;
     spec.shared_gate = e.shared_gate;
+    spec.first_here = e.first_here;
+    spec.some_here = e.here;
   }
 }
 

@@ -49,8 +49,11 @@ struct ExpertsSpec {
   bool biased = false;
   // gpt-oss' gated unit (kernels/experts.h); 0: act(gate) * up
   double glu_alpha = 0, glu_limit = 0;
+  // Those whose matrices are here, where ranks share them out; 0: all.
+  int64_t first_here = 0, some_here = 0;
 
   int64_t count() const { return static_cast<int64_t>(widths.size()); }
+  int64_t here() const { return some_here > 0 ? some_here : count(); }
   bool there() const { return !widths.empty(); }
   int64_t widest() const { return there() ? *std::max_element(widths.begin(), widths.end()) : 0; }
   bool equal() const { return std::equal(widths.begin() + 1, widths.end(), widths.begin()); }

@@ -68,6 +68,8 @@ struct ExpertsShape {
   // The files hold one tensor for all experts of a layer ([experts, rows, columns]), not one each.
   bool fused = false;
   double aux_coef = 0;  // of the balancing loss: router_aux_loss_coef, kept for other readers
+  // Of a share of the model (experts/expert_share.h): the experts whose matrices are here; 0: all.
+  int64_t first_here = 0, here = 0;
   bool operator==(const ExpertsShape&) const = default;
 
   bool of(int64_t layer) const {

@@ -244,7 +244,7 @@ void TensorTable::AddDense(int64_t l) {
 void TensorTable::AddExperts(int64_t l) {
   const ExpertsSpec& spec = plan_.layers[static_cast<size_t>(l)].experts;
   LayerSlices& s = layers_[static_cast<size_t>(l)];
-  const int64_t h = shape_.hidden, count = spec.count();
+  const int64_t h = shape_.hidden, count = spec.count(), here = spec.here();
   const std::string ours = "layers." + std::to_string(l) + ".",
                     file = "model.layers." + std::to_string(l) + ".",
                     experts = file + names_.experts;
@@ -271,7 +271,7 @@ void TensorTable::AddExperts(int64_t l) {
   // Down projections of one width are one tensor, which a fused file has as it is.
   std::vector<Part> downs, gates_and_ups;
   int64_t rows = 0;
-  for (int64_t e = 0; e < count; ++e) {
+  for (int64_t e = spec.first_here; e < spec.first_here + here; ++e) {
     const int64_t width = spec.widths[static_cast<size_t>(e)];
     const Part down{of(e, names_.expert_down), h, SplitAxis::kColumns};
     if (spec.equal()) {
@@ -287,15 +287,15 @@ void TensorTable::AddExperts(int64_t l) {
   }
   if (spec.equal()) {
     const int64_t width = spec.widths[0];
-    const int64_t first = Add(ours + "experts_down", {count * h, width}, true,
-                              TensorInit::kResidual, downs, fused ? experts + ".down_proj" : "");
-    MarkExpert(fused ? count : 0, by_input);
+    const int64_t first = Add(ours + "experts_down", {here * h, width}, true, TensorInit::kResidual,
+                              downs, fused ? experts + ".down_proj" : "");
+    MarkExpert(fused ? here : 0, by_input);
     MarkParameter(l, ".down_proj");
-    for (int64_t e = 0; e < count; ++e) s.experts_down.push_back(first + e * h * width);
+    for (int64_t e = 0; e < here; ++e) s.experts_down.push_back(first + e * h * width);
   }
   s.experts_gate_up = Add(ours + "experts_gate_up", {rows, h}, true, TensorInit::kNormal,
                           gates_and_ups, fused ? experts + ".gate_up_proj" : "");
-  MarkExpert(fused ? count : 0, by_input, by_input);
+  MarkExpert(fused ? here : 0, by_input, by_input);
   if (spec.equal()) MarkParameter(l, ".gate_up_proj");
   if (spec.biased) AddExpertBiases(l);
   idle_ += 3 * h * (rows / 2) * (count - spec.per_token) / count;
@@ -315,7 +315,7 @@ void TensorTable::AddExperts(int64_t l) {
 void TensorTable::MarkParameter(int64_t l, const char* name) {
   if (names_.experts_by_input) return;
   AddParameterName("model.layers." + std::to_string(l) + ".mlp.experts" + name,
-                   plan_.layers[static_cast<size_t>(l)].experts.count());
+                   plan_.layers[static_cast<size_t>(l)].experts.here());
 }
 
 // Of families whose files hold the experts of a layer in one tensor.
@@ -323,14 +323,14 @@ void TensorTable::AddExpertBiases(int64_t l) {
   const ExpertsSpec& spec = plan_.layers[static_cast<size_t>(l)].experts;
   LayerSlices& s = layers_[static_cast<size_t>(l)];
   PLUMB_CHECK(spec.equal(), "experts of one width");
-  const int64_t h = shape_.hidden, count = spec.count(), width = spec.widths[0];
+  const int64_t h = shape_.hidden, count = spec.count(), here = spec.here(), width = spec.widths[0];
   const std::string ours = "layers." + std::to_string(l) + ".",
                     file = "model.layers." + std::to_string(l) + ".",
                     experts = file + names_.experts;
   const auto whole = [&](const char* name, const char* in_file, int64_t n, bool in_turns) {
-    const int64_t at = Add(ours + name, {count * n}, false, TensorInit::kZeros,
-                           {{experts + in_file, count * n, SplitAxis::kNone}});
-    MarkExpert(count, false, in_turns);
+    const int64_t at = Add(ours + name, {here * n}, false, TensorInit::kZeros,
+                           {{experts + in_file, here * n, SplitAxis::kNone}});
+    MarkExpert(here, false, in_turns);
     return at;
   };
   s.experts_down_bias = whole("experts_down_bias", ".down_proj_bias", h, false);

@@ -24,6 +24,8 @@ class Branch {
   void PlanBackward(const PackedPass& pass);
   // dx: the gradient of out; becomes that of x.
   void Backward(const PackedPass& pass, const void* x, void* dx);
+  // Of a rank without tokens (Stage::PassBy).
+  void PassBy(const PackedPass& pass, PassParts::Way way) { stage_->PassBy(pass, way); }
   void PlanStep(const PagedPass& pass);
   void Step(const PagedPass& pass, void* x);
 

@@ -46,7 +46,8 @@ ExpertsStage::ExpertsStage(int64_t hidden, const LayerSpec& spec, const LayerSli
       layer_(layer),
       place_(place),
       gate_up_adapters_(slices.experts_gate_up, 2 * spec_.widest(), hidden),
-      down_adapters_(slices.experts_down[0], hidden, spec_.widest()) {
+      down_adapters_(slices.experts_down[0], hidden, spec_.widest()),
+      visits_(spec_.here()) {
   int64_t rows = 0;
   for (const int64_t width : spec_.widths) {
     gate_up_rows_.push_back(rows);
@@ -79,7 +80,7 @@ ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& ar
   k.slot = arena.Reserve(4 * s);
   k.token = arena.Reserve(4 * s);
   k.slot_weight = arena.Reserve(4 * s);
-  k.gate_up = arena.Reserve(pass.Bytes(s * 2 * spec_.widest()));
+  if (!VisitsOf(pass)) k.gate_up = arena.Reserve(pass.Bytes(s * 2 * spec_.widest()));
   if (shared_ && spec_.shared_gate) {
     k.gate = arena.Reserve(4 * n);
     k.shared = arena.Reserve(pass.Bytes(n * hidden_));
@@ -90,7 +91,7 @@ ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& ar
 ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Arena& arena) {
   Passing p;
   p.rows = arena.Reserve(pass.Bytes(slots(n) * hidden_));
-  p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
+  if (!VisitsOf(pass)) p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
   p.bias = arena.Reserve(4 * (1 + kExactParts) * spec_.count());
   p.logit_bias = spec_.biased ? arena.Reserve(4 * spec_.count()) : 0;
   // On a GPU those of all experts at once.
@@ -239,19 +240,16 @@ void ExpertsStage::Gate(const Pass& pass, const void* in, int64_t n, Arena& kept
   for (int64_t i = 0; i < n; ++i) gate[i] = 1 / (1 + std::exp(-gate[i]));
 }
 
-void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
-                         Arena& passing, const Passing& p, bool accumulate, void* out) const {
-  const int32_t* begin = Ints(kept, k.begin);
-  auto* rows = static_cast<std::byte*>(passing.At(p.rows));
-  auto* gate_up = static_cast<std::byte*>(kept.At(k.gate_up));
-  void* act = passing.At(p.act);
+void ExpertsStage::Through(Product product, const Pass& pass, const int32_t* begin, Arena& passing,
+                           const void* in, void* gate_up, void* act, void* out) const {
   int64_t used = 0;  // elements of gate_up
-  for (int32_t e = 0; e < spec_.count(); ++e) {
+  for (int32_t e = 0; e < spec_.here(); ++e) {
     const int64_t first = begin[e], m = begin[e + 1] - first,
                   width = spec_.widths[static_cast<size_t>(e)];
     if (m == 0) continue;
-    std::byte* x = rows + pass.Bytes(first * hidden_);
-    std::byte* both = gate_up + pass.Bytes(used);
+    const std::byte* x = static_cast<const std::byte*>(in) + pass.Bytes(first * hidden_);
+    std::byte* y = static_cast<std::byte*>(out) + pass.Bytes(first * hidden_);
+    std::byte* both = static_cast<std::byte*>(gate_up) + pass.Bytes(used);
     used += m * 2 * width;
     product(pass.launch, x, GateUp(pass, e), m, 2 * width, hidden_, false, both);
     const auto add_bias = [&](int64_t bias, int64_t row, void* to) {
@@ -261,11 +259,20 @@ void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& ke
     gate_up_adapters_.Add(product, pass, passing, e, m, x, both);
     add_bias(GateUpBias(e), 2 * width, both);
     Activate(pass, both, m, width, act);
-    // What went in is not needed any more: what comes out lies there.
     product(pass.launch, act, pass.W(at_.experts_down[static_cast<size_t>(e)]), m, hidden_, width,
-            false, x);
-    down_adapters_.Add(product, pass, passing, e, m, act, x);
-    add_bias(DownBias(e), hidden_, x);
+            false, y);
+    down_adapters_.Add(product, pass, passing, e, m, act, y);
+    add_bias(DownBias(e), hidden_, y);
+  }
+}
+
+void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
+                         Arena& passing, const Passing& p, bool accumulate, void* out) const {
+  void* rows = passing.At(p.rows);
+  // What went in is not needed any more: what comes out lies there.
+  if (!VisitsOf(pass)) {
+    Through(product, pass, Ints(kept, k.begin), passing, rows, kept.At(k.gate_up),
+            passing.At(p.act), rows);
   }
   Call(pass.launch, kernels::CombineExperts{.y = rows,
                                             .slot = Ints(kept, k.slot),
@@ -323,6 +330,7 @@ void ExpertsStage::PlanForward(const PackedPass& pass) {
   kept_ = PlanKept(pass, n, pass.saved);
   passing_ = PlanPassing(pass, n, pass.scratch);
   if (pass.launch.device().is_cuda()) PlanCounts(n, pass.scratch, passing_);
+  if (VisitsOf(pass)) PlanVisits(pass, n);
   if (shared_) shared_->PlanForward(pass);
 }
 
@@ -365,6 +373,8 @@ void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumula
                                         .width = hidden_,
                                         .out = pass.scratch.At(passing_.rows)});
   SharedForward(pass, in, accumulate, out);
+  if (VisitsOf(pass))
+    VisitForward(pass, Ints(pass.saved, kept_.begin), pass.scratch.At(passing_.rows));
   Apply(ops::Linear, pass, n, pass.saved, kept_, pass.scratch, passing_,
         accumulate || shared_ != nullptr, out);
 }
@@ -373,7 +383,7 @@ void ExpertsStage::PlanBackward(const PackedPass& pass) {
   const int64_t n = pass.tokens(), s = slots(n);
   again_ = PlanPassing(pass, n, pass.scratch);
   dslots_ = pass.scratch.Reserve(pass.Bytes(s * hidden_));
-  dact_ = pass.scratch.Reserve(pass.Bytes(s * spec_.widest()));
+  if (!VisitsOf(pass)) dact_ = pass.scratch.Reserve(pass.Bytes(s * spec_.widest()));
   slot_dweight_ = pass.scratch.Reserve(4 * s);
   dweight_ = pass.scratch.Reserve(4 * s);
   dlogits_ = pass.scratch.Reserve(4 * n * spec_.count());
@@ -387,18 +397,64 @@ void ExpertsStage::PlanBackward(const PackedPass& pass) {
   shared_->PlanBackward(pass);
 }
 
+// y_slot = down(act) and out = sum w y: with a = act, da = dout down the weight's gradient is
+// <a, da>, and what goes on is w da.
+void ExpertsStage::BackThrough(const PackedPass& pass, const BackwardRows& r) const {
+  int64_t used = 0;
+  for (int32_t e = 0; e < spec_.here(); ++e) {
+    const int64_t first = r.begin[e], m = r.begin[e + 1] - first,
+                  width = spec_.widths[static_cast<size_t>(e)];
+    if (m == 0) continue;
+    const int64_t down = at_.experts_down[static_cast<size_t>(e)],
+                  up = at_.experts_gate_up + gate_up_rows_[static_cast<size_t>(e)] * hidden_;
+    std::byte* both = static_cast<std::byte*>(r.gate_up) + pass.Bytes(used);
+    std::byte* dy = static_cast<std::byte*>(r.d) + pass.Bytes(first * hidden_);
+    const std::byte* from = static_cast<const std::byte*>(r.x) + pass.Bytes(first * hidden_);
+    used += m * 2 * width;
+    Activate(pass, both, m, width, r.act);
+    ops::LinearBackwardInput(pass.launch, dy, pass.W(down), m, hidden_, width, false, r.dact);
+    down_adapters_.BackwardInput(pass, e, m, dy, r.dact);
+    Call(pass.launch, kernels::WeighSlots{.weight = r.weight + first,
+                                          .slots = m,
+                                          .width = width,
+                                          .act = r.act,
+                                          .dact = r.dact,
+                                          .dweight = r.dweight + first});
+    if (const int64_t bias = DownBias(e); bias >= 0) {
+      Call(pass.launch, kernels::ExpertBiasBackward{.dy = dy,
+                                                    .bias = pass.W(bias),
+                                                    .weight = r.weight + first,
+                                                    .slots = m,
+                                                    .width = hidden_,
+                                                    .dweight = r.dweight + first,
+                                                    .dbias = pass.G(bias)});
+    }
+    if (float* g = pass.G(down))
+      ops::LinearBackwardWeight(pass.launch, dy, r.act, m, hidden_, width, g);
+    down_adapters_.BackwardWeights(pass, e, m, dy, r.act);
+    ActivateBackward(pass, r.dact, m, width, both);
+    if (const int64_t bias = GateUpBias(e); bias >= 0 && pass.G(bias)) {
+      Call(pass.launch,
+           kernels::BiasBackward{.dx = both, .rows = m, .width = 2 * width, .dbias = pass.G(bias)});
+    }
+    if (float* g = pass.G(up))
+      ops::LinearBackwardWeight(pass.launch, both, from, m, 2 * width, hidden_, g);
+    gate_up_adapters_.BackwardWeights(pass, e, m, both, from);
+    ops::LinearBackwardInput(pass.launch, both, pass.W(up), m, 2 * width, hidden_, false, dy);
+    gate_up_adapters_.BackwardInput(pass, e, m, both, dy);
+  }
+}
+
 void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void* in,
                             bool accumulate, void* din) {
   if (pass.launch.device().is_cuda()) return BackwardOnGpu(pass, dout, in, accumulate, din);
   const int64_t n = pass.tokens();
   const int32_t* begin = Ints(pass.saved, kept_.begin);
-  const int32_t* slot = Ints(pass.saved, kept_.slot);
-  const int32_t* expert = Ints(pass.saved, kept_.expert);
   const int64_t filled = begin[spec_.count()];
-  auto* x = static_cast<std::byte*>(pass.scratch.At(again_.rows));
-  auto* d = static_cast<std::byte*>(pass.scratch.At(dslots_));
-  auto* gate_up = static_cast<std::byte*>(pass.saved.At(kept_.gate_up));
+  void* x = pass.scratch.At(again_.rows);
+  void* d = pass.scratch.At(dslots_);
   for (const auto& [from, to] : {std::pair<const void*, void*>{in, x}, {dout, d}}) {
+    if (from == in && VisitsOf(pass)) continue;  // the experts' ranks have kept it
     Call(pass.launch, kernels::GatherRows{.table = from,
                                           .index = Ints(pass.saved, kept_.token),
                                           .rows = filled,
@@ -423,65 +479,37 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
   } else if (shared_) {
     shared_->Backward(pass, dout, in, accumulate, din);
   }
-  // y_slot = down(act) and out = sum w y: with a = act, da = dout down the weight's gradient is
-  // <a, da>, and what goes on is w da.
-  int64_t used = 0;
-  for (int32_t e = 0; e < spec_.count(); ++e) {
-    const int64_t first = begin[e], m = begin[e + 1] - first,
-                  width = spec_.widths[static_cast<size_t>(e)];
-    if (m == 0) continue;
-    const int64_t down = at_.experts_down[static_cast<size_t>(e)],
-                  up = at_.experts_gate_up + gate_up_rows_[static_cast<size_t>(e)] * hidden_;
-    std::byte* both = gate_up + pass.Bytes(used);
-    std::byte* dy = d + pass.Bytes(first * hidden_);
-    const std::byte* from = x + pass.Bytes(first * hidden_);
-    used += m * 2 * width;
-    void* act = pass.scratch.At(again_.act);
-    void* dact = pass.scratch.At(dact_);
-    Activate(pass, both, m, width, act);
-    ops::LinearBackwardInput(pass.launch, dy, pass.W(down), m, hidden_, width, false, dact);
-    down_adapters_.BackwardInput(pass, e, m, dy, dact);
-    Call(pass.launch, kernels::WeighSlots{.weight = pass.saved.Floats(kept_.slot_weight) + first,
-                                          .slots = m,
-                                          .width = width,
-                                          .act = act,
-                                          .dact = dact,
-                                          .dweight = pass.scratch.Floats(slot_dweight_) + first});
-    if (const int64_t bias = DownBias(e); bias >= 0) {
-      Call(pass.launch,
-           kernels::ExpertBiasBackward{.dy = dy,
-                                       .bias = pass.W(bias),
-                                       .weight = pass.saved.Floats(kept_.slot_weight) + first,
-                                       .slots = m,
-                                       .width = hidden_,
-                                       .dweight = pass.scratch.Floats(slot_dweight_) + first,
-                                       .dbias = pass.G(bias)});
-    }
-    if (float* g = pass.G(down))
-      ops::LinearBackwardWeight(pass.launch, dy, act, m, hidden_, width, g);
-    down_adapters_.BackwardWeights(pass, e, m, dy, act);
-    ActivateBackward(pass, dact, m, width, both);
-    if (const int64_t bias = GateUpBias(e); bias >= 0 && pass.G(bias)) {
-      Call(pass.launch,
-           kernels::BiasBackward{.dx = both, .rows = m, .width = 2 * width, .dbias = pass.G(bias)});
-    }
-    if (float* g = pass.G(up))
-      ops::LinearBackwardWeight(pass.launch, both, from, m, 2 * width, hidden_, g);
-    gate_up_adapters_.BackwardWeights(pass, e, m, both, from);
-    ops::LinearBackwardInput(pass.launch, both, pass.W(up), m, 2 * width, hidden_, false, dy);
-    gate_up_adapters_.BackwardInput(pass, e, m, both, dy);
+  float* slot_dweight = pass.scratch.Floats(slot_dweight_);
+  const float* slot_weight = pass.saved.Floats(kept_.slot_weight);
+  if (VisitsOf(pass)) {
+    VisitBackward(pass, slot_weight, d, slot_dweight);
+  } else {
+    BackThrough(pass, {.begin = begin,
+                       .x = x,
+                       .d = d,
+                       .weight = slot_weight,
+                       .dweight = slot_dweight,
+                       .gate_up = pass.saved.At(kept_.gate_up),
+                       .act = pass.scratch.At(again_.act),
+                       .dact = pass.scratch.At(dact_)});
   }
   Call(pass.launch, kernels::CombineExperts{.y = d,
-                                            .slot = slot,
+                                            .slot = Ints(pass.saved, kept_.slot),
                                             .rows = n,
                                             .width = hidden_,
                                             .per_token = static_cast<int32_t>(spec_.per_token),
                                             .accumulate = accumulate || shared_ != nullptr,
                                             .out = din});
-  // The router: the objective through the weights, and the losses of its own.
+  RouterBackward(pass, in, n, slot_dweight, dgate, din);
+}
+
+// The objective through the weights, and the losses of its own.
+void ExpertsStage::RouterBackward(const PackedPass& pass, const void* in, int64_t n,
+                                  const float* slot_dweight, float* dgate, void* din) const {
+  const int32_t* slot = Ints(pass.saved, kept_.slot);
+  const int32_t* expert = Ints(pass.saved, kept_.expert);
   float* dweight = pass.scratch.Floats(dweight_);
-  for (int64_t i = 0; i < slots(n); ++i)
-    dweight[i] = slot[i] < 0 ? 0 : pass.scratch.Floats(slot_dweight_)[slot[i]];
+  for (int64_t i = 0; i < slots(n); ++i) dweight[i] = slot[i] < 0 ? 0 : slot_dweight[slot[i]];
   std::vector<float> dshare;
   double z = 0;
   if (pass.routing) {
@@ -528,6 +556,7 @@ void ExpertsStage::PlanStep(const PagedPass& pass) {
 }
 
 void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
+  PLUMB_CHECK(!VisitsOf(pass), "a share of a model generates nothing");
   const bool gpu = pass.launch.device().is_cuda();
   const int64_t n = pass.rows.rows;
   Arena& a = pass.scratch;

@@ -8,6 +8,8 @@
 // On a GPU (experts_gpu.cc) all experts are one product over rows that lie by expert, and where
 // each begins stays there: a step waits for nothing; a pass that a backward follows waits once a
 // layer, for the load. There experts have one width (kUnsupported when others are planned).
+// Where ranks share the experts out (experts_visited.cc, CPU) rows go to the ranks that have theirs
+// and come back; what an expert is given then are the rows of all ranks.
 // Thread safety, protocol: stage.h.
 #pragma once
 
@@ -17,6 +19,7 @@
 #include "kernels/experts.h"
 #include "kernels/products/expert_products.h"
 #include "policy_model/layers/expert_adapters.h"
+#include "policy_model/layers/expert_visits.h"
 #include "policy_model/layers/ffn_stage.h"
 #include "policy_model/layers/routing.h"
 
@@ -35,6 +38,7 @@ class ExpertsStage : public Stage {
                 void* din) override;
   void PlanStep(const PagedPass& pass) override;
   void Step(const PagedPass& pass, const void* in, bool accumulate, void* out) override;
+  void PassBy(const PackedPass& pass, PassParts::Way way) override;
 
  private:
   using Product = void (*)(const kernels::Launch&, const void*, const void*, int64_t, int64_t,
@@ -70,6 +74,32 @@ class ExpertsStage : public Stage {
   // given, or nullptr.
   void Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
              const RouterBiases& biases, const int64_t* capacity, LayerLoad* load) const;
+  // All rows in[begin[here]] of the experts here through these: gate_up is kept, out[.., H] may be
+  // `in`.
+  void Through(Product product, const Pass& pass, const int32_t* begin, Arena& passing,
+               const void* in, void* gate_up, void* act, void* out) const;
+  // The gradients of those rows: d[.., H] becomes that of what went in.
+  struct BackwardRows {
+    const int32_t* begin = nullptr;  // [here + 1]
+    const void* x = nullptr;         // what went in
+    void* d = nullptr;
+    const float* weight = nullptr;  // by which tokens take them
+    float* dweight = nullptr;
+    void *gate_up = nullptr, *act = nullptr, *dact = nullptr;
+  };
+  void BackThrough(const PackedPass& pass, const BackwardRows& rows) const;
+  void RouterBackward(const PackedPass& pass, const void* in, int64_t n, const float* slot_dweight,
+                      float* dgate, void* din) const;
+
+  // Of ranks that share the experts out; nullptr: all are here.
+  static ExpertVisits* VisitsOf(const Pass& pass) {
+    return pass.routing ? pass.routing->visits : nullptr;
+  }
+  void PlanVisits(const PackedPass& pass, int64_t n) const;
+  // rows[filled, H] by expert become what their experts give; begin: of all experts.
+  void VisitForward(const PackedPass& pass, const int32_t* begin, void* rows);
+  void VisitBackward(const PackedPass& pass, const float* weight, void* rows, float* dweight);
+
   // Everything behind the router but the shared part; adds the experts' sum to `out`.
   void Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
              Arena& passing, const Passing& p, bool accumulate, void* out) const;
@@ -118,6 +148,7 @@ class ExpertsStage : public Stage {
   std::vector<int64_t> gate_up_rows_;  // [E] where an expert's rows begin
   std::unique_ptr<FfnStage> shared_;
   ExpertAdapters gate_up_adapters_, down_adapters_;
+  LayerVisits visits_;
 
   // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's
   // scratch.

@@ -52,8 +52,12 @@ struct LayerLoad {
   }
 };
 
+class ExpertVisits;
+
 struct Routing {
   RoutingOptions options;
+  // Where ranks share out the experts (expert_visits.h): how rows get to them. Borrowed.
+  ExpertVisits* visits = nullptr;
   double share = 1;             // of an update's tokens, that of this pass: weighs its losses
   uint64_t pass = 0;            // address of the capacity's draws
   std::vector<LayerLoad> load;  // of the layers that have experts, in order

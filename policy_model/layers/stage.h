@@ -114,6 +114,10 @@ class Stage {
   virtual void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
                         void* din) = 0;
 
+  // Of a rank that has no tokens while others of its group do: does its part of their pass in the
+  // place of Forward or Backward. `pass` has no tokens.
+  virtual void PassBy(const PackedPass& /*pass*/, PassParts::Way /*way*/) {}
+
   // The same for rows whose past lies in pages. No host work that depends on data.
   virtual void PlanStep(const PagedPass& pass) = 0;
   virtual void Step(const PagedPass& pass, const void* in, bool accumulate, void* out) = 0;

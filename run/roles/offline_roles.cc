@@ -16,7 +16,8 @@
 #include "learner/offline/reward_model_objective.h"
 #include "learner/offline/sft_objective.h"
 #include "learner/ranks/rank_grid.h"
-#include "learner/update/shares/model_share.h"
+#include "learner/update/shares/experts/expert_share.h"
+#include "learner/update/stages/model_stage.h"
 #include "policy_model/memory/scalar_head.h"
 #include "policy_model/memory/threads.h"
 #include "policy_model/transformer.h"
@@ -61,20 +62,27 @@ struct Policy {
   Policy(const Session& session, configs::Recompute recompute, const RunOptions& options)
       : config(session.config()),
         grid(options.ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).tp),
-             options.ranks_here),
+             options.ranks_here, static_cast<int>(configs::ReadParallel(config.run.parallel).pp)),
+        experts(options.ranks, static_cast<int>(configs::ReadParallel(config.run.parallel).ep),
+                options.ranks_here),
         whole(config.algorithm.name == AlgorithmName::kRewardModel
                   ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
                   : MakeWeights(session)),
-        share(grid.tensor() ? std::make_unique<learner::ModelShare>(*grid.tensor(), whole)
-                            : nullptr),
+        share(experts.there() ? learner::MakeExpertShare(experts, whole,
+                                                         learner::ModelShare::Whole::kComesAndGoes)
+                              : learner::MakeShareOf(whole, grid.tensor(), grid.stages(),
+                                                     learner::ModelShare::Whole::kComesAndGoes)),
         weights(share ? share->weights() : whole),
         transformer(weights.shape(), session.stream(), session.dtype()),
         train(transformer, config.optimizer.micro_batch_tokens, grid.data()),
         optimizer(weights, config.optimizer, learner::TrainingRulesOf(config),
-                  learner::SharingOf(config, grid.data(), share.get())) {
-    transformer.SetGroup(share.get(), whole.shape().vocab);
-    transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
+                  learner::SharingOf(config, grid.data(), share.get(), experts)) {
+    const bool again = recompute == configs::Recompute::kLayer;
+    transformer.SetGroup(share ? share->group() : nullptr, whole.shape().vocab);
+    transformer.SetExpertGroup(experts.exchange());
+    transformer.RecomputeLayers(again);
     train.UsePartsOf(weights, optimizer);
+    train.UsePipeline(learner::PipelineOf(share.get()), again);
   }
 
   // Of a model that ranks compute together, which no rank alone can tell later.
@@ -82,6 +90,7 @@ struct Policy {
 
   const configs::Config& config;
   learner::RankGrid grid;
+  learner::ExpertRanks experts;
   policy_model::Weights whole;                 // what checkpoints and comparisons see
   std::unique_ptr<learner::ModelShare> share;  // of it, where ranks compute it together
   policy_model::Weights& weights;              // what is trained here

@@ -126,6 +126,11 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   const auto consider = [&](const std::string& words, const auto& change) {
     Config other = config;
     change(other);
+    try {
+      configs::CheckParallel(other, configs::ReadParallel(config.run.parallel).ranks());
+    } catch (const Error&) {
+      return;  // ranks do not do that
+    }
     const int64_t saved = total - PlanOf(other, shape, device).total();
     if (saved > total / 100) ways.emplace_back(saved, words);
   };

@@ -45,13 +45,12 @@ TEST(ParallelTest, RefusesWhatIsNone) {
 TEST(ParallelTest, NamesWhatIsNotThere) {
   EXPECT_EQ(ErrorOf("dp=2", 2), "");
   EXPECT_EQ(ErrorOf("", 4), "");
-  for (const auto& [factor, words] :
-       {std::pair("pp=2", "pipeline parallelism"), {"ep=2", "expert parallelism"}}) {
-    const std::string error = ErrorOf(std::string("dp=2,") + factor, 4);
-    EXPECT_NE(error.find("unsupported run.parallel: asks for " + std::string(factor) + ": " +
-                         words + " is not there yet"),
-              std::string::npos)
-        << error;
+  for (const auto& [parallel, words] : {std::pair("pp=2,ep=2", "leave pp out"),
+                                        {"tp=2,ep=2", "leave tp out"},
+                                        {"tp=2,pp=2", "leave tp out"}}) {
+    const std::string error = ErrorOf(parallel, 4);
+    EXPECT_NE(error.find("unsupported run.parallel: asks for "), std::string::npos) << error;
+    EXPECT_NE(error.find(words), std::string::npos) << error;
   }
   EXPECT_EQ(ErrorOf("dp=2", 2, "cuda:1"), "") << "each rank has its own GPU";
   EXPECT_EQ(ErrorOf("", 1, "cuda:1"), "");
@@ -127,6 +126,56 @@ TEST(ParallelTest, WhatASharedModelCannotDoIsRefused) {
   config.policy.adapter = Adapter::kNone;
   config.eval.keep_best = true;
   EXPECT_NE(error(2).find("eval.keep_best"), std::string::npos) << error(2);
+}
+
+TEST(ParallelTest, WhatAPipelineCannotDoIsRefused) {
+  Config config;
+  config.run.parallel = "dp=2,pp=2";
+  const auto error = [&](int64_t ranks) {
+    try {
+      CheckParallel(config, ranks);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  const auto has = [&](const char* what) {
+    const std::string text = error(4);
+    EXPECT_NE(text.find("run.parallel: asks for pp=2, and "), std::string::npos) << text;
+    EXPECT_NE(text.find(what), std::string::npos) << text;
+  };
+  EXPECT_EQ(error(4), "") << "rollouts";
+  config.rollout.top_p = 0.9;
+  EXPECT_EQ(error(4), "") << "the last stage has all of the head";
+  config.algorithm.name = AlgorithmName::kPpo;
+  has("a critic");
+  config.algorithm.name = AlgorithmName::kGrpo;
+  config.algorithm.reference_sync_every = 3;
+  has("algorithm.reference_sync_every");
+  config.algorithm.reference_sync_every = 0;
+  config.algorithm.name = AlgorithmName::kRewardModel;
+  has("reward models");
+  for (const auto name : {AlgorithmName::kSft, AlgorithmName::kDpo}) {
+    config.algorithm.name = name;
+    EXPECT_EQ(error(4), "");
+  }
+  config.run.zero = 2;
+  has("run.zero = 2");
+  config.run.zero = 1;
+  config.policy.adapter = Adapter::kLora;
+  has("adapters");
+  config.policy.adapter = Adapter::kNone;
+  config.policy.frozen = {"embed"};
+  has("policy.frozen");
+  config.policy.frozen.clear();
+  config.eval.keep_best = true;
+  has("eval.keep_best");
+  config.eval.keep_best = false;
+  config.run.parallel = "tp=2,pp=2";
+  has("leave tp out");
+  config.run.parallel = "pp=2";
+  config.run.gradient_wire = GradientWire::kInt8;
+  EXPECT_NE(error(2).find("run.gradient_wire"), std::string::npos) << "there is one of each stage";
 }
 
 TEST(ParallelTest, WhatPartsOfAModelCannotDoIsRefused) {

@@ -41,8 +41,13 @@ std::vector<std::byte> BytesOf(const FlatBuffer& flat, const TensorEntry& entry)
 
 }  // namespace
 
+ModelShare::ModelShare(Ranks& group, Weights& whole, Weights share, Whole stays)
+    : group_(group), whole_(whole), share_(std::move(share)), stays_(stays) {
+  MeetOnDevice(group_, share_.stream());
+}
+
 ModelShare::ModelShare(Ranks& group, Weights& whole, Whole stays)
-    : group_(group), whole_(whole), share_(MakeShare(group, whole)), stays_(stays) {
+    : ModelShare(group, whole, MakeShare(group, whole), stays) {
   const auto &ours = share_.table().entries(), &all = whole_.table().entries();
   PLUMB_CHECK(ours.size() == all.size(), "a share has the tensors of the whole");
   for (size_t i = 0; i < all.size(); ++i) {
@@ -51,16 +56,16 @@ ModelShare::ModelShare(Ranks& group, Weights& whole, Whole stays)
         ours[i].name == all[i].name && ours[i].elements == runs.back().share + runs.back().size,
         "a share of " + all[i].name);
   }
-  MeetOnDevice(group_, share_.stream());
   Take();
 }
 
 void ModelShare::Take(const Weights& whole, Weights& share) const {
   PLUMB_CHECK(whole.flat().data() != nullptr, "the whole is there");
   const size_t element = ElementSize(whole.dtype());
-  for (size_t i = 0; i < whole.table().entries().size(); ++i) {
-    const std::vector<std::byte> own = Cut(i, element, BytesOf(whole.flat(), WholeEntry(i)));
-    share.flat().CopyFromHost(own, share.table().entries()[i].offset);
+  for (size_t i = 0; i < tensors(); ++i) {
+    const TensorEntry* const here = Own(i);
+    if (!here) continue;
+    share.flat().CopyFromHost(Cut(i, element, BytesOf(whole.flat(), WholeEntry(i))), here->offset);
   }
 }
 
@@ -74,22 +79,24 @@ void ModelShare::Gather() {
   FlatBuffer& flat = whole_.flat();
   if (spread()) flat = FlatBuffer(whole_.stream(), whole_.dtype(), flat.elements());
   const size_t element = ElementSize(flat.dtype());
-  std::vector<std::byte> all;
-  for (size_t i = 0; i < whole_.table().entries().size(); ++i) {
+  std::vector<std::byte> own, all;
+  for (size_t i = 0; i < tensors(); ++i) {
     const TensorEntry& entry = WholeEntry(i);
     all.resize(static_cast<size_t>(entry.elements) * element);
-    Join(i, element, BytesOf(share_.flat(), share_.table().entries()[i]), all);
+    own.clear();
+    if (const TensorEntry* const here = Own(i)) own = BytesOf(share_.flat(), *here);
+    Join(i, element, own, all);
     flat.CopyFromHost(all, entry.offset);
   }
 }
 
-std::string ModelShare::UncutDigest() const {
+void ModelShare::CheckUncut(const std::string& what) const {
   Sha256 hash;
   for (size_t i = 0; i < whole_.table().entries().size(); ++i) {
     if (!policy_model::IsCut(WholeEntry(i)))
       hash.Update(BytesOf(share_.flat(), share_.table().entries()[i]));
   }
-  return hash.HexDigest();
+  group_.CheckSame(what + " that are not cut", hash.HexDigest());
 }
 
 std::vector<std::byte> ModelShare::Cut(size_t i, size_t element,

@@ -7,6 +7,7 @@
 
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/optimizer.h"
+#include "policy_model/families/stages/stage_shape.h"
 #include "tests/learner/distill/teaching_rig.h"
 #include "tests/learner/tiny_learner.h"
 
@@ -64,6 +65,33 @@ TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
       }
     }
   }
+}
+
+// The stage that takes most: the first holds most micro-batches, the last the head and its logits.
+TEST(MemoryPlanTest, AStageIsPlannedAsItIsHeld) {
+  policy_model::ModelShape shape = TinyShape();
+  shape.layers = 4;
+  configs::Config config = Recipe();
+  const Weights whole = Weights::WithoutMemory(shape, Device::kCpu, DType::kFloat32);
+  const MemoryPlan alone = PlanLearner(config, whole);
+  config.run.parallel = "pp=2";
+  const MemoryPlan two = PlanLearner(config, whole);
+  Weights first(policy_model::StageShape(shape, 0, 2, ""), Device::kCpu, DType::kFloat32);
+  EXPECT_EQ(BytesOf(two, "weights"), static_cast<int64_t>(first.flat().bytes()));
+  const Optimizer optimizer(first, config.optimizer);
+  EXPECT_EQ(BytesOf(two, "moments"), 2 * static_cast<int64_t>(first.flat().bytes()));
+  EXPECT_EQ(BytesOf(two, "whole weights"), static_cast<int64_t>(whole.flat().bytes()));
+  // Two micro-batches under way of half of the layers.
+  EXPECT_GT(BytesOf(two, "activations"), BytesOf(alone, "activations") * 8 / 10);
+  bool said = false;
+  for (const MemoryItem& item : two.items) {
+    if (item.kind == "weights") said = item.what.find("stage 1 of 2, layers 0 to 1, ") == 0;
+  }
+  EXPECT_TRUE(said) << two.Text();
+  shape.vocab = 4000;  // the head outweighs them
+  const MemoryPlan head =
+      PlanLearner(config, Weights::WithoutMemory(shape, Device::kCpu, DType::kFloat32));
+  EXPECT_NE(head.Text().find("stage 2 of 2, layers 3 to 3, "), std::string::npos) << head.Text();
 }
 
 // Two bytes a parameter and the room, which is the optimizer's own.

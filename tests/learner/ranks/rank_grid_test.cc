@@ -30,6 +30,23 @@ TEST(RankGridTest, NeighboursComputeTogether) {
   });
 }
 
+TEST(RankGridTest, StagesLieApart) {
+  AsRanks(4, [](Ranks* ranks) {
+    const RankGrid grid(ranks, 1, 1, 2);
+    const int own = ranks->rank();
+    ASSERT_TRUE(grid.stages() && grid.data());
+    EXPECT_EQ(grid.tensor(), nullptr);
+    EXPECT_EQ(grid.stages()->Gather(own), (own % 2 == 0 ? std::vector{0, 2} : std::vector{1, 3}));
+    EXPECT_EQ(grid.data()->Gather(own), (own < 2 ? std::vector{0, 1} : std::vector{2, 3}));
+    EXPECT_EQ(grid.stages()->rank(), own / 2);
+    const RankGrid alone(ranks, 1, 1, 4);
+    EXPECT_EQ(alone.data(), nullptr);
+    EXPECT_EQ(alone.stages()->rank(), own);
+    EXPECT_THROW(RankGrid(ranks, 1, 1, 3), Error);
+    EXPECT_THROW(RankGrid(ranks, 2, 4, 2), Error);
+  });
+}
+
 TEST(RankGridTest, OneOfEachIsNone) {
   AsRanks(2, [](Ranks* ranks) {
     const RankGrid together(ranks, 2, 2), apart(ranks, 1, 2);

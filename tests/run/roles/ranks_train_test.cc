@@ -183,6 +183,51 @@ TEST(RanksTrainTest, AModelThatRanksComputeTogetherTrainsTheSame) {
   EXPECT_EQ(LinesOf(temp / "two"), 12u);
 }
 
+// Stages of a pipeline: the same losses, and a checkpoint that any number of ranks goes on with.
+TEST(RanksTrainTest, StagesOfAPipelineTrainTheSame) {
+  const TempFolder temp;
+  const Words steady = {
+      "--set", "optimizer.lr_schedule=\"constant\"", "--set", "optimizer.warmup_fraction=0",
+      "--set", "checkpoint.optimizer=\"always\"",    "--set", "eval.every=2",
+      "--set", "optimizer.micro_batch_tokens=128"};
+  const auto as = [&](const char* parallel, const Words& more = {}) {
+    return Join(Join(steady, {"--roles", "processes", "--set",
+                              std::string("run.parallel=\"") + parallel + "\""}),
+                more);
+  };
+  ASSERT_EQ(RunLine(SftLine(temp / "one", 10, steady), temp / "one"), 0) << Read(temp / "one.out");
+  ASSERT_EQ(RunLine(SftLine(temp / "two", 5, as("pp=2")), temp / "two"), 0)
+      << Read(temp / "two.out");
+  ASSERT_EQ(RunLine(SftLine(temp / "two", 10, as("dp=2,pp=2", {"--resume"})), temp / "two"), 0)
+      << Read(temp / "two.out");
+  ExpectNear(temp / "one", temp / "two", "sft/loss", 1e-5);
+  ExpectNear(temp / "one", temp / "two", "optim/grad_norm", 1e-3);
+  const auto metrics = Lines(temp / "two/metrics.jsonl");
+  EXPECT_GT(metrics[2].at("ranks/sent_bytes").get<double>(), 0);
+  EXPECT_GT(metrics[2].at("time/pipeline_wait").get<double>(), 0);
+  ASSERT_EQ(RunLine(SftLine(temp / "two", 12, Join(steady, {"--resume"})), temp / "two"), 0)
+      << Read(temp / "two.out");
+  EXPECT_EQ(LinesOf(temp / "two"), 12u);
+}
+
+TEST(RanksTrainTest, RolloutsOfStages) {
+  const TempFolder temp;
+  const Words stages = {
+      "--roles", "processes", "--set", "run.parallel=\"pp=2\"", "--set", "algorithm.kl_coef=0.01"};
+  const Words alone = {"--roles", "processes", "--set", "algorithm.kl_coef=0.01"};
+  ASSERT_EQ(RunLine(TrainLine(temp / "one", 3, alone), temp / "one"), 0) << Read(temp / "one.out");
+  ASSERT_EQ(RunLine(TrainLine(temp / "two", 3, stages), temp / "two"), 0) << Read(temp / "two.out");
+  const auto one = Lines(temp / "one/metrics.jsonl"), two = Lines(temp / "two/metrics.jsonl");
+  ASSERT_EQ(two.size(), 3u);
+  for (const char* name : {"policy/loss", "reward/mean", "optim/grad_norm", "policy/entropy"})
+    EXPECT_NEAR(one[0][name].get<double>(), two[0][name].get<double>(), 1e-4) << name;
+  EXPECT_LT(two[2]["sampling/logprob_diff_mean"].get<double>(), 1e-4);
+  // The reference comes back from the file of the whole.
+  ASSERT_EQ(RunLine(TrainLine(temp / "two", 4, Join(stages, {"--resume"})), temp / "two"), 0)
+      << Read(temp / "two.out");
+  EXPECT_EQ(LinesOf(temp / "two"), 4u);
+}
+
 // Answers are generated from the whole, which is put together for every version.
 TEST(RanksTrainTest, RolloutsOfAModelThatRanksComputeTogether) {
   const TempFolder temp;
@@ -225,6 +270,9 @@ TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
       plan({"--set", "run.roles=\"processes\"", "--set", "run.parallel=\"dp=2,tp=2\""});
   EXPECT_TRUE(Has(share, "the share of one of 2, ") && Has(share, "a part of 2, two")) << share;
   EXPECT_TRUE(Has(share, "whole weights") && Has(share, "3 more with as much")) << share;
+  const std::string stage =
+      plan({"--set", "run.roles=\"processes\"", "--set", "run.parallel=\"dp=2,pp=2\""});
+  EXPECT_TRUE(Has(stage, "of 2, layers ") && Has(stage, "a part of 2, two")) << stage;
 }
 
 TEST(RanksTrainTest, ARankThatIsKilledIsStartedAgainWithTheOthers) {
