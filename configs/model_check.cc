@@ -183,6 +183,9 @@ void ValidateTasks(const Config& c, Problems& p) {
       "above policy.task_tokens.");
   p.Require(!ParseDevice(c.run.device) || ParseDevice(c.run.device)->is_cpu(),
             "policy.tasks are computed on the CPU only: run.device = \"cpu\".");
+  p.Require(
+      !ParseDevice(c.rollout.device) || ParseDevice(c.rollout.device)->is_cpu(),
+      "policy.tasks are computed on the CPU only: rollout.device = \"cpu\", or leave it out.");
   p.Require(c.run.parallel.empty(),
             "policy.tasks and run.parallel were never tried together: leave run.parallel empty.");
   p.Require(!c.rollout.replay_experts,
