@@ -15,9 +15,11 @@
 
 namespace plumb::actor {
 Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-                   const EngineOptions& o, const Tokenizer* tokenizer)
+                   const EngineOptions& o, const Tokenizer* tokenizer, const EngineShare& of)
     : shape(shape),
       options(o),
+      share(of),
+      vocab(of.group ? of.vocab : shape.vocab),
       tokenizer(tokenizer),
       launch{stream, dtype},
       model(shape, stream, dtype),
@@ -69,9 +71,11 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
       expert_form(o.record_experts ? policy_model::ExpertFormOf(shape) : ExpertForm{}),
       experts(o.record_experts ? slots() : 0),
       eos(stream, std::max<size_t>(1, o.eos.size())),
-      scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))),
+      scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, vocab))),
       graphs(stream) {
   if (stop.active() && tokenizer == nullptr) BadEngineOption("stop", "needs a tokenizer");
+  PLUMB_CHECK(!share.group || (!o.turns && o.tasks == 0 && !o.record_experts));
+  model.SetGroup(share.group, vocab);
   state.max_slots = o.max_batch;
   state.max_new_tokens = o.max_new_tokens;
   state.last_token = last_token.device();
@@ -163,9 +167,9 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
 }
 
 int32_t Engine::Impl::FillRows(const StepPlan& plan) {
-  const bool can = options.record_steps && launch.device().is_cuda() && plan.prefills.empty() &&
-                   plan.appends.empty() && !plan.decode.empty() && sampling.AllAlike(plan.decode) &&
-                   options.tasks == 0;
+  const bool can = options.record_steps && !share.group && launch.device().is_cuda() &&
+                   plan.prefills.empty() && plan.appends.empty() && !plan.decode.empty() &&
+                   sampling.AllAlike(plan.decode) && options.tasks == 0;
   if (!can) return 0;
   const auto rows = static_cast<int32_t>(plan.decode.size());
   const int32_t filled = StepGraphs::Rows(rows, options.max_batch);
@@ -204,7 +208,8 @@ void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows,
   const float* logits = model.ForwardPaged(
       weights, {row_token.device(), all}, paged, pages.view(), {logit_row.device(), drawn_rows},
       sliding_pages ? &sliding : nullptr, &held,
-      options.tasks > 0 ? std::span(row_task.host(), all) : std::span<const int32_t>());
+      options.tasks > 0 ? std::span(row_task.host(), all) : std::span<const int32_t>(),
+      {row_token.host(), share.group ? all : 0});
   if (decode_rows > 0) Draw(logits, decode_rows);
 }
 
@@ -248,9 +253,9 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
   sampling.ForRuns(
       {decode_slot.host(), static_cast<size_t>(rows)}, [&](const RowSampling::Run& run) {
         kernels::Call(launch,
-                      kernels::SampleTokens{.logits = logits + run.begin * shape.vocab,
+                      kernels::SampleTokens{.logits = logits + run.begin * vocab,
                                             .rows = run.rows,
-                                            .vocab = shape.vocab,
+                                            .vocab = vocab,
                                             .options = run.options,
                                             .prompt = draw_prompt.device() + run.begin,
                                             .sample = draw_sample.device() + run.begin,
@@ -300,8 +305,8 @@ void Engine::Impl::FinishSlots(int32_t rows) {
     const int32_t token = drawn[static_cast<size_t>(r)];
     if (!kept.empty() && token >= 0) {
       const auto words = std::span<const uint32_t>(drawn_kept.host(), slots() * set_words());
-      AppendKeptTokens(words.subspan(static_cast<size_t>(r) * set_words(), set_words()),
-                       shape.vocab, kept[static_cast<size_t>(slot)]);
+      AppendKeptTokens(words.subspan(static_cast<size_t>(r) * set_words(), set_words()), vocab,
+                       kept[static_cast<size_t>(slot)]);
     }
     switch (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)])) {
       case kernels::SlotStatus::kStopped:
@@ -391,10 +396,11 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason, std::string why
 }
 
 Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-               const EngineOptions& options, const Tokenizer* tokenizer)
+               const EngineOptions& options, const Tokenizer* tokenizer, const EngineShare& share)
     : impl_(std::make_unique<Impl>(
           shape, stream, dtype,
-          WithRoomForStates(Checked(options, shape), shape, stream.device(), dtype), tokenizer)) {}
+          WithRoomForStates(Checked(options, shape), shape, stream.device(), dtype), tokenizer,
+          share)) {}
 
 Engine::~Engine() = default;
 
@@ -429,6 +435,7 @@ void Engine::Submit(GenerateRequest request) {
     PLUMB_CHECK(std::ssize(opening) < static_cast<ptrdiff_t>(request.limit));
   PLUMB_CHECK(!request.greedy_last || !e.options.record_kept || !Filters(e.options.sampling),
               "a greedy draw has no kept set");
+  if (e.share.followers) e.share.followers->Submitted(request);
   auto group = std::make_unique<Group>();
   group->result.id = request.id;
   group->result.samples.resize(static_cast<size_t>(request.num_samples));
@@ -437,7 +444,7 @@ void Engine::Submit(GenerateRequest request) {
   }
   Problem refusal = TakeTask(request, e.options.tasks, e.options.task_tokens);
   if (!refusal) refusal = e.scheduler.Refusal(request);
-  if (!refusal) refusal = ForeignToken(request, e.shape.vocab);
+  if (!refusal) refusal = ForeignToken(request, e.vocab);
   if (refusal) {
     ++e.counters.refused_requests;
     for (GeneratedSample& s : group->result.samples) {
@@ -453,9 +460,12 @@ void Engine::Submit(GenerateRequest request) {
   e.scheduler.Submit(std::move(group));
 }
 
-bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
+bool Engine::Step(const policy_model::Weights& given, int64_t version) {
   Impl& e = *impl_;
   PLUMB_CHECK(version >= 0, "weights without a version");
+  EngineFollowers* const followers = e.share.followers;
+  const policy_model::Weights& weights =
+      followers && !idle() ? followers->Stepping(given, version) : given;
   const auto begin = std::chrono::steady_clock::now();
   e.last_drawn.clear();
   if (e.version[0] != version) e.scheduler.ForgetPrefix(e.step);
@@ -501,6 +511,7 @@ std::vector<GenerateResult> Engine::TakeFinished() { return std::exchange(impl_-
 
 bool Engine::Cancel(uint64_t id) {
   Impl& e = *impl_;
+  PLUMB_CHECK(!e.share.group, "a request is cancelled on all ranks or on none");
   Group* group = e.scheduler.Find(id);
   if (group == nullptr) return false;
   e.scheduler.Take(group, e.step);
@@ -510,6 +521,7 @@ bool Engine::Cancel(uint64_t id) {
 
 std::vector<uint64_t> Engine::Abandon() {
   std::vector<uint64_t> ids;
+  if (EngineFollowers* const followers = impl_->share.followers) followers->Abandoned();
   impl_->ended_turns.clear();
   for (const auto& group : impl_->scheduler.TakeAll(impl_->step)) ids.push_back(group->result.id);
   impl_->Retire();

@@ -33,6 +33,7 @@
 #include "kernels/paged_kv.h"
 #include "kernels/sampling.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/memory/tensor_group.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
@@ -88,6 +89,27 @@ struct EngineCounters {
   }
 };
 
+// This process has a share of a model (policy_model/families/tensor_share.h) that the ranks of a
+// group compute together: the engine's shape and weights are the share's, tokens those of the whole
+// model. All of the group's engines are called alike, with the same requests in the same order and
+// steps of the same version, and so draw the same tokens. No turns, tasks or graphs.
+struct EngineShare {
+  policy_model::TensorGroup* group = nullptr;  // nullptr: the model is whole
+  int64_t vocab = 0;                           // of the whole model
+  class EngineFollowers* followers = nullptr;  // of the first rank: who is told of each call
+};
+
+// The engines of the other ranks, as the first one's sees them.
+class EngineFollowers {
+ public:
+  virtual ~EngineFollowers() = default;
+  virtual void Submitted(const GenerateRequest& request) = 0;
+  virtual void Abandoned() = 0;
+  // Before a step with the whole model's weights: what this rank computes it with.
+  virtual const policy_model::Weights& Stepping(const policy_model::Weights& whole,
+                                                int64_t version) = 0;
+};
+
 // One token of the last step, for who shows answers while they are drawn.
 struct DrawnToken {
   uint64_t id = 0;  // of the request
@@ -112,7 +134,8 @@ class Engine {
   // `tokenizer` gives the bytes that stop strings are looked for in; may be nullptr when
   // options.stop is empty, and has to outlive the engine otherwise.
   Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-         const EngineOptions& options, const Tokenizer* tokenizer = nullptr);
+         const EngineOptions& options, const Tokenizer* tokenizer = nullptr,
+         const EngineShare& share = {});
   ~Engine();
   // Of keys and values, and of states, that such an engine takes on a GPU; on the CPU it is what it
   // touches at most.

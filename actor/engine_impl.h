@@ -27,11 +27,11 @@ namespace plumb::actor {
 
 struct Engine::Impl {
   Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-       const EngineOptions& options, const Tokenizer* tokenizer);
+       const EngineOptions& options, const Tokenizer* tokenizer, const EngineShare& share);
 
   size_t slots() const { return static_cast<size_t>(options.max_batch); }
   size_t new_tokens() const { return static_cast<size_t>(options.max_new_tokens); }
-  size_t set_words() const { return static_cast<size_t>(kernels::SetWords(shape.vocab)); }
+  size_t set_words() const { return static_cast<size_t>(kernels::SetWords(vocab)); }
   size_t max_rows() const { return slots() + static_cast<size_t>(options.prefill_tokens); }
 
   void StartSlots(const StepPlan& plan);
@@ -67,6 +67,8 @@ struct Engine::Impl {
 
   const policy_model::ModelShape shape;
   const EngineOptions options;
+  const EngineShare share;
+  const int64_t vocab;  // that tokens are drawn from
   const Tokenizer* const tokenizer;
   const kernels::Launch launch;
   policy_model::Transformer model;

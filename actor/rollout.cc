@@ -33,7 +33,7 @@ Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DT
       chat_template_(chat_template),
       sink_(std::move(sink)),
       around_(std::move(around)),
-      engine_(shape, stream, dtype, options_.engine, tokenizer) {
+      engine_(shape, stream, dtype, options_.engine, tokenizer, options_.share) {
   PLUMB_CHECK(prompts_ != nullptr && policy_ != nullptr && tokenizer_ != nullptr && sink_);
   if (around_.environment != nullptr) {
     PLUMB_CHECK(options_.engine.turns, "an engine without turns");

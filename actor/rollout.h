@@ -57,6 +57,7 @@ struct RolloutOptions {
   EpisodeOptions episodes;   // where there is an environment
   AgentOptions agents;       // where there are agents
   bool greedy_last = false;  // of a group to train on, the last answer is the greedy one
+  EngineShare share;         // where several processes compute the model together
 };
 
 // What answers the policy, and where the whole prompt of a lease is found that came without its

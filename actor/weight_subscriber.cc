@@ -17,6 +17,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPoll{1};
 constexpr milliseconds kBackoff{50};    // after a refused or failed fetch
 constexpr milliseconds kLongPoll{250};  // one wait for news; the end of the actor waits no longer
+constexpr milliseconds kShortAnswer{2000};   // to a question that needs no bytes
 constexpr milliseconds kAnswerGrace{60000};  // until the first of the bytes are here
 
 bool Past(Deadline deadline) { return std::chrono::steady_clock::now() >= deadline; }
@@ -52,14 +53,11 @@ bool SharedPolicy::Update(int64_t wanted, Deadline deadline) {
 }
 
 FetchedPolicy::FetchedPolicy(policy_model::Weights weights, WeightSource* source)
-    : source_(source), buffers_{std::move(weights), buffers_[0].Twin()} {
-  const auto sets = buffers_[0].sets();
-  for (auto& held : held_) held.resize(sets.size());
-  host_.resize(sets.size());
-  staged_.resize(sets.size());
-  if (buffers_[0].device().is_cuda()) {
-    for (size_t i = 0; i < sets.size(); ++i) host_[i].resize(sets[i]->flat.bytes());
-  }
+    : source_(source),
+      buffers_{std::move(weights), buffers_[0].Twin()},
+      arrival_(buffers_[0].device()) {
+  for (auto& held : held_) held.resize(buffers_[0].sets().size());
+  buffers_[0].stream().Synchronize();  // other streams write to them from here on
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -90,12 +88,6 @@ bool FetchedPolicy::Update(int64_t wanted, Deadline deadline) {
 }
 
 void FetchedPolicy::Take() {
-  const auto next = buffers_[1 - active_].sets();
-  for (size_t i = 0; i < next.size(); ++i) {
-    if (!staged_[i]) continue;
-    next[i]->flat.CopyFromHost(host_[i]);
-    staged_[i] = false;
-  }
   active_ = 1 - active_;
   current_ = *std::exchange(ready_, std::nullopt);
   ++counters_.fetched;
@@ -174,20 +166,57 @@ bool FetchedPolicy::FetchSet(size_t i, const WeightOffer& offer) {
                                           "run");
   }
   held.clear();
-  staged_[i] = false;
-  const std::span<std::byte> into =
-      host_[i].empty() ? std::span(static_cast<std::byte*>(set.flat.data()), set.flat.bytes())
-                       : std::span(host_[i]);
-  if (!source_->Read(offered.digest, into)) return false;
-  const Digest digest = WeightDigest(into);
-  if (digest != offered.digest) {
-    return Refuse(offer.version, "the bytes of '" + offered.name + "' have digest " + digest +
+  const std::optional<Digest> digest = Arrive(offered, set.flat.data());
+  if (!digest) return false;
+  if (*digest != offered.digest) {
+    return Refuse(offer.version, "the bytes of '" + offered.name + "' have digest " + *digest +
                                      ", promised was " + offered.digest);
   }
-  held = digest;
-  staged_[i] = !host_[i].empty();
-  if (Shared(i)) held_[active_][i] = set.digest = digest;
+  held = *digest;
+  if (Shared(i)) held_[active_][i] = set.digest = *digest;
   return true;
+}
+
+std::optional<Digest> FetchedPolicy::Arrive(const OfferedSet& offered, void* into) {
+  if (borrows_) {
+    if (const auto digest = Borrow(offered, into)) return digest;
+  }
+  if (buffers_[0].device().is_cpu()) {
+    const std::span to(static_cast<std::byte*>(into), offered.bytes);
+    if (!source_->Read(offered.digest, to)) return std::nullopt;
+    return WeightDigest(to);
+  }
+  host_.resize(offered.bytes);
+  if (!source_->Read(offered.digest, host_)) return std::nullopt;
+  return arrival_.Take(host_, into);
+}
+
+std::optional<Digest> FetchedPolicy::Borrow(const OfferedSet& offered, void* into) {
+  const std::optional<std::string> handle = source_->Lend(offered.digest);
+  if (!handle) return std::nullopt;
+  std::optional<Digest> digest;
+  try {
+    auto at = borrowed_.find(offered.name);
+    if (at != borrowed_.end() && at->second.handle() != *handle) {
+      borrowed_.erase(at);
+      at = borrowed_.end();
+    }
+    if (at == borrowed_.end())
+      at = borrowed_.try_emplace(offered.name, *handle, buffers_[0].device()).first;
+    digest = arrival_.Take(at->second, into, offered.bytes);
+  } catch (const Error& e) {
+    // A copy may fail because who lends has died in the middle of it.
+    borrowed_.erase(offered.name);
+    borrows_ = e.code() != ErrorCode::kUnsupported;
+    LogWarning(std::string("weights come through the host's memory") +
+               (borrows_ ? " this time: " : ": ") + e.what());
+  }
+  source_->Return(offered.digest);
+  if (digest) {
+    MutexLock lock(mu_);
+    ++counters_.borrowed_sets;
+  }
+  return digest;
 }
 
 bool FetchedPolicy::Refuse(const PolicyVersion& offered, const std::string& why) {
@@ -209,6 +238,23 @@ std::optional<WeightOffer> RemoteWeightSource::Await(const PolicyVersion& held, 
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kDeadline) throw;
     return std::nullopt;
+  }
+}
+
+std::optional<std::string> RemoteWeightSource::Lend(const Digest& set) {
+  try {
+    return std::string(client_.Call(weight_wire::kLendVerb, Payload(set), After(kShortAnswer)));
+  } catch (const Error&) {
+    return std::nullopt;  // asked for as bytes, which says what is wrong
+  }
+}
+
+void RemoteWeightSource::Return(const Digest& set) {
+  try {
+    client_.Call(weight_wire::kReturnVerb, Payload(set), After(kShortAnswer));
+  } catch (const Error& e) {
+    // It takes its memory back by itself, after a while.
+    LogWarning(std::string("the learner was not told that its weights are here: ") + e.what());
   }
 }
 

@@ -3,8 +3,9 @@
 // Purpose: Policy is what the rollout sees. SharedPolicy reads the learner's weights in place (one
 // process, sync); FetchedPolicy keeps two buffers of what is trained: a thread of its own awaits
 // new versions of a WeightSource, has the sets that changed written straight into the idle one and
-// verifies their digests there, and Update changes the two over. RemoteWeightSource is the client
-// side of that port.
+// verifies their digests there, and Update changes the two over. A source on this machine lends
+// what it has, and the copy goes from its memory to the idle buffer, from GPU to GPU; others are
+// read through the host's memory. RemoteWeightSource is the client side of that port.
 // Thread safety: none, the rollout's thread owns them; RemoteWeightSource: all methods.
 // Ownership: FetchedPolicy owns its weights and its thread; SharedPolicy's weights and the sources
 // are the caller's.
@@ -15,6 +16,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -24,12 +26,15 @@
 #include "common/base/mutex.h"
 #include "common/net/rpc/rpc.h"
 #include "common/record/ports.h"
+#include "kernels/device/lent_memory.h"
+#include "policy_model/memory/weight_arrival.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
 
 struct PolicyCounters {
   uint64_t fetched = 0;         // versions taken over
+  uint64_t borrowed_sets = 0;   // sets that came from memory that the source lent
   uint64_t refused_digest = 0;  // versions whose bytes were not what their digest says
 };
 
@@ -94,6 +99,9 @@ class FetchedPolicy : public Policy {
   bool Fetch();
   // Has the idle buffer's set `i` be the one that is offered. False: as above.
   bool FetchSet(size_t i, const WeightOffer& offer);
+  // To `into`; the digest of what arrived. nullopt: no longer at hand.
+  std::optional<Digest> Arrive(const OfferedSet& offered, void* into);
+  std::optional<Digest> Borrow(const OfferedSet& offered, void* into);
   bool Refuse(const PolicyVersion& offered, const std::string& why);
   void Take() PLUMB_REQUIRES(mu_);  // REQUIRES: ready_
   bool Shared(size_t set) const { return buffers_[0].sets()[set] == buffers_[1].sets()[set]; }
@@ -101,10 +109,12 @@ class FetchedPolicy : public Policy {
   WeightSource* source_;
   policy_model::Weights buffers_[2];
   std::vector<Digest> held_[2];  // the fetching thread's: of each buffer's sets; empty: unknown
-  // Where a device's sets arrive, and which of them the idle buffer lacks yet; on the CPU they
-  // arrive in place. Update's while ready_ is there, else the fetching thread's.
-  std::vector<std::vector<std::byte>> host_;
-  std::vector<bool> staged_;
+  // The fetching thread's: what copies and hashes, where sets of a device that cannot be borrowed
+  // come through, and what is borrowed, by its handle.
+  policy_model::WeightArrival arrival_;
+  std::vector<std::byte> host_;
+  std::map<std::string, kernels::BorrowedMemory> borrowed_;  // by the set's name
+  bool borrows_ = true;                                      // until that fails once
   int active_ = 0;         // changed by Update, while nothing is being written
   PolicyVersion current_;  // the rollout's thread's
 
@@ -124,6 +134,8 @@ class RemoteWeightSource : public WeightSource {
       : client_(endpoint, std::move(options)) {}
   std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) override;
   bool Read(const Digest& set, std::span<std::byte> into) override;
+  std::optional<std::string> Lend(const Digest& set) override;
+  void Return(const Digest& set) override;
 
  private:
   RpcClient client_;

@@ -7,7 +7,8 @@
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3] [--device cpu|cuda]
 //     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
 //             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
-//             [--record 0|1] (1) steps on a GPU as CUDA graphs
+//             [--record 0|1] (1) steps on a GPU as CUDA graphs,
+//             [--tp 1] processes that compute the model together, on a GPU each
 // MODEL is a Hugging Face directory, or `tiny`: the demo's shape with drawn weights.
 //
 // Prints one JSON object: tokens, seconds and tokens_per_s of the median round, and over all timed
@@ -22,6 +23,8 @@
 // sample runs to the limit; train is forward, a policy gradient's derivatives, backward and AdamW
 // over packed sequences, of the whole model or of a LoRA on all its linear layers.
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -29,6 +32,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -39,7 +43,9 @@
 #include "common/base/rng.h"
 #include "configs/choices.h"
 #include "kernels/device/device_memory.h"
+#include "learner/ranks/rendezvous.h"
 #include "learner/update/optimizer.h"
+#include "learner/update/shares/model_share.h"
 #include "learner/update/train_step.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/weights.h"
@@ -53,7 +59,8 @@ struct Arguments {
   std::string mode, model, dtype = "bfloat16", device = "cpu";
   std::string masters = "float32", moments = "float32", gradients = "float32";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
-          threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, prefill = 2048;
+          threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, prefill = 2048,
+          tp = 1;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -97,7 +104,7 @@ Arguments Parse(int argc, char** argv) {
         {"--sequences", &a.sequences}, {"--length", &a.length},   {"--steps", &a.steps},
         {"--rounds", &a.rounds},       {"--threads", &a.threads}, {"--adapter", &a.adapter},
         {"--group", &a.group},         {"--slots", &a.slots},     {"--greedy", &a.greedy},
-        {"--record", &a.record},       {"--prefill", &a.prefill}};
+        {"--record", &a.record},       {"--prefill", &a.prefill}, {"--tp", &a.tp}};
     const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
                                      [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option " + std::string(name));
@@ -110,6 +117,8 @@ Arguments Parse(int argc, char** argv) {
   if (argc % 2 == 0) Fail("the last option has no value");
   if (a.mode != "decode" && a.mode != "train") Fail("mode is decode or train");
   if (a.dtype != "bfloat16" && a.dtype != "float32") Fail("--dtype is bfloat16 or float32");
+  if (a.tp > 1 && (a.mode != "decode" || a.adapter > 0))
+    Fail("--tp is of decode, without adapters");
   return a;
 }
 
@@ -179,10 +188,10 @@ double OperationsOfToken(const policy_model::ModelShape& s, int64_t length) {
   return 6 * (products + static_cast<double>(s.layers * s.heads * s.head_dim * length));
 }
 
-// One untimed round, then `rounds` timed ones; prints the result. `operations`: of a token; 0: not
-// asked for.
+// One untimed round, then `rounds` timed ones; prints the result unless `quiet`. `operations`: of a
+// token; 0: not asked for.
 void Measure(const Arguments& a, const Stream& stream, int64_t tokens, double operations,
-             const std::function<void()>& round) {
+             const std::function<void()>& round, bool quiet = false) {
   round();
   int64_t held = kernels::DeviceBytesInUse(stream.device());
   std::vector<double> seconds;
@@ -195,6 +204,7 @@ void Measure(const Arguments& a, const Stream& stream, int64_t tokens, double op
     held = std::max(held, kernels::DeviceBytesInUse(stream.device()));
   }
   const Usage after = Usage::Now();
+  if (quiet) return;
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
   std::printf(
@@ -207,6 +217,7 @@ void Measure(const Arguments& a, const Stream& stream, int64_t tokens, double op
       after.user - before.user, after.system - before.system,
       static_cast<long long>(after.faults - before.faults), static_cast<long long>(a.rounds),
       after.peak_mb);
+  if (a.tp > 1) std::printf(", \"tp\": %lld", static_cast<long long>(a.tp));
   if (stream.device().is_cuda())
     std::printf(", \"device_peak_mb\": %.1f", static_cast<double>(held) / 1e6);
   if (operations > 0) {
@@ -232,7 +243,9 @@ std::vector<int32_t> RandomTokens(uint64_t key, int64_t count, int64_t vocab) {
   return tokens;
 }
 
-void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtype) {
+// `share`: what the weights are of, where several processes compute the model.
+void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtype,
+            const actor::EngineShare& share = {}) {
   actor::EngineOptions options;
   options.max_batch = static_cast<int32_t>(a.slots > 0 ? a.slots : a.batch * a.group);
   options.max_new_tokens = static_cast<int32_t>(a.fresh);
@@ -243,32 +256,79 @@ void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtyp
     options.kv_budget_mb = 40'000;
     options.longest = static_cast<int32_t>(a.prompt + a.fresh);
   }
-  actor::Engine engine(weights.shape(), weights.stream(), dtype, options);
+  actor::Engine engine(weights.shape(), weights.stream(), dtype, options, nullptr, share);
+  const int64_t vocab = share.group ? share.vocab : weights.shape().vocab;
   std::vector<int32_t> first;
-  Measure(a, weights.stream(), a.batch * a.group * a.fresh, 0, [&] {
-    for (int64_t i = 0; i < a.batch; ++i) {
-      actor::GenerateRequest r;
-      r.id = static_cast<uint64_t>(i);
-      r.prompt_key = static_cast<uint64_t>(i);
-      r.num_samples = static_cast<int32_t>(a.group);
-      r.tokens = RandomTokens(static_cast<uint64_t>(i) + 1, a.prompt, weights.shape().vocab);
-      engine.Submit(std::move(r));
+  Measure(
+      a, weights.stream(), a.batch * a.group * a.fresh, 0,
+      [&] {
+        for (int64_t i = 0; i < a.batch; ++i) {
+          actor::GenerateRequest r;
+          r.id = static_cast<uint64_t>(i);
+          r.prompt_key = static_cast<uint64_t>(i);
+          r.num_samples = static_cast<int32_t>(a.group);
+          r.tokens = RandomTokens(static_cast<uint64_t>(i) + 1, a.prompt, vocab);
+          engine.Submit(std::move(r));
+        }
+        while (engine.Step(weights, 0)) {
+        }
+        std::vector<actor::GenerateResult> results = engine.TakeFinished();
+        std::sort(results.begin(), results.end(),
+                  [](const auto& x, const auto& y) { return x.id < y.id; });
+        std::vector<int32_t> drawn;
+        for (const auto& r : results)
+          for (const auto& s : r.samples)
+            drawn.insert(drawn.end(), s.tokens.begin(), s.tokens.end());
+        if (static_cast<int64_t>(drawn.size()) != a.batch * a.group * a.fresh)
+          Fail("decoding ended before its limit");
+        if (first.empty()) first = drawn;
+        // On a GPU a library may choose another product the next time.
+        if (first != drawn && weights.device().is_cpu())
+          Fail("decoding gave other tokens for the same prompts");
+      },
+      share.group && share.group->rank() > 0);
+}
+
+// Each of a.tp processes, on the GPU of its number: the whole model is there while its share is
+// cut.
+int DecodeTogether(const Arguments& a, DType dtype) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("model_bench_" + std::to_string(getpid()));
+  std::filesystem::create_directories(folder);
+  std::vector<pid_t> children;
+  for (int rank = 0; rank < static_cast<int>(a.tp); ++rank) {
+    const pid_t child = fork();
+    if (child > 0) {
+      children.push_back(child);
+      continue;
     }
-    while (engine.Step(weights, 0)) {
+    try {
+      policy_model::SetThreads(static_cast<int>(a.threads));
+      const auto ranks = learner::JoinInFolder(folder.string(), rank, static_cast<int>(a.tp),
+                                               std::chrono::seconds(300));
+      const OwnedStream stream(a.device == "cpu" ? Device(Device::kCpu) : Device::Cuda(rank));
+      policy_model::Weights whole(
+          a.model == "tiny" ? TinyShape() : policy_model::ReadModelConfig(a.model), stream, dtype);
+      if (a.model == "tiny") whole.Initialise(1, 0.02);
+      else whole.Load(a.model);
+      learner::ModelShare share(*ranks, whole);
+      share.Spread();
+      Decode(a, share.weights(), dtype, {.group = &share, .vocab = whole.shape().vocab});
+      std::fflush(stdout);
+      std::_Exit(0);
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "model_bench: rank %d: %s\n", rank, e.what());
+      std::_Exit(2);
     }
-    std::vector<actor::GenerateResult> results = engine.TakeFinished();
-    std::sort(results.begin(), results.end(),
-              [](const auto& x, const auto& y) { return x.id < y.id; });
-    std::vector<int32_t> drawn;
-    for (const auto& r : results)
-      for (const auto& s : r.samples) drawn.insert(drawn.end(), s.tokens.begin(), s.tokens.end());
-    if (static_cast<int64_t>(drawn.size()) != a.batch * a.group * a.fresh)
-      Fail("decoding ended before its limit");
-    if (first.empty()) first = drawn;
-    // On a GPU a library may choose another product the next time.
-    if (first != drawn && weights.device().is_cpu())
-      Fail("decoding gave other tokens for the same prompts");
-  });
+  }
+  int code = 0;
+  for (const pid_t child : children) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (status != 0) code = 2;
+  }
+  std::filesystem::remove_all(folder);
+  return code;
 }
 
 void Train(const Arguments& a, policy_model::Weights& weights, DType dtype) {
@@ -318,6 +378,7 @@ int main(int argc, char** argv) {
     policy_model::SetThreads(static_cast<int>(a.threads));
     const DType dtype = a.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
     if (a.device != "cpu" && a.device != "cuda") Fail("--device is cpu or cuda");
+    if (a.tp > 1) return DecodeTogether(a, dtype);
     const OwnedStream stream(a.device == "cpu" ? Device::kCpu : Device::Cuda(0));
     policy_model::Weights weights(
         a.model == "tiny" ? TinyShape() : policy_model::ReadModelConfig(a.model), stream, dtype);

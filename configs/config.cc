@@ -217,6 +217,25 @@ void ValidateReplay(const Config& c, Problems& p) {
             "must not be off and algorithm.tis_cap has to be positive.");
 }
 
+// Of several processes that compute an actor's model together.
+void ValidateSharedActor(const Config& c, Problems& p) {
+  if (c.rollout.tp == 1) return;
+  const std::string asked = "rollout.tp = " + std::to_string(c.rollout.tp);
+  p.Require(c.run.roles == Roles::kProcesses,
+            asked + " is of actors in processes: set run.roles = \"processes\".");
+  p.Require(c.policy.adapter == Adapter::kNone,
+            asked + " cuts no adapters in this version: set policy.adapter to \"none\".");
+  p.Require(c.environment.kind == EnvironmentKind::kNone,
+            asked + " has no turns in this version: leave out the environment.");
+  p.Require(!c.rollout.replay_experts,
+            asked + " cuts no experts in this version: leave out rollout.replay_experts.");
+  const auto device = ParseDevice(c.run.device);
+  p.Require(!device || device->is_cpu() || !c.rollout.device.empty(),
+            asked +
+                " takes a GPU for each process: set rollout.device to \"cuda\" (those behind "
+                "the learner's) or to the first of them.");
+}
+
 void ValidateRollout(const Config& c, Problems& p) {
   p.Require(c.sft.patience == 0 || c.sft.eval_every > 0,
             "sft.patience counts held-out losses: set sft.eval_every.");
@@ -229,6 +248,15 @@ void ValidateRollout(const Config& c, Problems& p) {
             "rollout.max_new_tokens = " + std::to_string(c.rollout.max_new_tokens) +
                 " leaves no token for a prompt: model.max_positions is " +
                 std::to_string(c.model.max_positions) + "; lower the one or raise the other.");
+  ValidateSharedActor(c, p);
+  const std::string& device = c.rollout.device.empty() ? c.run.device : c.rollout.device;
+  p.Require(ParseDevice(device).has_value() || c.rollout.device.empty(),
+            "rollout.device = \"" + c.rollout.device +
+                "\" is not known: use one of cpu, cuda, cuda:N, or leave it empty for run.device.");
+  p.Require(
+      c.rollout.device.empty() || c.run.roles != Roles::kCluster,
+      "rollout.device is of actors on the learner's machine: with run.roles = \"cluster\" each "
+      "role that joins says its own run.device.");
   const EnvironmentConfig& e = c.environment;
   p.Require(e.kind == EnvironmentKind::kNone || e.reply_tokens < c.rollout.max_new_tokens,
             "environment.reply_tokens = " + std::to_string(e.reply_tokens) +

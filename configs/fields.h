@@ -348,6 +348,15 @@ void RolloutConfig::Visit(V& v) {
     kv_type);
   v({"replay_experts", "bool", "the learner sends a token to the experts that the actor chose"},
     replay_experts);
+  v({"device", "name",
+     "of the actors: cpu | cuda:1 | cuda (the GPUs behind the learner's, one for each actor "
+     "process); empty: run.device"},
+    device);
+  v({"tp", "processes",
+     "that compute an actor's model together, a share of every layer each, on a GPU each; "
+     "roles = processes",
+     Within(1, 64)},
+    tp);
 }
 
 template <class V>

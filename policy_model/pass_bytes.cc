@@ -72,7 +72,7 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
   const PagedPass pass{
       {{.stream = weights.stream(), .dtype = weights.dtype()}, weights, {}}, shape, kv, arena};
   StepMemory memory;
-  memory.Plan(branches, pass, logit_rows);
+  memory.Plan(branches, pass, logit_rows, weights.shape().vocab);
   arena.Commit();
   return arena.bytes();
 }

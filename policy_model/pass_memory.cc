@@ -101,13 +101,18 @@ void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass
   }
 }
 
-void StepMemory::Plan(std::span<Branch> branches, const PagedPass& pass, int64_t logit_rows) {
+void StepMemory::Plan(std::span<Branch> branches, const PagedPass& pass, int64_t logit_rows,
+                      int64_t vocab) {
   const int64_t h = pass.hidden();
   Arena& a = pass.scratch;
   a.Begin();
   x = a.Reserve(pass.Bytes(pass.rows.rows * h));
   gathered = a.Reserve(pass.Bytes(logit_rows * h));
-  logits = a.Reserve(4 * logit_rows * pass.weights.shape().vocab);
+  logits = a.Reserve(4 * logit_rows * vocab);
+  if (pass.group) {
+    own_rows = a.Reserve(pass.Bytes(pass.rows.rows * h));
+    own_logits = a.Reserve(4 * logit_rows * pass.weights.shape().vocab);
+  }
   if (pass.routing && pass.launch.device().is_cuda()) {
     taken = a.Reserve(4 * static_cast<int64_t>(pass.routing->Choices(
                               pass.rows.rows, pass.weights.shape().experts.per_token)));

@@ -54,9 +54,12 @@ struct PassMemory {
 // The same of a paged step, in one arena.
 struct StepMemory {
   int64_t x = 0, gathered = 0;  // T[rows, H], T[logit rows, H]
+  int64_t own_rows = 0;         // T[rows, H]; of a share of a model
+  int64_t own_logits = 0;       // float[logit rows, rows of its vocabulary]; of a share
   int64_t logits = 0;           // float[logit rows, V]
   int64_t taken = 0;            // int32: experts that the rows go to, on a GPU
-  void Plan(std::span<Branch> branches, const PagedPass& pass, int64_t logit_rows);
+  // `vocab`: of the whole model.
+  void Plan(std::span<Branch> branches, const PagedPass& pass, int64_t logit_rows, int64_t vocab);
 };
 
 }  // namespace plumb::policy_model

@@ -167,7 +167,7 @@ struct Transformer::Impl {
     if (ends && !ends->first) {
       kernels::Copy(launch.stream, x, ends->input, static_cast<size_t>(T(n * h)));
     } else {
-      vocabulary.Embed(pass, table.embedding(), at.tokens, embedding_scale,
+      vocabulary.Embed(pass, n, table.embedding(), at.tokens, embedding_scale,
                        scratch.At(memory.own_rows), x);
     }
     tasks.Embed(w, batch.tokens, x);
@@ -532,33 +532,33 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                        std::span<const int32_t> logit_rows,
                                        const kernels::SlidingPages* sliding,
                                        const kernels::SequenceStates* states,
-                                       std::span<const int32_t> tasks) {
+                                       std::span<const int32_t> tasks,
+                                       std::span<const int32_t> host_tokens) {
   Impl& m = *impl_;
+  TensorGroup* const group = m.vocabulary.group();
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
-  PLUMB_CHECK(!m.vocabulary.group(), "a share of a model generates nothing");
+  PLUMB_CHECK(!group || (host_tokens.size() == tokens.size() && tasks.empty()));
   const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
   m.routed.Begin(m.routing, {}, n, m.shape.experts.per_token);
   m.tasks.BeginRows(weights, tasks);
-  const PagedPass pass{{m.launch, weights, m.rotary, std::nullopt, m.experts(), m.tasks.gate()},
-                       rows,
-                       kv,
-                       a,
-                       sliding,
-                       states};
+  const PagedPass pass{
+      {m.launch, weights, m.rotary, std::nullopt, m.experts(), m.tasks.gate(), nullptr, group},
+      rows,
+      kv,
+      a,
+      sliding,
+      states};
   StepMemory p;
-  p.Plan(m.branches, pass, outputs);
+  p.Plan(m.branches, pass, outputs, m.vocabulary.all());
   a.Commit();
   m.routed.BeginStep(m.routing, a.At(p.taken));
   void* x = a.At(p.x);
   const TensorTable& table = weights.table();
-  Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()),
-                                     .index = m.tasks.KnownRows(tokens),
-                                     .rows = n,
-                                     .width = h,
-                                     .out = x,
-                                     .scale = m.embedding_scale});
+  if (group) m.vocabulary.BeginStep(host_tokens);
+  m.vocabulary.Embed(pass, n, table.embedding(), m.tasks.KnownRows(tokens), m.embedding_scale,
+                     group ? a.At(p.own_rows) : nullptr, x);
   m.tasks.EmbedRows(weights, tokens, x);
   for (Branch& branch : m.branches) branch.Step(pass, x);
   m.routed.EndStep(m.routing);
@@ -569,9 +569,11 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
        kernels::GatherRows{
            .table = x, .index = logit_rows.data(), .rows = outputs, .width = h, .out = gathered});
   m.NormRows(pass, gathered, outputs, gathered, nullptr);
+  auto* const own = group ? static_cast<float*>(a.At(p.own_logits)) : logits;
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs,
-                         m.shape.vocab, h, logits);
-  m.head.DropUnused(logits, outputs);
+                         m.shape.vocab, h, own);
+  m.head.DropUnused(own, outputs);
+  if (group) m.vocabulary.Join(m.launch.stream, outputs, own, logits);
   return logits;
 }
 

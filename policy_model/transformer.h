@@ -119,7 +119,9 @@ class Transformer {
   // float[logit_rows.size(), V], valid until the next call. `sliding`: the pages of the layers that
   // give them back, where they lie apart; kv holds those of the others then. `states`: of a model
   // with layers that have them, ModelPlan::state() floats for each row of the page table. `tasks`:
-  // of each row, where the policy has tasks (common/record/task_tokens.h). Everything it reads lies
+  // of each row, where the policy has tasks (common/record/task_tokens.h). `host_tokens`: `tokens`
+  // once more in the host's memory, where ranks share the model; their steps wait for one another
+  // and are not captured, and V is that of the whole model. Everything else it reads lies
   // in the device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory once
   // it has run at these sizes, so that a step can be captured in a graph after a first one by the
   // same thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
@@ -128,7 +130,8 @@ class Transformer {
                             std::span<const int32_t> logit_rows,
                             const kernels::SlidingPages* sliding = nullptr,
                             const kernels::SequenceStates* states = nullptr,
-                            std::span<const int32_t> tasks = {});
+                            std::span<const int32_t> tasks = {},
+                            std::span<const int32_t> host_tokens = {});
 
   // From now on packed passes of weights with this base find its parts there; nullptr: in its flat
   // buffer again. Both are borrowed.
@@ -136,7 +139,8 @@ class Transformer {
   // From now on weights are this rank's share of a model (families/tensor_share.h), of whose shape
   // the transformer was made, and passes are those of all ranks of the group at once; nullptr: they
   // are whole. `vocab`: rows of the whole model's vocabulary. Borrowed. Token ids, log-probs and
-  // entropies are those of the whole model; logits and paged passes are not there.
+  // entropies are those of the whole model, and so are logits of paged passes; `Logits` is not
+  // there.
   void SetGroup(TensorGroup* group, int64_t vocab);
   // From now on weights are a share of a model whose experts are shared out over ranks
   // (families/experts/expert_share.h), of whose shape the transformer was made; passes are those of

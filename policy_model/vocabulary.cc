@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/base/error.h"
+#include "kernels/delta/move_columns.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
 #include "policy_model/families/tensor_share.h"
@@ -27,20 +28,9 @@ void Vocabulary::Begin(const PackedBatch& batch) {
                 "have parts of it each: use rollout.top_p = 1 and rollout.top_k = 0, or dp",
                 "run.parallel");
   }
-  const auto row_of = [&](int32_t token) {
-    const int64_t row = token - first();
-    return row >= 0 && row < rows_ ? static_cast<int32_t>(row) : -1;
-  };
-  own_.clear();
-  places_.clear();
+  Find(batch.tokens);
   targets_.clear();
-  for (size_t i = 0; i < batch.tokens.size(); ++i) {
-    const int32_t row = row_of(batch.tokens[i]);
-    if (row < 0) continue;
-    own_.push_back(row);
-    places_.push_back(static_cast<int32_t>(i));
-  }
-  for (const int32_t target : batch.targets) targets_.push_back(row_of(target));
+  for (const int32_t target : batch.targets) targets_.push_back(RowOf(target));
   staging_.Begin();
   at_own_ = staging_.Add(std::span<const int32_t>(own_));
   at_places_ = staging_.Add(std::span<const int32_t>(places_));
@@ -48,13 +38,32 @@ void Vocabulary::Begin(const PackedBatch& batch) {
   staging_.Commit();
 }
 
+void Vocabulary::BeginStep(std::span<const int32_t> tokens) {
+  Find(tokens);
+  staging_.Begin();
+  at_own_ = staging_.Add(std::span<const int32_t>(own_));
+  at_places_ = staging_.Add(std::span<const int32_t>(places_));
+  staging_.Commit();
+}
+
+void Vocabulary::Find(std::span<const int32_t> tokens) {
+  own_.clear();
+  places_.clear();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const int32_t row = RowOf(tokens[i]);
+    if (row < 0) continue;
+    own_.push_back(row);
+    places_.push_back(static_cast<int32_t>(i));
+  }
+}
+
 const int32_t* Vocabulary::Targets(const int32_t* targets) const {
   return group_ ? staging_.Ints(at_targets_) : targets;
 }
 
-void Vocabulary::Embed(const PackedPass& pass, int64_t embedding, const int32_t* tokens,
+void Vocabulary::Embed(const Pass& pass, int64_t n, int64_t embedding, const int32_t* tokens,
                        float scale, void* own, void* x) {
-  const int64_t n = pass.tokens(), h = pass.hidden(), mine = static_cast<int64_t>(own_.size());
+  const int64_t h = pass.hidden(), mine = static_cast<int64_t>(own_.size());
   Call(pass.launch, kernels::GatherRows{.table = pass.W(embedding),
                                         .index = group_ ? staging_.Ints(at_own_) : tokens,
                                         .rows = group_ ? mine : n,
@@ -119,6 +128,21 @@ void Vocabulary::Combine(const Stream& stream, int64_t rows, float* logprob, flo
   }
   for (size_t i = 0; i < 3; ++i)
     kernels::CopyAndWait(stream, of[i], part_.data() + i * n, n * sizeof(float));
+}
+
+// Each rank puts its columns between zeros, and these are added up: what is added to a logit is 0.
+void Vocabulary::Join(const Stream& stream, int64_t n, const float* own, float* out) {
+  PLUMB_CHECK(group_ != nullptr, "a whole model's logits are all there");
+  kernels::Zero(stream, out, static_cast<size_t>(n * all_) * sizeof(float));
+  const kernels::ColumnRun columns{.from = 0, .to = first_, .count = rows_};
+  Call({.stream = stream, .dtype = DType::kFloat32}, kernels::MoveColumns{.x = own,
+                                                                          .rows = n,
+                                                                          .x_width = rows_,
+                                                                          .y_width = all_,
+                                                                          .runs = &columns,
+                                                                          .count = 1,
+                                                                          .y = out});
+  group_->Sum(stream, DType::kFloat32, out, n * all_);
 }
 
 }  // namespace plumb::policy_model

@@ -6,6 +6,7 @@
 // and makes log-sum-exp, entropy and the target's log-prob over its own rows, of which all ranks
 // compute those over all of them, in the same way and to the same bits: with l_r and H_r of rank r,
 //   l = log sum exp(l_r),  log p(y) = log p_r(y) + l_r - l,  H = sum exp(l_r - l) (H_r + l - l_r).
+// Where tokens are drawn, all ranks get all rows' logits, so that each draws as one rank would.
 // Thread safety: of its transformer. Ownership: borrows the group. Errors: kUnsupported for a batch
 // with targets that were drawn from a part of the vocabulary, of a share.
 #pragma once
@@ -32,19 +33,30 @@ class Vocabulary {
 
   // Of a packed pass, before the others.
   void Begin(const PackedBatch& batch);
+  // Of a paged step of a share: its rows' tokens, in the host's memory.
+  void BeginStep(std::span<const int32_t> tokens);
   // Of a share: the targets among its rows, -1 elsewhere; of a whole model `targets`. [R], device.
   const int32_t* Targets(const int32_t* targets) const;
 
-  // x[T, H] = scale * the rows of the tokens. `tokens`: [T], device. `own`: of a share, T[T, H].
-  void Embed(const PackedPass& pass, int64_t embedding, const int32_t* tokens, float scale,
+  // x[n, H] = scale * the rows of the tokens. `tokens`: [n], device. `own`: of a share, T[n, H].
+  void Embed(const Pass& pass, int64_t n, int64_t embedding, const int32_t* tokens, float scale,
              void* own, void* x);
   // The other way, where the embedding is trained.
   void EmbedBackward(const PackedPass& pass, int64_t embedding, const int32_t* tokens, float scale,
                      void* own, const void* dx);
   // Of a share: what this rank has of `rows` rows becomes what the whole model has. Device.
   void Combine(const Stream& stream, int64_t rows, float* logprob, float* entropy, float* lse);
+  // The same of logits: own[n, rows of this rank] of every rank become out[n, all()].
+  void Join(const Stream& stream, int64_t n, const float* own, float* out);
 
  private:
+  // Which of the tokens are its own; their rows and places.
+  void Find(std::span<const int32_t> tokens);
+  int32_t RowOf(int32_t token) const {
+    const int64_t row = token - first();
+    return row >= 0 && row < rows_ ? static_cast<int32_t>(row) : -1;
+  }
+
   const int64_t rows_;  // of this rank
   int64_t all_, first_ = 0;
   TensorGroup* group_ = nullptr;

@@ -1,5 +1,5 @@
-// The words in which weights travel from learner to actors: verbs `weights.await` and
-// `weights.bytes`.
+// The words in which weights travel from learner to actors: verbs `weights.await`,
+// `weights.bytes`, `weights.lend` and `weights.return`.
 //
 //   await request  the version held         -> an offer of another one, as soon as there is one;
 //                                           else
@@ -8,6 +8,11 @@
 //   bytes request  the digest of a set      -> the bytes of its flat buffer, raw; kNotFound: of no
 //                                           set
 //                                              of the newest version, await again
+//   lend request   the digest of a set      -> a handle (kernels/device/lent_memory.h) to copy it
+//   by
+//                                           on this machine; kNotFound: as above, or it has to be
+//                                           asked for as bytes
+//   return request the digest of that set   -> nothing: it has been copied
 //
 // Common/rpc moves a reply of any size in pieces; a set that did not change is not fetched again.
 // Version -1 (with no digest): none. Non-goal: compression.
@@ -24,6 +29,8 @@ namespace plumb::weight_wire {
 
 inline constexpr char kAwaitVerb[] = "weights.await";
 inline constexpr char kBytesVerb[] = "weights.bytes";
+inline constexpr char kLendVerb[] = "weights.lend";
+inline constexpr char kReturnVerb[] = "weights.return";
 inline constexpr size_t kMaxSets = 64;
 
 std::string EncodeVersion(const PolicyVersion& version);

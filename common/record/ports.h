@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/device.h"
 #include "common/record/trajectory.h"
 
 namespace plumb {
@@ -89,6 +90,7 @@ struct WeightSet {
   // The flat buffer in the actor's dtype, laid out by the set's table; valid during the call only.
   // Empty: it is what it was in the version before.
   std::span<const std::byte> bytes;
+  Device device = Device::kCpu;  // in whose memory they lie
 };
 
 class WeightSink {
@@ -97,6 +99,8 @@ class WeightSink {
   // Whether Publish reads bytes: one that does not spares copies from the device, and is handed
   // none.
   virtual bool WantsBytes() const { return true; }
+  // Whether it takes them from a GPU's memory; else they are copied to the host's for it.
+  virtual bool TakesFromDevice() const { return false; }
   // All sets of the policy. Versions increase; publishing one that is out already with the same
   // digest is a no-op.
   virtual void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) = 0;
@@ -134,6 +138,10 @@ class WeightSource {
   // Copies one of its sets to its place, exactly as large. False: no longer at hand, await again.
   // The caller asks for what it does not hold, verifies the digest and refuses what does not match.
   virtual bool Read(const Digest& set, std::span<std::byte> into) = 0;
+  // Instead of Read, where both ends are on one machine: a handle of memory to copy it from
+  // (kernels/device/lent_memory.h), which is given back at once. nullopt: it has to be read.
+  virtual std::optional<std::string> Lend(const Digest& /*set*/) { return std::nullopt; }
+  virtual void Return(const Digest& /*set*/) {}
 };
 
 // Reference log-probs computed once, keyed by (model digest, sequence digest).

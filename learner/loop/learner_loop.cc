@@ -301,7 +301,7 @@ bool LearnerLoop::WarmStart(bool resume) {
 void LearnerLoop::Publish(int64_t version) {
   optimizer_.GatherWeights();
   Identify(version);
-  sink_.Publish(result_.policy, SetsToPublish(sink_.WantsBytes()));
+  sink_.Publish(result_.policy, SetsToPublish(sink_));
 }
 
 void LearnerLoop::CheckAnswers(const std::function<void()>& check) {

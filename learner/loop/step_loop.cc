@@ -58,7 +58,7 @@ StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights
 
 double StepLoop::Elapsed() const { return earlier_wall_s_ + SecondsSince(started_); }
 
-std::vector<WeightSet> StepLoop::SetsToPublish(bool bytes) {
+std::vector<WeightSet> StepLoop::SetsToPublish(const WeightSink& sink) {
   std::vector<WeightSet> out;
   host_.resize(digests_.size());
   published_.resize(digests_.size());
@@ -66,9 +66,10 @@ std::vector<WeightSet> StepLoop::SetsToPublish(bool bytes) {
     const auto& flat = weights_.sets()[i]->flat;
     WeightSet& set = out.emplace_back(
         WeightSet{.name = digests_[i].first, .digest = digests_[i].second, .bytes = {}});
-    if (!bytes || std::exchange(published_[i], set.digest) == set.digest) continue;
-    if (flat.device() == Device::kCpu) {
+    if (!sink.WantsBytes() || std::exchange(published_[i], set.digest) == set.digest) continue;
+    if (flat.device() == Device::kCpu || sink.TakesFromDevice()) {
       set.bytes = {static_cast<const std::byte*>(flat.data()), flat.bytes()};
+      set.device = flat.device();
     } else {
       host_[i].resize(flat.bytes());
       flat.CopyToHost(host_[i]);

@@ -175,7 +175,7 @@ class StepLoop {
   void Settle(bool wait);
   // The sets of the weights last identified; those that changed since the last call in host memory,
   // until the next call or update, when `bytes`.
-  std::vector<WeightSet> SetsToPublish(bool bytes);
+  std::vector<WeightSet> SetsToPublish(const WeightSink& sink);
 
   const configs::Config& config_;
   policy_model::Weights& weights_;

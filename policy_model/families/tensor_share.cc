@@ -24,14 +24,16 @@ const char* WholeOnly(const LayerSpec& spec) {
 
 ModelShape ShareOf(const ModelShape& whole, int rank, int ranks, const std::string& where) {
   PLUMB_CHECK(rank >= 0 && rank < ranks);
+  const std::string instead = where == "rollout.tp"
+                                  ? "set it to 1, and run.actors to " + std::to_string(ranks)
+                                  : "share the work as dp=" + std::to_string(ranks);
   for (const LayerSpec& spec : PlanOf(whole).layers) {
     if (const char* what = WholeOnly(spec)) {
-      throw Error(
-          ErrorCode::kUnsupported,
-          std::string("asks for tp=") + std::to_string(ranks) + ", and a model of the family " +
-              whole.family + " has " + what +
-              ", which are not cut in this version: share the work as dp=" + std::to_string(ranks),
-          where);
+      throw Error(ErrorCode::kUnsupported,
+                  std::string("asks for tp=") + std::to_string(ranks) +
+                      ", and a model of the family " + whole.family + " has " + what +
+                      ", which are not cut in this version: " + instead,
+                  where);
     }
   }
   const auto share = [&](const char* name, int64_t n) {

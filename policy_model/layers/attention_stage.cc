@@ -358,7 +358,7 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
              .x = mixed, .gate = pass.scratch.At(step_gate_), .n = n * mixed_width(), .y = mixed});
   }
   o_product_.Step(pass, mixed, accumulate, out);
-  if (spec_.o_bias)
+  if (spec_.o_bias && pass.AddsBias())
     Call(pass.launch,
          kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
 }

@@ -111,6 +111,7 @@ void Branch::Step(const PagedPass& pass, void* x) {
   }
   void* y = pass.scratch.At(step_y_);
   stage_->Step(pass, in, false, y);
+  if (pass.group) pass.group->Sum(pass.launch.stream, pass.launch.dtype, y, n * pass.hidden());
   if (behind_.there()) behind_.Forward(pass, y, n, y, nullptr);
   Call(pass.launch, AddScaled{.x = y, .n = n * pass.hidden(), .scale = scale_, .y = x});
 }

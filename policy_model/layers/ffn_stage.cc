@@ -106,7 +106,7 @@ void FfnStage::Step(const PagedPass& pass, const void* in, bool accumulate, void
        kernels::Glu{
            .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
   down_product_.Step(pass, act, accumulate, out);
-  if (at_.down_bias >= 0)
+  if (at_.down_bias >= 0 && pass.AddsBias())
     Call(pass.launch,
          kernels::AddBias{.x = out, .bias = pass.W(at_.down_bias), .rows = n, .width = h});
 }

@@ -20,6 +20,7 @@
 
 #include "common/base/size_text.h"
 #include "common/sandbox/sandbox.h"
+#include "kernels/device/lent_memory.h"
 #include "kernels/device/stream.h"
 #include "policy_model/memory/torch_version.h"
 #include "policy_model/transformer.h"
@@ -191,6 +192,24 @@ Finding LibTorch() {
   return {"LibTorch", Grade::kOk, text, ""};
 }
 
+// "; actors on another: rollout.device, weights go there directly".
+[[maybe_unused]] std::string BetweenGpus(int there) {
+  if (there < 2) return "";
+  int direct = 0, pairs = 0;
+  for (int from = 0; from < there; ++from) {
+    for (int to = 0; to < there; ++to) {
+      if (from == to) continue;
+      ++pairs;
+      direct += kernels::Reaches(Device::Cuda(from), Device::Cuda(to)) ? 1 : 0;
+    }
+  }
+  return "; actors on others than the learner: rollout.device = \"cuda\", weights go there " +
+         (direct == pairs ? "directly"
+          : direct == 0   ? "through the host's memory"
+                          : "directly between " + std::to_string(direct) + " of " +
+                              std::to_string(pairs) + " pairs");
+}
+
 Finding Gpu() {
   const bool driver =
       access("/proc/driver/nvidia/version", R_OK) == 0 || access("/dev/nvidiactl", F_OK) == 0;
@@ -198,10 +217,10 @@ Finding Gpu() {
   if (const int there = kernels::CudaDevices(); there > 0) {
     const std::string named =
         there == 1 ? "\"cuda\"" : "\"cuda:0\" to \"cuda:" + std::to_string(there - 1) + "\"";
-    return {
-        "GPU", Grade::kOk,
-        "CUDA build, GPUs that answer: " + std::to_string(there) + " (run.device = " + named + ")",
-        ""};
+    return {"GPU", Grade::kOk,
+            "CUDA build, GPUs that answer: " + std::to_string(there) + " (run.device = " + named +
+                ")" + BetweenGpus(there),
+            ""};
   }
   return {"GPU", Grade::kNote, "CUDA build, but no GPU answers: runs go on the CPU",
           driver ? "a driver is here: does nvidia-smi work?"

@@ -15,6 +15,7 @@
 #include "common/base/log.h"
 #include "common/base/program_call.h"
 #include "configs/batch_ramp.h"
+#include "configs/checks/actor_device.h"
 #include "configs/parallel.h"
 #include "kernels/device/process_gpu.h"
 #include "learner/ranks/rendezvous.h"
@@ -30,6 +31,7 @@
 #include "run/roles/rank_start.h"
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
+#include "run/roles/sharing/actor_ranks.h"
 #include "run/roles/socket_folder.h"
 #include "run/roles/supervisor.h"
 #include "run/roles/thread_count.h"
@@ -54,7 +56,7 @@ struct TrainArguments {
 
 struct RoleArguments {
   std::string folder, role, sockets, called;
-  int64_t index = 0, ranks = 1;
+  int64_t index = 0, ranks = 1, rank = 0;  // of an actor: which of rollout.tp
   bool resume = false, newest = false, quiet = false;
 };
 
@@ -176,6 +178,7 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const auto& config = session.config();
   const int64_t ranks = configs::ReadParallel(config.run.parallel).ranks();
   PlanRun(session).Check();
+  if (!configs::IsOffline(config)) CheckActors(session, static_cast<int>(ranks));
   const SocketFolder sockets;
   std::vector<RoleProcess> roles;
   const auto add = [&](const std::string& role, int64_t index, bool decides) {
@@ -200,10 +203,26 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
     roles.back().group = role;
     roles.back().lost_code = kExitRankLost;
   };
+  // Of an actor that several processes are: the others, and what all of them need to know.
+  const auto add_actor = [&](int64_t index) {
+    const int64_t together = config.rollout.tp;
+    for (int64_t rank = 0; rank < together; ++rank) {
+      add("actor", index, false);
+      if (together == 1) return;
+      RoleProcess& process = roles.back();
+      for (auto* arguments_of : {&process.arguments, &process.again}) {
+        arguments_of->insert(arguments_of->end(),
+                             {"--ranks", std::to_string(together), "--rank", std::to_string(rank)});
+      }
+      process.group = "actor-" + std::to_string(index);
+      process.lost_code = kExitRankLost;
+      if (rank > 0) process.name += "-" + std::to_string(rank);
+    }
+  };
   if (!configs::IsOffline(config)) {
     add("replay", 0, false);
     for (int64_t i = 0; i < config.run.reward_workers; ++i) add("reward", i, false);
-    for (int64_t i = 0; i < config.run.actors; ++i) add("actor", i, false);
+    for (int64_t i = 0; i < config.run.actors; ++i) add_actor(i);
   }
   for (int64_t i = 0; i < ranks; ++i) add("learner", i, /*decides=*/i == 0);
   Supervisor supervisor(std::filesystem::read_symlink("/proc/self/exe").string(), std::move(roles),
@@ -459,12 +478,20 @@ int Role(const RoleArguments& arguments) {
   }
   if (arguments.role == "learner" && arguments.ranks > 1)
     kernels::UseGpu(static_cast<int>(arguments.index));
-  const auto session = Session::Open(arguments.folder);
+  Session::DeviceOf device_of;
+  if (arguments.role == "actor") {
+    device_of = [&](const configs::Config& config) {
+      const int64_t learners = configs::ReadParallel(config.run.parallel).ranks();
+      return configs::ActorDevice(config, learners, arguments.index, arguments.rank);
+    };
+  }
+  const auto session = Session::Open(arguments.folder, device_of);
   const bool numbered = arguments.role == "actor" || arguments.role == "reward" ||
                         (arguments.role == "learner" && arguments.index > 0);
   SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,
                session->folder().logs() + "/" + arguments.role +
-                   (numbered ? "-" + std::to_string(arguments.index) : "") + ".log");
+                   (numbered ? "-" + std::to_string(arguments.index) : "") +
+                   (arguments.rank > 0 ? "-" + std::to_string(arguments.rank) : "") + ".log");
   const Endpoints endpoints{arguments.sockets};
   RunOptions options = OptionsOf(arguments);
   if (arguments.role == "learner" && arguments.ranks > 1) {
@@ -487,6 +514,13 @@ int Role(const RoleArguments& arguments) {
       return 0;
     });
   }
+  if (arguments.role == "actor" && arguments.ranks > 1)
+    return RunActorOfRanks(*session, endpoints, arguments.index,
+                           {.rank = static_cast<int>(arguments.rank),
+                            .size = static_cast<int>(arguments.ranks)},
+                           options)
+               ? 0
+               : kExitFewerSteps;
   if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
   else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
   else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
@@ -535,7 +569,8 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   hidden->add_option("--role", role->role)->required();
   hidden->add_option("--sockets", role->sockets)->required();
   hidden->add_option("--index", role->index);
-  hidden->add_option("--ranks", role->ranks);    // of the learner
+  hidden->add_option("--ranks", role->ranks);    // of the learner, or of this actor
+  hidden->add_option("--rank", role->rank);      // of this actor
   hidden->add_option("--called", role->called);  // how the user called train
   hidden->add_flag("--resume", role->resume);
   hidden->add_flag("--newest", role->newest);

@@ -52,6 +52,7 @@ class LearnerPorts : public BatchSource, public WeightSink {
                                         Deadline deadline) override;
   void Finish() override;
   bool WantsBytes() const override { return ring_.weights.WantsBytes(); }
+  bool TakesFromDevice() const override { return ring_.weights.TakesFromDevice(); }
   void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override;
 
   // What is asked and told between the steps, with the same patience; once the run is to stop, it

@@ -8,7 +8,9 @@
 
 #include "common/base/error.h"
 #include "common/base/mutex.h"
+#include "configs/checks/actor_device.h"
 #include "policy_model/memory/threads.h"
+#include "policy_model/memory/weight_shelf.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
@@ -53,18 +55,16 @@ class Failure {
 // number. Else the actor copies what is new of the newest version while the learner goes on.
 class LocalWeights : public WeightSink, public WeightSource {
  public:
-  explicit LocalWeights(bool in_place) : in_place_(in_place) {}
+  LocalWeights(bool in_place, bool from_device) : in_place_(in_place), from_device_(from_device) {}
   bool WantsBytes() const override { return !in_place_; }
+  bool TakesFromDevice() const override { return from_device_; }
   void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override {
+    if (!in_place_) shelf_.Put(sets);
     {
       MutexLock lock(mu_);
       newest_ = {.version = version, .sets = {}};
-      bytes_.resize(sets.size());
-      for (size_t i = 0; i < sets.size(); ++i) {
-        const auto& bytes = sets[i].bytes;
-        if (!bytes.empty()) bytes_[i].assign(bytes.begin(), bytes.end());
-        newest_.sets.push_back({sets[i].name, sets[i].digest, bytes_[i].size()});
-      }
+      for (const WeightSet& set : sets)
+        newest_.sets.push_back({set.name, set.digest, shelf_.Size(set.digest).value_or(0)});
       number_.store(version.version);
     }
     changed_.notify_all();
@@ -83,22 +83,17 @@ class LocalWeights : public WeightSink, public WeightSource {
     return newest_;
   }
   bool Read(const Digest& set, std::span<std::byte> into) override {
-    MutexLock lock(mu_);
-    for (size_t i = 0; i < bytes_.size(); ++i) {
-      if (newest_.sets[i].digest != set) continue;
-      PLUMB_CHECK(into.size() == bytes_[i].size());
-      std::copy(bytes_[i].begin(), bytes_[i].end(), into.begin());
-      return true;
-    }
-    return false;
+    return shelf_.Read(set, into);
   }
+  std::optional<std::string> Lend(const Digest& set) override { return shelf_.Lend(set); }
+  void Return(const Digest& set) override { shelf_.Return(set); }
 
  private:
-  const bool in_place_;
+  const bool in_place_, from_device_;
+  policy_model::WeightShelf shelf_;
   Mutex mu_;
   CondVar changed_;
   WeightOffer newest_ PLUMB_GUARDED_BY(mu_);
-  std::vector<std::vector<std::byte>> bytes_ PLUMB_GUARDED_BY(mu_);  // of its sets
   std::atomic<int64_t> number_{-1};
 };
 
@@ -108,6 +103,10 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
   const configs::Config& config = session.config();
   const RunMemory memory = PlanRun(session);
   memory.Check();
+  CheckActors(session, given.ranks_here);
+  const Device actor_device = config.rollout.device.empty()
+                                  ? session.stream().device()
+                                  : configs::ActorDevice(config, given.ranks_here);
   RunOptions options = given;
   options.recompute = memory.recompute;
   options.waits_for_checkpoints = memory.waits_for_checkpoints;
@@ -119,7 +118,8 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
   replay::ReplayTable table(store.get(), TableOptionsOf(config));
   policy_model::Weights weights = WithPlan(memory, [&] { return MakeWeights(session); });
   const bool sync = config.run.schedule == configs::Schedule::kSync;
-  LocalWeights published(/*in_place=*/sync);
+  const bool in_place = sync && actor_device == session.stream().device();
+  LocalWeights published(in_place, /*from_device=*/actor_device.is_cuda());
 
   const ThreadShares threads = ThreadSharesOf(config, options.ranks_here);
   Failure failure(memory);
@@ -133,9 +133,9 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
     try {
       policy_model::UseThreads(threads.actor);
       // Of its own: what it reads of the learner's was waited for before it was published.
-      const OwnedStream stream(session.stream().device());
+      const OwnedStream stream(actor_device);
       std::unique_ptr<actor::Policy> policy;
-      if (sync) {
+      if (in_place) {
         policy = std::make_unique<actor::SharedPolicy>(
             &weights, [&] { return published.Newest(); }, [&] { return published.number(); });
       } else {

@@ -18,6 +18,8 @@
 #include "common/net/rpc/rpc.h"
 #include "common/net/stream/transport.h"
 #include "common/record/group_body.h"
+#include "configs/checks/actor_device.h"
+#include "configs/parallel.h"
 #include "learner/loop/weight_publisher.h"
 #include "policy_model/memory/threads.h"
 #include "replay/table/remote.h"
@@ -27,6 +29,7 @@
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
 #include "run/roles/run_memory.h"
+#include "run/roles/sharing/actor_ranks.h"
 #include "run/session/interrupt.h"
 
 namespace plumb::run {
@@ -43,6 +46,10 @@ void Say(const std::string& note, const RunOptions& options) {
   if (options.quiet) return;
   std::printf("%s\n", FitLine(note, stdout).c_str());
   std::fflush(stdout);
+}
+
+int RanksHere(const configs::Config& config) {
+  return static_cast<int>(configs::ReadParallel(config.run.parallel).ranks());
 }
 
 // Sends groups to the reward workers, each by its lease: sealed once, however often it has to be
@@ -131,10 +138,14 @@ bool RunActorAt(const Session& session, const ActorAt& at) {
       at.replay, {.actor = at.name, .epoch = at.epoch, .report_interval = kReports, .rpc = rpc});
   actor::RemoteWeightSource source(at.weights, rpc);
   policy_model::UseThreads(ThreadSharesOf(session.config()).actor);
-  const RunMemory memory = PlanRun(session);
+  // Whichever has the actor; where it is apart, its device has nothing else.
+  const auto apart = PlanActors(session, RanksHere(session.config()));
+  const RunMemory memory = apart ? *apart : PlanRun(session);
   actor::FetchedPolicy policy(
       WithPlan(memory, [&] { return EmptyWeights(session, session.stream()); }), &source);
 
+  std::optional<LeadingRank> leading;
+  if (at.ranks) WithPlan(memory, [&] { leading.emplace(*at.ranks, session); });
   std::vector<std::unique_ptr<Sender>> senders;
   for (const std::string& endpoint : at.rewards) {
     senders.push_back(std::make_unique<Sender>(SenderOptions{.endpoint = endpoint,
@@ -152,7 +163,8 @@ bool RunActorAt(const Session& session, const ActorAt& at) {
                          .stream = session.stream(),
                          .policy = policy,
                          .sink = sink,
-                         .stop = at.stop});
+                         .stop = at.stop,
+                         .leading = leading ? &*leading : nullptr});
   });
   if (!finished && at.flush_when_stopped.count() == 0) return false;
   const Deadline until = After(finished ? milliseconds(30'000) : at.flush_when_stopped);
@@ -171,7 +183,8 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
              .replay = endpoints.replay(),
              .weights = endpoints.weights(),
              .rewards = {},
-             .stop = [&] { return options.Stopped(); }};
+             .stop = [&] { return options.Stopped(); },
+             .ranks = options.ranks};
   for (int64_t i = 0; i < session.config().run.reward_workers; ++i)
     at.rewards.push_back(endpoints.reward(i));
   RunActorAt(session, at);
@@ -189,7 +202,9 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
   replay::ReplayClient store(endpoints.replay(), {.actor = "learner"});
   replay::ReplayClient watch(endpoints.replay(),
                              {.actor = "learner-watch", .call_timeout = milliseconds(1000)});
-  learner::WeightPublisher publisher(endpoints.weights());
+  const bool lends =
+      session.stream().device().is_cuda() && configs::ActorDevice(session.config()).is_cuda();
+  learner::WeightPublisher publisher(endpoints.weights(), {}, lends);
   policy_model::UseThreads(ThreadSharesOf(session.config(), options.ranks_here).learner);
   const learner::LearnerResult result = WithPlan(memory, [&] {
     policy_model::Weights weights = MakeWeights(session);

@@ -34,6 +34,7 @@ class RankedBatches : public BatchSource, public WeightSink {
                                         Deadline deadline) override;
   void Finish() override;
   bool WantsBytes() const override { return weights_ && weights_->WantsBytes(); }
+  bool TakesFromDevice() const override { return weights_ && weights_->TakesFromDevice(); }
   void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override;
 
   // Of rank 0, called from within its ports while they wait; outside of a wait it says nothing.

@@ -12,6 +12,7 @@
 #include "run/agents/open_agents.h"
 #include "run/roles/ranked_ports.h"
 #include "run/roles/role_totals.h"
+#include "run/roles/sharing/actor_ranks.h"
 #include "run/session/demonstration_data.h"
 
 namespace plumb::run {
@@ -78,13 +79,16 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
                                      const replay::PromptRef ref = replay::RefOf(lease);
                                      return ends.store.Prompts(std::span(&ref, 1)).front();
                                    }};
-  actor::Rollout rollout(session.shape(), ends.stream, session.dtype(),
-                         RolloutOptionsOf(session, name), &ends.store, &ends.policy,
-                         &session.tokenizer(), session.chat_template(), ends.sink, around);
+  actor::RolloutOptions options = RolloutOptionsOf(session, name);
+  if (ends.leading) options.share = ends.leading->engine_share();
+  actor::Rollout rollout(ends.leading ? ends.leading->shape() : session.shape(), ends.stream,
+                         session.dtype(), options, &ends.store, &ends.policy, &session.tokenizer(),
+                         session.chat_template(), ends.sink, around);
   LogInfo("generating as " + name);
   bool more = true;
   while (more && !ends.stop()) {
     more = rollout.Pump(After(std::chrono::milliseconds(200)));
+    if (ends.leading) ends.leading->StillHere();
     const actor::EngineCounters& engine = rollout.engine().counters();
     std::map<std::string, int64_t> counters =
         ToCounters({.generate_s = engine.generate_seconds,
@@ -98,6 +102,7 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
     ends.store.Report(name, counters);
   }
   if (more) rollout.Stop();
+  if (ends.leading) ends.leading->End();
   const auto& c = rollout.counters();
   LogInfo("stopping: " + std::to_string(c.groups_delivered) + " groups delivered, " +
           std::to_string(c.stale_leases) + " stale leases, " + std::to_string(c.refused_prompts) +

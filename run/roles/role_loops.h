@@ -53,6 +53,7 @@ struct ActorEnds {
   actor::Policy& policy;
   actor::GroupSink sink;
   std::function<bool()> stop;
+  class LeadingRank* leading = nullptr;  // of several processes that compute the model together
 };
 // Generates until the run has finished (true), or `stop`: then the leases that are not answered are
 // given back.

@@ -4,8 +4,12 @@
 #include <thread>
 
 #include "common/base/error.h"
+#include "configs/checks/actor_device.h"
 #include "configs/pattern_number.h"
+#include "policy_model/families/tensor_share.h"
+#include "policy_model/memory/device_check.h"
 #include "run/roles/observer.h"
+#include "run/roles/run_memory.h"
 
 namespace plumb::run {
 namespace {
@@ -142,10 +146,30 @@ ThreadShares ThreadSharesOf(const configs::Config& config, int ranks_here) {
       given > 0 ? given : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   // Each has a machine to itself.
   if (cluster) return {.learner = std::max(1, all / ranks_here), .actor = all};
-  const int actors = processes ? static_cast<int>(config.run.actors) : 1;
+  const int actors = processes ? static_cast<int>(config.run.actors * config.rollout.tp) : 1;
   if (sync) return {.learner = std::max(1, all / ranks_here), .actor = std::max(1, all / actors)};
   return {.learner = std::max(1, (all - all / 2) / ranks_here),
           .actor = std::max(1, all / 2 / actors)};
+}
+
+void CheckActors(const Session& session, int ranks_here) {
+  const configs::Config& config = session.config();
+  const int64_t tp = config.rollout.tp;
+  if (tp > 1)
+    policy_model::ShareOf(session.shape(), 0, static_cast<int>(tp), "rollout.tp");  // or throws
+  if (config.rollout.device.empty()) return;
+  const int64_t actors = config.run.roles == configs::Roles::kProcesses ? config.run.actors : 1;
+  for (int64_t i = 0; i < actors * tp; ++i) {
+    const Device device = configs::ActorDevice(config, ranks_here, i / tp, i % tp);
+    kernels::CheckDevice(device, "rollout.device = \"" + config.rollout.device + "\", actor " +
+                                     std::to_string(i / tp + 1) + " of " + std::to_string(actors) +
+                                     (tp > 1 ? ", process " + std::to_string(i % tp + 1) +
+                                                   " of rollout.tp = " + std::to_string(tp)
+                                             : ""));
+    policy_model::CheckDeviceOf(session.shape(), device);
+  }
+  const auto memory = PlanActors(session, ranks_here);
+  if (memory) memory->Check();
 }
 
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {

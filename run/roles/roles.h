@@ -44,7 +44,8 @@ struct RunOptions {
   configs::Recompute recompute = configs::Recompute::kNone;
   bool waits_for_checkpoints = false;
   bool newest = false;  // a resume goes on from the newest checkpoint, without its optimizer too
-  // Of a learner of several ranks, borrowed, and how many of them are on this machine.
+  // Of a learner of several ranks, or of an actor of several (rollout.tp), borrowed, and how many
+  // of the learner's are on this machine.
   learner::Ranks* ranks = nullptr;
   int ranks_here = 1;
   bool first() const { return !ranks || ranks->first(); }
@@ -76,6 +77,8 @@ struct ActorAt {
   CurveClient curve = {};            // of all of them
   uint64_t epoch = 0;                // 0: the time
   std::function<bool()> stop;
+  // Processes that compute its model together, of which this is the first; nullptr: it is alone.
+  learner::Ranks* ranks = nullptr;
   // After a stop: how long groups that are sent may take to be acknowledged.
   std::chrono::milliseconds flush_when_stopped{0};
 };
@@ -110,6 +113,9 @@ struct ThreadShares {
 };
 ThreadShares ThreadSharesOf(const configs::Config& config, int ranks_here = 1);
 std::chrono::milliseconds StallTime(const configs::Config& config);
+// Before a run begins: the devices of its actors (rollout.device) are there, compute such a model
+// and have room for it. `ranks_here`: of the learner. kUnsupported, kInvalidArgument.
+void CheckActors(const Session& session, int ranks_here = 1);
 // First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest
 // checkpoint (replay.keep_steps).
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step);

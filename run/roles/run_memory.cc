@@ -11,10 +11,12 @@
 #include "common/base/error.h"
 #include "common/base/free_memory.h"
 #include "common/base/size_text.h"
+#include "configs/checks/actor_device.h"
 #include "configs/learning_check.h"
 #include "configs/parallel.h"
 #include "kernels/device/device_memory.h"
 #include "learner/update/checkpoint_size.h"
+#include "policy_model/families/tensor_share.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "policy_model/pass_bytes.h"
 #include "run/roles/observer.h"
@@ -36,7 +38,7 @@ Stream PlanningStream(Device device) {
 
 bool SharesWeights(const Config& config) {
   return config.run.roles == configs::Roles::kLocal &&
-         config.run.schedule == configs::Schedule::kSync;
+         config.run.schedule == configs::Schedule::kSync && !configs::ActorsApart(config);
 }
 
 // ", int8: 51.6% of bfloat16" where keys and values are kept in fewer bits.
@@ -59,12 +61,19 @@ int64_t WeightBytes(const policy_model::Weights& weights, bool trained) {
   return bytes;
 }
 
-// What the actors take, and what the hand-over of weights to them takes.
-void AddActors(const Config& config, const policy_model::Weights& weights, MemoryPlan& plan) {
+// What the actors of a device take. `whole`: the policy; where processes compute it together, each
+// has a share, and the first of them the whole twice over, from which it hands the shares out.
+void AddActors(const Config& config, const policy_model::Weights& whole, MemoryPlan& plan) {
+  const bool cpu = whole.device().is_cpu(), shared = config.rollout.tp > 1;
+  std::optional<policy_model::Weights> share;
+  if (shared) {
+    share = policy_model::Weights::WithoutMemory(
+        policy_model::ShareOf(whole.shape(), 0, static_cast<int>(config.rollout.tp), "rollout.tp"),
+        whole.stream(), whole.dtype());
+  }
+  const policy_model::Weights& weights = share ? *share : whole;
   const ModelShape& shape = weights.shape();
-  const bool processes = config.run.roles == configs::Roles::kProcesses,
-             cpu = weights.device().is_cpu();
-  const int64_t actors = processes ? config.run.actors : 1;
+  const int64_t actors = configs::ActorsADevice(config) * (cpu ? config.rollout.tp : 1);
   const std::string each = actors == 1 ? "" : std::to_string(actors) + " actors, ";
   const auto type = config.model.dtype;
   const actor::EngineOptions engine = EngineOptionsOf(config, shape);
@@ -89,10 +98,20 @@ void AddActors(const Config& config, const policy_model::Weights& weights, Memor
            each + "logits and activations of a step");
   if (SharesWeights(config)) return;
   plan.Add("weights of actors", actors * WeightBytes(weights, /*trained=*/false),
-           each + "a copy of their own");
-  if (cpu)
-    plan.Add("hand-over", WeightBytes(weights, /*trained=*/true),
-             "the newest version on its way to the actors");
+           each + (shared ? "a share each" : "a copy of their own"));
+  if (shared) {
+    plan.Add("weights to share out", 2 * configs::ActorsADevice(config) * WeightBytes(whole, false),
+             "the newest version, and the one before, whole");
+  }
+}
+
+// What the newest version takes on its way to the actors, where the learner computes.
+void AddHandOver(const Config& config, const policy_model::Weights& weights, MemoryPlan& plan) {
+  const bool lent =
+      configs::ActorDevice(config).is_cuda() && config.run.roles != configs::Roles::kCluster;
+  if (SharesWeights(config) || (weights.device().is_cuda() && !lent)) return;
+  plan.Add("hand-over", WeightBytes(weights, /*trained=*/true),
+           "the newest version on its way to the actors");
 }
 
 MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device) {
@@ -111,7 +130,8 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
                "the newest version, kept for actors that join");
     return plan;
   }
-  AddActors(config, weights, plan);
+  if (!configs::ActorsApart(config)) AddActors(config, weights, plan);
+  AddHandOver(config, weights, plan);
   if (device.is_cpu() && processes) {
     const int64_t programs = 1 + ranks + config.run.actors + config.run.reward_workers;
     plan.Add("programs", programs * ResidentBytes(),
@@ -246,6 +266,27 @@ RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, 
 RunMemory PlanRun(const Session& session) {
   const Device device = session.stream().device();
   return PlanRun(session.config(), session.shape(), device, FreeMemory(session.config(), device));
+}
+
+std::optional<RunMemory> PlanActors(const Config& config, const ModelShape& shape,
+                                    int64_t ranks_here, int64_t free) {
+  if (configs::IsOffline(config) || !configs::ActorsApart(config, ranks_here)) return std::nullopt;
+  const Device device = configs::ActorDevice(config, ranks_here);
+  const policy_model::Weights weights = PlannedWeights(config, shape, PlanningStream(device));
+  RunMemory memory{.device = device, .free = free, .plan = {}};
+  AddActors(config, weights, memory.plan);
+  Config other = config;
+  other.rollout.kv_budget_mb /= 2;
+  if (other.rollout.kv_budget_mb > 0) {
+    memory.smaller = "rollout.kv_budget_mb = " + std::to_string(other.rollout.kv_budget_mb);
+  }
+  return memory;
+}
+
+std::optional<RunMemory> PlanActors(const Session& session, int ranks_here) {
+  const Config& config = session.config();
+  const Device device = configs::ActorDevice(config, ranks_here);
+  return PlanActors(config, session.shape(), ranks_here, FreeMemory(config, device));
 }
 
 void RethrowWithPlan(const RunMemory& memory) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "common/base/device.h"
@@ -39,11 +40,19 @@ struct RunMemory {
   void Check() const;
 };
 
-// All roles of a run on one device. `free` as FreeMemory gives it.
+// All roles of a run on one device, but for actors that have another. `free` as FreeMemory gives
+// it.
 RunMemory PlanRun(const configs::Config& config, const policy_model::ModelShape& shape,
                   Device device, int64_t free);
 // Of a run that is about to begin.
 RunMemory PlanRun(const Session& session);
+
+// Where rollout.device puts actors on another device than the learner's `ranks_here` ranks: what
+// one of these devices has to hold; PlanRun has what is left to the learner's.
+std::optional<RunMemory> PlanActors(const configs::Config& config,
+                                    const policy_model::ModelShape& shape, int64_t ranks_here,
+                                    int64_t free);
+std::optional<RunMemory> PlanActors(const Session& session, int ranks_here);
 
 // Within a catch block at a role's edge: what means that memory ended becomes an Error with the
 // plan beside it; anything else is thrown once more.

@@ -104,7 +104,7 @@ void AddExperts(const configs::ModelConfig& model, const configs::ExpertsConfig&
 
 }  // namespace
 
-std::unique_ptr<Session> Session::Open(const std::string& path) {
+std::unique_ptr<Session> Session::Open(const std::string& path, const DeviceOf& device_of) {
   std::unique_ptr<Session> session(new Session);
   Session& s = *session;
   s.folder_.path = path;
@@ -114,8 +114,8 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   s.dtype_ = s.config_.model.dtype;
   std::optional<Device> device = ParseDevice(s.config_.run.device);
   PLUMB_CHECK(device.has_value(), "recipes are checked when they are read");
-  device = kernels::OfThisProcess(*device);
-  kernels::CheckDevice(*device, "run.device");
+  device = device_of ? device_of(s.config_) : kernels::OfThisProcess(*device);
+  kernels::CheckDevice(*device, device_of ? "rollout.device" : "run.device");
   s.stream_ = OwnedStream(*device);
   s.ReadModel();
   return session;

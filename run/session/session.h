@@ -31,8 +31,10 @@ namespace plumb::run {
 class Session {
  public:
   // From a folder made by PrepareRun (run/session/run_folder.h). Sets the thread count of this
-  // process.
-  static std::unique_ptr<Session> Open(const std::string& folder);
+  // process. `device_of`: where this process computes, if that is not the learner's device.
+  using DeviceOf = std::function<Device(const configs::Config&)>;
+  static std::unique_ptr<Session> Open(const std::string& folder, const DeviceOf& device_of);
+  static std::unique_ptr<Session> Open(const std::string& folder) { return Open(folder, {}); }
   // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and
   // run_id() are empty, the device is the CPU whatever the recipe says. `scalar_head`: the model
   // may be a reward model, of which only the text is looked at.

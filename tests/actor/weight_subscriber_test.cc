@@ -6,6 +6,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -74,6 +76,21 @@ class FakeSource : public WeightSource {
     }
     return false;
   }
+  std::optional<std::string> Lend(const Digest& digest) override {
+    std::lock_guard lock(mu);
+    for (const ServedSet& set : sets) {
+      if (!lends || set.offered.digest != digest) continue;
+      auto& memory = lent[set.offered.name];
+      if (!memory) memory = std::make_unique<kernels::LentMemory>(Device::kCpu, set.bytes.size());
+      std::memcpy(memory->data(), set.bytes.data(), set.bytes.size());
+      if (spoil > 0 && spoil-- > 0) memory->data()[set.bytes.size() / 2] ^= std::byte{1};
+      ++out;
+      // Of another process: it leads nowhere here.
+      return elsewhere ? "lent1 7" + memory->handle().substr(6) : memory->handle();
+    }
+    return std::nullopt;
+  }
+  void Return(const Digest&) override { --out; }
   void HoldBack(bool hold) {
     std::lock_guard lock(mu);
     held_back = hold;
@@ -85,6 +102,9 @@ class FakeSource : public WeightSource {
   std::vector<std::string> read;  // names, in order
   PolicyVersion newest;
   bool held_back = false;
+  bool lends = false, elsewhere = false;
+  std::map<std::string, std::unique_ptr<kernels::LentMemory>> lent;
+  std::atomic<int> out{0};  // lent and not given back
   std::atomic<bool> broken{false};
   std::atomic<int> spoil{0}, away{0}, fetches{0};
 };
@@ -129,6 +149,39 @@ TEST(FetchedPolicy, TakesVerifiedVersionsOnly) {
   EXPECT_TRUE(policy.Update(5, After(milliseconds(10000))));
   EXPECT_EQ(policy.counters().fetched, 2u);
   EXPECT_TRUE(SameBytes(policy.weights(), second));
+}
+
+TEST(FetchedPolicy, WhatIsLentIsCopiedWhereItLiesAndVerified) {
+  const policy_model::Weights first = TinyWeights(1), second = TinyWeights(2);
+  FakeSource source;
+  source.lends = true;
+  source.Set(first, 0);
+  FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &source);
+  ASSERT_TRUE(policy.Update(0, After(milliseconds(10000))));
+  EXPECT_TRUE(SameBytes(policy.weights(), first));
+  EXPECT_EQ(source.fetches, 0) << "nothing was read";
+  source.spoil = 1;  // overwritten by a newer version in the middle
+  source.Set(second, 1);
+  ASSERT_TRUE(policy.Update(1, After(milliseconds(10000))));
+  EXPECT_TRUE(SameBytes(policy.weights(), second));
+  EXPECT_EQ(policy.counters().refused_digest, 1u);
+  EXPECT_EQ(policy.counters().borrowed_sets, 3u);
+  EXPECT_EQ(source.out, 0) << "each was given back";
+}
+
+TEST(FetchedPolicy, WhatCannotBeBorrowedIsRead) {
+  const policy_model::Weights first = TinyWeights(1), second = TinyWeights(2);
+  FakeSource source;
+  source.lends = source.elsewhere = true;
+  source.Set(first, 0);
+  FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &source);
+  ASSERT_TRUE(policy.Update(0, After(milliseconds(10000))));
+  source.Set(second, 1);
+  ASSERT_TRUE(policy.Update(1, After(milliseconds(10000))));
+  EXPECT_TRUE(SameBytes(policy.weights(), second));
+  EXPECT_EQ(source.fetches, 2);
+  EXPECT_EQ(policy.counters().borrowed_sets, 0u);
+  EXPECT_EQ(source.out, 0);
 }
 
 TEST(FetchedPolicy, ASourceThatIsAwayIsTriedAgain) {

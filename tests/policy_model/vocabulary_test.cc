@@ -68,7 +68,7 @@ TEST(VocabularyTest, ARankLooksUpItsOwnTokens) {
                         scratch};
   std::vector<float> own(20), x(20, 7.0f);
   const int64_t at = weights.table().embedding();
-  vocabulary.Embed(pass, at, nullptr, 2, own.data(), x.data());
+  vocabulary.Embed(pass, pass.tokens(), at, nullptr, 2, own.data(), x.data());
   EXPECT_EQ(group.summed, 20);
   const float* table = weights.flat().f32() + at;
   for (size_t i = 0; i < 4; ++i) {

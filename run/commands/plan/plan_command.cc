@@ -9,6 +9,8 @@
 
 #include "common/base/error.h"
 #include "common/base/size_text.h"
+#include "configs/checks/actor_device.h"
+#include "configs/parallel.h"
 #include "run/commands/checked_numbers.h"
 #include "run/roles/cluster/ring_model.h"
 #include "run/roles/observer.h"
@@ -55,8 +57,7 @@ nlohmann::ordered_json TimeJson(const configs::Config& config, const Session& se
   return out;
 }
 
-nlohmann::ordered_json PlanJson(const RunMemory& memory, bool automatic,
-                                nlohmann::ordered_json time) {
+nlohmann::ordered_json MemoryJson(const RunMemory& memory) {
   nlohmann::ordered_json out = {{"device", DeviceName(memory.device)},
                                 {"items", nlohmann::ordered_json::array()}};
   for (const learner::MemoryItem& item : memory.plan.items)
@@ -64,6 +65,20 @@ nlohmann::ordered_json PlanJson(const RunMemory& memory, bool automatic,
   out["total"] = memory.plan.total();
   out["free"] = memory.free > 0 ? nlohmann::ordered_json(memory.free) : nullptr;
   out["fits"] = memory.fits();
+  return out;
+}
+
+std::string FreeText(const RunMemory& memory) {
+  return "free                  " +
+         (memory.free > 0 ? SizeText(memory.free)
+                          : "not known: " + DeviceName(memory.device) +
+                                " is not here; --set run.memory_gb=80 compares with a card") +
+         "\n";
+}
+
+nlohmann::ordered_json PlanJson(const RunMemory& memory, bool automatic,
+                                nlohmann::ordered_json time) {
+  nlohmann::ordered_json out = MemoryJson(memory);
   out["recompute"] = {{"value", configs::NameOf(memory.recompute)}, {"automatic", automatic}};
   out["smaller_with"] = memory.smaller;
   out["time"] = std::move(time);
@@ -137,6 +152,11 @@ void PlanRing(const PlanArguments& arguments, const configs::Config& config,
 // What one recipe would take, without a run.
 struct OnePlan {
   RunMemory memory;
+  std::optional<RunMemory> actors;  // where they have another device
+  void Check() const {
+    memory.Check();
+    if (actors) actors->Check();
+  }
   std::string text;             // for people
   nlohmann::ordered_json json;  // where that was asked for
 };
@@ -152,6 +172,9 @@ OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
     throw Error(ErrorCode::kInvalidArgument, "is no device: cpu, cuda, cuda:1", "run.device");
   const auto session = Session::WithoutRun(config);
   const RunMemory memory = PlanRun(config, session->shape(), *device, FreeMemory(config, *device));
+  const int64_t ranks = configs::ReadParallel(config.run.parallel).ranks();
+  const std::optional<RunMemory> actors = PlanActors(
+      config, session->shape(), ranks, FreeMemory(config, configs::ActorDevice(config, ranks)));
   const bool automatic = config.optimizer.recompute == configs::Recompute::kAuto;
   if (device->is_cpu()) {
     if (const std::string many = TooManyThreads(config, ProcessorsAllowed()); !many.empty())
@@ -160,24 +183,25 @@ OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
   std::optional<Speeds> speeds;
   if (!arguments.no_time) speeds = KnownSpeeds(config, *session, memory, card, arguments);
   if (arguments.json) {
-    return {
-        memory, "",
-        PlanJson(memory, automatic, TimeJson(config, *session, memory, speeds, arguments.lengths))};
+    auto json =
+        PlanJson(memory, automatic, TimeJson(config, *session, memory, speeds, arguments.lengths));
+    if (actors) json["actors"] = MemoryJson(*actors);
+    return {memory, actors, "", std::move(json)};
   }
   std::string text = memory.plan.Text();
   if (automatic)
     text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
-  text += "free                  " +
-          (memory.free > 0 ? SizeText(memory.free)
-                           : "not known: " + DeviceName(*device) +
-                                 " is not here; --set run.memory_gb=80 compares with a card") +
-          "\n";
+  text += FreeText(memory);
   if (!memory.smaller.empty()) text += "smaller with          " + memory.smaller + "\n";
+  if (actors) {
+    text +=
+        "actors on " + DeviceName(actors->device) + "\n" + actors->plan.Text() + FreeText(*actors);
+  }
   if (speeds) text += TimeText(config, session->shape(), memory, *speeds, arguments.lengths);
   else if (!arguments.no_time)
     text += "time a step           not known of " + DeviceName(memory.device) +
             ": name the card (--gpu), or give speeds (--rates)\n";
-  return {memory, text, nullptr};
+  return {memory, actors, text, nullptr};
 }
 
 // The stages of a recipe one after the other, each with a model like the one that the first begins
@@ -185,20 +209,20 @@ OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
 void PlanEachStage(const configs::Loaded& recipe, const PlanArguments& arguments) {
   const std::vector<Stage> stages = PlanStages(recipe, "RUN");
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
-  std::vector<RunMemory> memories;
+  std::vector<OnePlan> plans;
   for (size_t i = 0; i < stages.size(); ++i) {
     OnePlan plan = PlanOne(WithFirstModel(stages, i), arguments);
-    memories.push_back(plan.memory);
     if (arguments.json) {
       plan.json["stage"] = stages[i].name;
       all.push_back(std::move(plan.json));
     } else {
       std::printf("%s%s\n%s", i == 0 ? "" : "\n", StageName(stages, i).c_str(), plan.text.c_str());
     }
+    plans.push_back(std::move(plan));
   }
   if (arguments.json)
     std::printf("%s\n", nlohmann::ordered_json{{"stages", std::move(all)}}.dump(1).c_str());
-  for (const RunMemory& memory : memories) memory.Check();
+  for (const OnePlan& plan : plans) plan.Check();
 }
 
 void Plan(const PlanArguments& arguments) {
@@ -216,7 +240,7 @@ void Plan(const PlanArguments& arguments) {
   const OnePlan plan = PlanOne(recipe.config, arguments);
   if (arguments.json) std::printf("%s\n", plan.json.dump(1).c_str());
   else std::fputs(plan.text.c_str(), stdout);
-  plan.memory.Check();
+  plan.Check();
 }
 
 }  // namespace

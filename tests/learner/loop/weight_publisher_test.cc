@@ -114,6 +114,40 @@ TEST(WeightPublisherTest, ASetThatDidNotChangeIsHandedOverOnceAndServedOn) {
   EXPECT_THROW(caller.Bytes(WeightDigest(adapter)), Error) << "no longer at hand";
 }
 
+// By a handle where it can be followed, else as bytes; the newest version only.
+TEST(WeightPublisherTest, LendsWhatItHasOnOneMachine) {
+  const testing::TempFolder folder;
+  WeightPublisher publisher(folder.Ipc("weights"), {.piece_bytes = 100'000}, /*lends=*/true);
+  EXPECT_TRUE(publisher.TakesFromDevice());
+  Caller caller(folder.Ipc("weights"));
+  const auto ask = [&](const char* verb, const Digest& set) {
+    return caller.client.Call(verb, set, After(milliseconds(10000)));
+  };
+  const auto first = Buffer(300'000, 1), second = Buffer(300'000, 2);
+  Publish(publisher, 0, first);
+  EXPECT_EQ(caller.Await({}, milliseconds(10000)).sets,
+            (std::vector<OfferedSet>{{"base", WeightDigest(first), 300'000}}));
+  const kernels::BorrowedMemory borrowed(ask(weight_wire::kLendVerb, WeightDigest(first)),
+                                         Device::kCpu);
+  std::vector<std::byte> copy(borrowed.bytes());
+  borrowed.CopyTo(Device::kCpu, copy.data(), 0, copy.size());
+  EXPECT_EQ(copy, first);
+  ask(weight_wire::kReturnVerb, WeightDigest(first));
+  EXPECT_EQ(DigestOf(caller.Bytes(WeightDigest(first))), WeightDigest(first)) << "who cannot";
+  Publish(publisher, 1, second);
+  EXPECT_THROW(ask(weight_wire::kLendVerb, WeightDigest(first)), Error);
+  EXPECT_THROW(caller.Bytes(WeightDigest(first)), Error);
+  EXPECT_EQ(DigestOf(caller.Bytes(WeightDigest(second))), WeightDigest(second));
+
+  WeightPublisher keeps(folder.Ipc("others"));  // its actors are elsewhere
+  EXPECT_FALSE(keeps.TakesFromDevice());
+  Publish(keeps, 0, first);
+  Caller other(folder.Ipc("others"));
+  EXPECT_THROW(
+      other.client.Call(weight_wire::kLendVerb, WeightDigest(first), After(milliseconds(5000))),
+      Error);
+}
+
 TEST(WeightPublisherTest, AnUnknownVerbIsAnError) {
   const testing::TempFolder folder;
   WeightPublisher publisher(folder.Ipc("weights"));

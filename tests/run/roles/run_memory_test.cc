@@ -136,6 +136,40 @@ TEST(RunMemoryTest, RolesThatShareWeightsHaveThemOnce) {
       << "nobody generates";
 }
 
+// Each device has what computes there; a hand-over between GPUs has a copy on the learner's.
+TEST(RunMemoryTest, ActorsOnAnotherDeviceAreAPlanOfTheirOwn) {
+  Config config = Recipe();
+  config.run.device = "cuda";
+  const RunMemory together = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  EXPECT_FALSE(PlanActors(config, Shape(), 1, 0));
+  config.rollout.device = "cuda:1";
+  const RunMemory learner = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  const auto actors = PlanActors(config, Shape(), 1, 0);
+  ASSERT_TRUE(actors);
+  EXPECT_EQ(actors->device, Device::Cuda(1));
+  EXPECT_EQ(BytesOf(learner, "keys and values"), 0);
+  EXPECT_EQ(BytesOf(*actors, "keys and values"), BytesOf(together, "keys and values"));
+  EXPECT_EQ(BytesOf(*actors, "weights of actors"), BytesOf(learner, "weights"));
+  EXPECT_EQ(BytesOf(learner, "hand-over"), BytesOf(learner, "weights"));
+  EXPECT_EQ(BytesOf(*actors, "masters"), 0);
+  EXPECT_FALSE(PlanActors(config, Shape(), 1, 1'000'000)->fits());
+  config.rollout.device = "cpu";
+  EXPECT_EQ(BytesOf(PlanRun(config, Shape(), Device::Cuda(0), 0), "hand-over"), 0)
+      << "through the host's memory";
+
+  // A GPU for each of two processes that share the model.
+  config.run.roles = configs::Roles::kProcesses;
+  config.rollout.device = "cuda";
+  config.rollout.tp = 2;
+  const auto shared = PlanActors(config, Shape(), 1, 0);
+  ASSERT_TRUE(shared);
+  const auto kv = static_cast<double>(BytesOf(*actors, "keys and values"));
+  EXPECT_NEAR(static_cast<double>(BytesOf(*shared, "keys and values")), kv, 0.05 * kv)
+      << "the budget is of each; pages are smaller";
+  EXPECT_LT(BytesOf(*shared, "weights of actors"), BytesOf(learner, "weights") * 6 / 10);
+  EXPECT_EQ(BytesOf(*shared, "weights to share out"), 2 * BytesOf(learner, "weights"));
+}
+
 TEST(RunMemoryTest, ACardIsPlannedForWithoutOne) {
   Config config = Recipe();
   const RunMemory card = PlanRun(config, Shape(), Device::Cuda(0), 0);
