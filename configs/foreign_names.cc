@@ -186,6 +186,9 @@ std::string ForeignValue(std::string_view key, std::string_view value) {
   for (const Value& there : kValues) {
     if (key == there.key && value == there.value) return there.here;
   }
+  // TRL's loss_type is of DPO, too.
+  if (key == "algorithm.aggregation" && FromName<PreferenceLossKind>(value))
+    return "write preference.loss = \"" + std::string(value) + "\"";
   if (key != "algorithm.name") return "";
   const std::string preference = ForeignAlgorithm(value);
   return preference.empty() ? "" : "write " + preference;

@@ -81,7 +81,8 @@ std::vector<std::string> RewardProblems(const configs::RewardConfig& config) {
   for (configs::RewardPartConfig part : config.parts) {
     if (part.name.empty()) part.name = part.kind;
     if (!names.insert(part.name).second)
-      problems.push_back("two reward parts are called '" + part.name + "'");
+      problems.push_back("two reward parts are called '" + part.name +
+                         "': give each a name = \"...\" of its own");
     if (!std::isfinite(part.weight))
       problems.push_back("reward part '" + part.name + "': weight has to be finite");
   }

@@ -140,11 +140,12 @@ void WriteTokens(RowText& row, const PreferenceRecord& record, bool wanted) {
   row.Json("plumb_tokens", lists.TakeObject());
 }
 
+// `truth`: the column of the ground truth; "": it stands in the others already.
 ExportCandidate TrlPrompt(const Prompt& prompt, const std::vector<ExtraColumn>& extras,
-                          bool truth) {
+                          const std::string& truth) {
   RowText row;
   row.Turns("prompt", prompt.text, prompt.messages);
-  if (truth) row.Text("ground_truth", prompt.ground_truth);
+  if (!truth.empty()) row.Text(truth, prompt.ground_truth);
   WriteWeight(row, prompt.weight);
   row.Extras(extras);
   return row.Take();
@@ -285,7 +286,16 @@ std::optional<ExportForm> ExportFormOfName(std::string_view name) {
   return std::nullopt;
 }
 
-std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form) {
+std::string TruthColumn(const Prompt& prompt) {
+  const auto extras = ExtraColumns(prompt.extra_json);
+  for (const char* name : {"answer", "label"}) {
+    if (HasAny(extras, {name})) return name;
+  }
+  return "";
+}
+
+std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form,
+                                        const std::string& truth) {
   const auto extras = ExtraColumns(prompt.extra_json);
   std::vector<ExportCandidate> out;
   if (form == ExportForm::kVerl) {
@@ -299,8 +309,11 @@ std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form) {
   const bool implied =
       HasAny(extras, {"answer", "label", "ground_truth", "reward_model", "reward_spec"});
   if (implied || prompt.ground_truth.empty())
-    out.push_back(TrlPrompt(prompt, extras, /*truth=*/false));
-  if (!prompt.ground_truth.empty()) out.push_back(TrlPrompt(prompt, extras, /*truth=*/true));
+    out.push_back(TrlPrompt(prompt, extras, /*truth=*/""));
+  if (prompt.ground_truth.empty()) return out;
+  if (!truth.empty() && !HasAny(extras, {truth.c_str()}))
+    out.push_back(TrlPrompt(prompt, extras, truth));
+  out.push_back(TrlPrompt(prompt, extras, "ground_truth"));
   return out;
 }
 

@@ -35,7 +35,12 @@ struct ExportCandidate {
 // extra_info.plumb ({"prompt": "text" | "messages", "weight"?, "index"?}) says that Plumb wrote the
 // row: an import then takes the other columns out of extra_info and a text prompt as the text it
 // was.
-std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form);
+// `truth`: TRL: how the ground truth's column is called where it can be; "": ground_truth.
+std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form,
+                                        const std::string& truth = "");
+// The column that the prompt has kept its ground truth in, under a name that is read as one
+// (numbers, worked solutions); "": none. One dataset is written with one column.
+std::string TruthColumn(const Prompt& prompt);
 // pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt,
 // completion, label}; demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the
 // record has tokens only. `tokens`: those of the record stand under plumb_tokens

@@ -190,6 +190,9 @@ class Export {
  private:
   bool Prompts() {
     const uint64_t rows = store_.PromptCount(request_.dataset);
+    // One column for the ground truth of all rows: that which one of them has kept.
+    for (uint64_t row = 0; row < rows && truth_.empty() && request_.form == ExportForm::kTrl; ++row)
+      truth_ = TruthColumn(store_.ReadPrompt(request_.dataset, row));
     for (uint64_t row = 0; row < rows; ++row) {
       const Prompt prompt = store_.ReadPrompt(request_.dataset, row);
       if (!prompt.tokens.empty()) ++report_.notes["token_lists_left_out"];
@@ -262,7 +265,7 @@ class Export {
   }
 
   std::vector<ExportCandidate> CandidatesOf(const Prompt& prompt) const {
-    return Candidates(prompt, request_.form);
+    return Candidates(prompt, request_.form, truth_);
   }
   std::vector<ExportCandidate> CandidatesOf(const PreferenceRecord& record) const {
     return Candidates(record, request_.form, request_.tokens);
@@ -350,6 +353,7 @@ class Export {
   LineWriter out_;
   Mirror mirror_;
   ExportReport report_;
+  std::string truth_;  // column of prompts; "": ground_truth
 };
 
 // Of a dataset that is not of prompts: as its first row, for all are of one kind

@@ -199,8 +199,9 @@ bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t 
     *out = AllFailed(count, Failure::kReported, "returned error " + std::to_string(returned));
   } else if (static_cast<uint64_t>(returned) != count) {
     *out = AllFailed(count, Failure::kWrongCount,
-                     "returned " + std::to_string(returned) + " scores for " +
-                         std::to_string(count) + " answers");
+                     "returned " + std::to_string(returned) +
+                         (returned == 1 ? " score for " : " scores for ") + std::to_string(count) +
+                         " answers");
   }
   return true;
 }

@@ -23,6 +23,9 @@ PythonOptions ReadPythonOptions(const configs::RewardPartConfig& part) {
     } else if (key == "style" &&
                (value == "auto" || value == "trl" || value == "verl" || value == "openrlhf")) {
       out.style = value;
+    } else if (key == "completions" &&
+               (value == "auto" || value == "text" || value == "messages")) {
+      out.completions = value;
     } else if (key == "python") {
       out.interpreter = value;
     } else if (key == "kwargs") {
@@ -34,11 +37,12 @@ PythonOptions ReadPythonOptions(const configs::RewardPartConfig& part) {
                     place);
       }
     } else {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "args has '" + argument +
-                      "'; it takes function=NAME, style=auto|trl|verl|openrlhf, "
-                      "python=INTERPRETER, kwargs={\"name\": value}",
-                  place);
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          "args has '" + argument +
+              "'; it takes function=NAME, style=auto|trl|verl|openrlhf, "
+              "completions=auto|text|messages, python=INTERPRETER, kwargs={\"name\": value}",
+          place);
     }
   }
   return out;
@@ -47,17 +51,18 @@ PythonOptions ReadPythonOptions(const configs::RewardPartConfig& part) {
 std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part,
                                            bool allow_unsandboxed, HostOptions options) {
   const std::string place = "reward part '" + part.name + "'";
-  const auto [function, style, interpreter, constants] = ReadPythonOptions(part);
+  const auto [function, style, completions, interpreter, constants] = ReadPythonOptions(part);
   std::error_code error;
   const std::filesystem::path file = std::filesystem::canonical(part.path, error);
   if (error) throw Error(ErrorCode::kNotFound, "no such Python file: '" + part.path + "'", place);
   ProgramSpec spec;
   spec.path = FindExecutable(interpreter, place);
-  spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function, constants};
+  spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function, constants, completions};
   // Raised when what functions are given changes: a score may then be another one.
   constexpr const char* kRunnerVersion = "2";
-  const std::string how =
-      kRunnerVersion + style + "\n" + function + (constants == "{}" ? "" : "\n" + constants);
+  const std::string how = kRunnerVersion + style + "\n" + function +
+                          (constants == "{}" ? "" : "\n" + constants) +
+                          (completions == "auto" ? "" : "\ncompletions=" + completions);
   spec.digest = "sha256:" + TextSha256(FileSha256(file.string()) + "\n" + how);
   spec.greets = spec.tokens = true;
   // its neighbours, which it may import

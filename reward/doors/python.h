@@ -3,11 +3,12 @@
 // Purpose: kind = "python". path is the file; a runner of ours (reward/doors/python_runner.py,
 // inside the binary) loads it in an interpreter of its own and speaks the JSON lines of
 // reward/doors/subprocess.h, with the same walls and deadlines. Options (args): function=NAME
-// (needed only if the file has several), style=auto|trl|verl|openrlhf, python=INTERPRETER,
-// kwargs={JSON object} (arguments that are the same in every call). Python is needed only for this
-// kind. Importing torch takes more than the default memory_mb. Thread safety, errors: as
-// RewardFunction; a file that cannot be imported or has no such function is an Error of
-// construction, with Python's words.
+// (needed only if the file has several), style=auto|trl|verl|openrlhf,
+// completions=auto|text|messages (what a function of TRL's gets: auto lists of one message where
+// the prompt is one of messages), python=INTERPRETER, kwargs={JSON object} (arguments that are the
+// same in every call). Python is needed only for this kind. Importing torch takes more than the
+// default memory_mb. Thread safety, errors: as RewardFunction; a file that cannot be imported or
+// has no such function is an Error of construction, with Python's words.
 #pragma once
 
 #include <memory>
@@ -23,7 +24,8 @@ extern const char* const kPythonRunner;  // the runner's source
 
 // What `args` say.
 struct PythonOptions {
-  std::string function, style = "auto", interpreter = "python3", constants = "{}";
+  std::string function, style = "auto", completions = "auto", interpreter = "python3",
+                        constants = "{}";
 };
 // kInvalidArgument for what args does not take; reads no file and starts nothing.
 PythonOptions ReadPythonOptions(const configs::RewardPartConfig& part);

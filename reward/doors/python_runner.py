@@ -13,6 +13,9 @@ import os
 import sys
 import traceback
 
+# Functions of TRL get texts where the prompts are texts, and lists of one message where they are messages; or always one
+# of the two, which the recipe says.
+COMPLETIONS = "auto"
 CONSTANTS = {}  # arguments of every call, from the recipe; they win, as verl's reward_kwargs do
 replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
@@ -145,15 +148,20 @@ def numbers(mapping, skip=()):
     return {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
 
 
+def counted(n, what):
+    return f"{n} {what}" + ("" if n == 1 else "s")
+
+
 def batch_scores(values, count, details=None):
     values = plain(values)
     if not isinstance(values, (list, tuple)):
         if values is None or not isinstance(values, (int, float)):
             what = "nothing" if values is None else type(values).__name__
-            return [{"error": f"returned {what} where a list of {count} scores belongs", "kind": "bad_reply"}] * count
+            return [{"error": f"returned {what} where a list of {counted(count, 'score')} belongs", "kind": "bad_reply"}] * count
         values = [values]
     if len(values) != count:
-        return [{"error": f"returned {len(values)} scores for {count} answers", "kind": "wrong_count"}] * count
+        what = f"returned {counted(len(values), 'score')} for {counted(count, 'answer')}"
+        return [{"error": what, "kind": "wrong_count"}] * count
     return [score_of(v, details[i] if details else None) for i, v in enumerate(values)]
 
 
@@ -191,7 +199,7 @@ class Logged:
 
 def trl(function, group):
     wanted = parameters(function)
-    chat = not isinstance(group[0]["prompt"], str)
+    chat = not isinstance(group[0]["prompt"], str) if COMPLETIONS == "auto" else COMPLETIONS == "messages"
     completions = [[{"role": "assistant", "content": r["text"]}] if chat else r["text"] for r in group]
     columns = {key: [r["extra"].get(key) for r in group] for key in group[0]["extra"]}
     for key in TRUTHS:
@@ -264,15 +272,20 @@ def why(error):
         return f"called exit({error.code})"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
     place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}"[:400] + place[:80]
+    lacks = ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        lacks = (f"; {sys.executable} has no {error.name}: install it there, or name an interpreter that has it, "
+                 'args = ["python=venv/bin/python"]')
+    return f"{type(error).__name__}: {error}"[:400] + place[:80] + lacks
 
 
 def of_messages(error, style, group):
     """What a function written for texts is not told by Python."""
-    lists = style == "trl" and isinstance(group[0].get("prompt"), list)
+    lists = style == "trl" and COMPLETIONS == "auto" and isinstance(group[0].get("prompt"), list)
     if not lists or not isinstance(error, (AttributeError, TypeError)) or "list" not in str(error):
         return ""
-    return '; the prompts are messages, so each completion is a list of one message: its text is completion[0]["content"]'
+    return ('; the prompts are messages, so each completion is a list of one message: its text is completion[0]["content"]; '
+            'args = ["completions=text"] gives the text alone')
 
 
 def kind_of(error):
@@ -280,7 +293,8 @@ def kind_of(error):
 
 
 def main():
-    path, style, name, constants = sys.argv[1:5]
+    global COMPLETIONS
+    path, style, name, constants, COMPLETIONS = sys.argv[1:6]
     try:
         CONSTANTS.update(json.loads(constants))
         function, style = load(path, style, name)

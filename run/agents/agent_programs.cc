@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 #include <utility>
 
 #include "common/base/error.h"
@@ -32,10 +33,10 @@ std::string PrivateFolder() {
 }
 
 // A file beside the program, or among its arguments, has to be seen in there.
-std::vector<std::string> SeenArguments(const configs::EnvironmentConfig& config,
-                                       const std::string& program, SandboxOptions* sandbox) {
+std::vector<std::string> SeenArguments(const AgentCommand& command, SandboxOptions* sandbox) {
+  const std::string& program = command.program;
   sandbox->visible.push_back(fs::path(program).parent_path().string());
-  std::vector<std::string> arguments = config.args;
+  std::vector<std::string> arguments = command.arguments;
   for (std::string& argument : arguments) {
     std::error_code error;
     if (!fs::is_regular_file(argument, error)) continue;
@@ -51,14 +52,50 @@ std::vector<std::string> SeenArguments(const configs::EnvironmentConfig& config,
 
 }  // namespace
 
+AgentCommand ReadAgentCommand(const configs::EnvironmentConfig& config) {
+  constexpr std::string_view kPython = "python=";
+  AgentCommand command{.program = config.path, .arguments = config.args};
+  std::string interpreter;
+  if (config.path.ends_with(".py")) {
+    std::erase_if(command.arguments, [&](const std::string& argument) {
+      if (!argument.starts_with(kPython)) return false;
+      interpreter = argument.substr(kPython.size());
+      return true;
+    });
+    if (interpreter.empty() && access(config.path.c_str(), F_OK) == 0 &&
+        access(config.path.c_str(), X_OK) != 0)
+      interpreter = "python3";
+  }
+  if (!interpreter.empty()) {
+    command.arguments.insert(command.arguments.begin(),
+                             std::exchange(command.program, interpreter));
+  }
+  command.program = FindExecutable(command.program,
+                                   interpreter.empty() ? "environment.path" : "environment.args");
+  return command;
+}
+
+std::string MissingModule(const std::string& said, const std::string& program) {
+  constexpr std::string_view kSays = "ModuleNotFoundError: No module named '";
+  const size_t at = said.rfind(kSays);
+  if (at == std::string::npos) return "";
+  const std::string rest = said.substr(at + kSays.size());
+  const std::string module = rest.substr(0, rest.find_first_of("'."));
+  const bool python = fs::path(program).filename().string().starts_with("python");
+  return "its Python has no module '" + module + "': install it there (" +
+         (python ? program + " -m pip install " + module : "pip install " + module) +
+         "), or name an interpreter that has it, environment.args = [\"python=venv/bin/python\"]";
+}
+
 AgentPrograms::AgentPrograms(AgentDoor& door, const configs::EnvironmentConfig& config, int port,
                              bool allow_unsandboxed, std::vector<std::string> host)
     : door_(door), port_(port) {
   if (host.empty()) host = OwnHost("environment-host");
   sandbox_.memory_mb = config.memory_mb;
   sandbox_.allow_unsandboxed = allow_unsandboxed;
-  const std::string program = FindExecutable(config.path, "environment.path");
-  const std::vector<std::string> arguments = SeenArguments(config, program, &sandbox_);
+  const AgentCommand agent = ReadAgentCommand(config);
+  program_ = agent.program;
+  const std::vector<std::string> arguments = SeenArguments(agent, &sandbox_);
   if (ProbeNamespaces()) {
     sandbox_.network = true;  // refused below, but where allow_unsandboxed lets it go on without
   } else {
@@ -67,7 +104,7 @@ AgentPrograms::AgentPrograms(AgentDoor& door, const configs::EnvironmentConfig& 
     sandbox_.relay_socket = folder_ + "/endpoint";
     relay_ = std::make_unique<SocketRelay>(sandbox_.relay_socket, port);
   }
-  command_ = HostCommand(sandbox_, host, "--exec", program, arguments);
+  command_ = HostCommand(sandbox_, host, "--exec", program_, arguments);
   for (int64_t i = 0; i < config.workers; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
@@ -122,6 +159,8 @@ void AgentPrograms::Lead(const AgentTask& task) {
   }
   std::string said = child.TakeStderr();
   if (said.empty()) said = last;
+  if (const std::string missing = MissingModule(said, program_); !missing.empty())
+    return door_.Ended(task.episode, "the agent " + why + ": " + missing);
   if (said.size() > kMostSaid) said.erase(0, said.size() - kMostSaid);
   door_.Ended(task.episode, "the agent " + why + (said.empty() ? "" : "; it printed: " + said));
 }

@@ -2,7 +2,9 @@
 //
 // Purpose: environment.workers episodes at a time; each is a process of its own behind the walls of
 // every environment (common/sandbox/sandbox.h): files read-only, no network but the endpoint, which
-// it finds at the address that OPENAI_BASE_URL names, with its key in OPENAI_API_KEY. Its task is
+// it finds at the address that OPENAI_BASE_URL names, with its key in OPENAI_API_KEY. A Python file
+// runs in the interpreter that args name (python=venv/bin/python), else by itself where it is
+// executable, else in python3. Its task is
 // one line of JSON on its standard input. Exit code 0 ends the episode; any other, or a signal,
 // gives it up with what the program printed last. One that still runs when its episode is over is
 // killed.
@@ -23,6 +25,17 @@
 
 namespace plumb::run {
 
+// What is started: the program, or the interpreter of a Python file with the file in front of its
+// arguments.
+struct AgentCommand {
+  std::string program;
+  std::vector<std::string> arguments;
+};
+AgentCommand ReadAgentCommand(const configs::EnvironmentConfig& config);
+
+// What to do where Python has said that a module is missing; empty: it has not.
+std::string MissingModule(const std::string& said, const std::string& program);
+
 class AgentPrograms {
  public:
   // `port`: of the endpoint, on the loopback. `host`: as environment::OpenOptions.
@@ -39,6 +52,7 @@ class AgentPrograms {
   const int port_;
   std::string folder_;  // of the relay's socket
   std::unique_ptr<SocketRelay> relay_;
+  std::string program_;
   std::vector<std::string> command_;
   SandboxOptions sandbox_;
   std::vector<std::thread> threads_;

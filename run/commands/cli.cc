@@ -132,6 +132,9 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
     const std::string name = option->substr(0, option->find('='));
     const std::string meant = NearestName(name, options, std::max<size_t>(2, name.size() / 3));
     what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
+    // as trl's own command line has them
+    if (meant.empty() && name.starts_with("--") && at->get_option_no_throw("--set") != nullptr)
+      what += "; an option of the recipe is given by --set SECTION." + name.substr(2) + "=VALUE";
   } else if (!verbs.empty() && !left.empty()) {
     what = "no verb '" + left.front() + "'" + DidYouMean(left.front(), verbs);
   } else if (!verbs.empty()) {
@@ -139,6 +142,11 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
     for (const std::string& name : verbs) what += " " + name;
   } else if (!left.empty()) {
     what = "one argument too many: '" + left.front() + "'";
+    // as Hydra takes it
+    const size_t equals = left.front().find('=');
+    if (equals < left.front().size() && left.front().find('.') < equals &&
+        at->get_option_no_throw("--set") != nullptr)
+      what += "; an option of the recipe stands behind --set: --set " + left.front();
   }
   constexpr std::string_view kValueOfFlag = " was given a disallowed flag override";
   if (what.ends_with(kValueOfFlag))

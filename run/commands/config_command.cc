@@ -105,13 +105,14 @@ void New(const NewArguments& a) {
     if (path.empty() || path == "arithmetic" || files.Exists(path)) continue;
     throw Error(ErrorCode::kNotFound, "is not there (names on a hub are not fetched)", path);
   }
-  const std::string recipe = ProposeRecipe(
+  const RecipeProposal recipe = ProposeRecipe(
       {.algorithm = *algorithm, .model = a.model, .data = a.data, .recipe = to_file ? a.out : ""});
+  for (const std::string& note : recipe.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
   if (!to_file) {
-    std::fputs(recipe.c_str(), stdout);
+    std::fputs(recipe.text.c_str(), stdout);
     return;
   }
-  files.WriteFileAtomic(a.out, recipe);
+  files.WriteFileAtomic(a.out, recipe.text);
   std::printf("%s\ntry:    %s train %s --steps 2\n", a.out.c_str(), ProgramCall().c_str(),
               a.out.c_str());
 }

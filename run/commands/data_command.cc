@@ -348,7 +348,7 @@ void AddExport(CLI::App& data, CliResult& result) {
          "file, there as a whole or not at all; gzip when it ends in .gz; -: standard output")
       ->required();
   out->add_flag("--overwrite", a->overwrite, "replace the file that is there");
-  out->add_option("--store", a->store, "folder of the store; a run may hold it")->required();
+  out->add_option("--store,--from", a->store, "folder of the store; a run may hold it")->required();
   a->request.dataset.clear();
   out->add_option(
       "--dataset", a->request.dataset,
@@ -376,7 +376,7 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
       "import", "JSONL, JSON arrays, CSV, TSV, gzip of them, or Parquet into a store");
   import->add_option("files", a->request.files, "files, in this order; -: standard input")
       ->required();
-  import->add_option("--store", a->store, "folder of the store; made when it is not there")
+  import->add_option("--store,--into", a->store, "folder of the store; made when it is not there")
       ->required();
   import->add_option("--dataset", a->request.dataset, "name in the store")->capture_default_str();
   import->add_option("--map", a->map,

@@ -15,6 +15,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/output_path.h"
+#include "common/base/place.h"
 #include "common/base/wilson_interval.h"
 #include "configs/config.h"
 #include "replay/datasets/rows/arithmetic.h"
@@ -107,12 +108,8 @@ std::vector<Prompt> Sums(const EvalArguments& a, const Plan& plan, const ModelFo
 }
 
 Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& model) {
-  Plan plan{.config = std::move(asked),
-            .success = {},
-            .prompts = {},
-            .ledger = {},
-            .left_out = {},
-            .rejected = {}};
+  Plan plan;
+  plan.config = std::move(asked);
   configs::Config& config = plan.config;
   const bool whole_recipe = !a.recipe.empty();
   plan.judged = whole_recipe || !a.rewards.empty();
@@ -156,8 +153,8 @@ Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& mo
                                   [](const Prompt& p) { return !p.ground_truth.empty(); });
   if (!truths && !plan.judged) {
     throw Error(ErrorCode::kInvalidArgument,
-                "no row has a ground truth: name its column with --map answer=COLUMN, or judge the "
-                "answers by --rewards RECIPE",
+                "no row has a ground truth: name its column with --map answer=COLUMN, judge the "
+                "answers by --rewards RECIPE, or rank the rows, if they are pairs, with --pairs",
                 dataset);
   }
   return plan;
@@ -328,10 +325,11 @@ int EvalAnswers(const EvalArguments& a) {
   configs::Config asked = ConfigOf(a);  // its mistakes before the model is read
   const ModelFolder model = LoadModel(a.model, a.options);
   const Plan plan = PlanOf(a, std::move(asked), model);
-  if (!a.json)
-    std::fprintf(stderr, "%s: %s\n",
-                 (a.dataset.empty() ? plan.config.data.eval : a.dataset).c_str(),
-                 plan.ledger.c_str());
+  std::string rows = a.dataset.empty() ? plan.config.data.eval : a.dataset;
+  rows += ": " + plan.ledger;
+  if (!plan.judged && PlaceOf(a.model) == Place::kRun)  // which trained by rewards of its own
+    rows += "; judged by the rule \"answer\" (--rewards " + a.model + "/config.toml: by the run's)";
+  if (!a.json) std::fprintf(stderr, "%s\n", rows.c_str());
   std::vector<std::string> end_tokens;
   for (const int32_t id : model.shape.eos_tokens)
     end_tokens.push_back(model.tokenizer->Decode(std::span(&id, 1)));

@@ -16,6 +16,7 @@
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
+#include "run/session/recipe/equal_scores.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/reward_samples.h"
 
@@ -40,6 +41,7 @@ struct PartSummary {
   size_t skipped = 0, failed = 0;
   std::map<std::string, size_t> failures;
   std::string first_failure;
+  std::string equal;  // what is said where all values are one; empty: they are not
 };
 
 struct Scored {
@@ -188,6 +190,9 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
         std::all_of(s.parts.begin(), s.parts.end(), [](const PartScore& p) { return p.scored(); });
     if (!s.trajectory.scored && each) fail(s.sample->label, s.trajectory.unscored_reason);
   }
+  for (const PartSummary& part : parts) {
+    if (!part.equal.empty()) std::printf("\nnote: %s\n", part.equal.c_str());
+  }
   if (!failures.empty()) std::printf("\nfailures\n");
   for (const auto& [samples, what] : failures)
     std::printf("  %s; %s\n", samples.c_str(), what.c_str());
@@ -236,6 +241,7 @@ void PrintJson(const std::string& recipe, const std::vector<Scored>& scored,
     row["seconds_p50"] = Percentile(part.seconds, 50);
     row["seconds_p99"] = Percentile(part.seconds, 99);
     row["failures"] = part.failures;
+    if (!part.equal.empty()) row["note"] = part.equal;
     out["parts"].push_back(std::move(row));
   }
   std::printf("%s\n", out.dump(1, ' ', false, Json::error_handler_t::replace).c_str());
@@ -349,6 +355,19 @@ int Test(const TestArguments& a) {
       for (const auto& result : results) s.parts.push_back(result.scores[i]);
       scored.push_back(std::move(s));
     }
+  }
+  const bool messages = std::any_of(samples.begin(), samples.end(), [](const RewardSample& s) {
+    return !s.prompt.messages.empty();
+  });
+  const bool one_answer = std::all_of(samples.begin(), samples.end(), [&](const RewardSample& s) {
+    return s.completion == samples.front().completion;
+  });
+  for (size_t p = 0; p < parts.size() && !one_answer; ++p) {
+    const std::vector<double>& values = parts[p].values;
+    if (values.size() < 2 || values.size() < samples.size()) continue;  // others say it already
+    const auto [least, most] = std::minmax_element(values.begin(), values.end());
+    if (*least == *most)
+      parts[p].equal = EqualScores(config.reward.parts[p], *least, values.size(), messages);
   }
   if (a.json) {
     PrintJson(a.recipe, scored, parts);

@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/place.h"
 #include "common/base/program_call.h"
 #include "configs/batch_ramp.h"
 #include "configs/checks/actor_device.h"
@@ -37,6 +38,7 @@
 #include "run/roles/thread_count.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
+#include "run/session/recipe/cut_short.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/run_folder.h"
 #include "run/session/session.h"
@@ -160,6 +162,19 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     return kExitFewerSteps;
   }
   if (r.after && bar > 0 && BarValue(*r.after) < bar) {
+    if (const int64_t whole = StepsBeforeTheCut(session.folder().identity(), session.config());
+        whole > 0) {
+      if (quiet) return 0;
+      std::printf(
+          "bar:    held-out %s %.3f is below eval.bar = %.3f, which is for the recipe's %lld "
+          "steps: this run was cut short at %lld\ngo on:  %s train --resume --out %s --steps "
+          "%lld\n",
+          BarName(session.config()).c_str(), BarValue(*r.after), bar, static_cast<long long>(whole),
+          static_cast<long long>(r.steps), ProgramCall().c_str(), session.folder().path.c_str(),
+          static_cast<long long>(whole));
+      std::fflush(stdout);
+      return 0;
+    }
     std::fprintf(stderr, "plumb: error: held-out %s %.3f is below the recipe's eval.bar = %.3f\n",
                  BarName(session.config()).c_str(), BarValue(*r.after), bar);
     return kExitFewerSteps;
@@ -347,6 +362,12 @@ int Train(const TrainArguments& arguments) {
     throw Error(ErrorCode::kInvalidArgument,
                 "--resume goes on with the run that --overwrite replaces: give one of them",
                 "plumb train");
+  }
+  // `train --resume RUN` is what people type first.
+  if (arguments.resume && arguments.out.empty() && PlaceOf(arguments.recipe) == Place::kRun) {
+    TrainArguments own = arguments;
+    own.out = std::exchange(own.recipe, "");
+    return Train(own);
   }
   if (arguments.recipe.empty()) {
     if (!arguments.resume || arguments.out.empty()) {
@@ -536,9 +557,10 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   auto arguments = std::make_shared<TrainArguments>();
   CLI::App* train =
       app.add_subcommand("train", "Run a recipe: warm start, rollouts, rewards, updates");
-  train->add_option("recipe", arguments->recipe,
-                    "TOML file, e.g. configs/arithmetic_grpo.toml; with --resume --out RUN the "
-                    "run's own, when it is left out");
+  train->add_option(
+      "recipe", arguments->recipe,
+      "TOML file, e.g. configs/arithmetic_grpo.toml; with --resume a run's folder, or "
+      "--out RUN alone: the run's own");
   train->add_option("--out", arguments->out, "run folder (default: runs/<recipe name>)");
   train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")
       ->check(WholeNumber(0));

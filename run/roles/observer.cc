@@ -27,6 +27,7 @@
 #include "run/session/built.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
+#include "run/session/recipe/equal_scores.h"
 #include "run/session/row_counts.h"
 
 namespace plumb::run {
@@ -235,24 +236,32 @@ void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
   if (progress_) progress_->Step(step, metrics);
 }
 
-std::optional<std::string> Observer::GroundTruth(const PromptLease& lease) const {
-  const auto unless_empty = [](const std::string& truth) {
-    return truth.empty() ? std::nullopt : std::optional(truth);
-  };
-  if (lease.prompt_sum == 0) return unless_empty(lease.prompt.ground_truth);
+Prompt Observer::PromptOf(const PromptLease& lease) const {
+  if (lease.prompt_sum == 0) return lease.prompt;
   PLUMB_CHECK(find_prompt_ != nullptr);
   try {
-    return unless_empty(find_prompt_(lease).ground_truth);
+    return find_prompt_(lease);
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
-    LogWarning(std::string("a sample is written without its ground truth: ") + e.what());
-    return std::nullopt;
+    LogWarning(std::string("a prompt is missing from what is shown: ") + e.what());
+    return {};
   }
+}
+
+std::optional<std::string> Observer::GroundTruth(const PromptLease& lease) const {
+  const std::string truth = PromptOf(lease).ground_truth;
+  return truth.empty() ? std::nullopt : std::optional(truth);
 }
 
 void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   StartTraining(step);
   const configs::Config& config = session_.config();
+  if (step == 0) {
+    const bool messages = !groups.empty() && (!config.data.system_prompt.empty() ||
+                                              !PromptOf(groups.front().lease).messages.empty());
+    for (const std::string& line : PartsWithEqualScores(config, groups, messages))
+      Note("first step: " + line);
+  }
   const int64_t every = config.metrics.samples_every;
   const bool last = step + 1 == config.run.steps;  // what the policy came to
   if (every <= 0 || (step % every != 0 && !last)) return;

@@ -53,6 +53,7 @@ class Observer {
   void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
   void ShowSamples(int64_t step);
   void Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup> groups);
+  Prompt PromptOf(const PromptLease& lease) const;  // empty: it could not be asked for
   std::optional<std::string> GroundTruth(const PromptLease& lease) const;
   void StartTraining(int64_t first_step);
   void EndTensorBoard(const learner::LearnerResult& result);

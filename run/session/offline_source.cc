@@ -59,6 +59,32 @@ StoredRows OpenStoredRows(const configs::DataConfig& data) {
   return out;
 }
 
+StoredRows OpenStoredPrompts(const std::string& folder, const std::string& wanted,
+                             const std::string& role) {
+  replay::StoreOptions how;
+  how.read_only = true;
+  StoredRows out{.store = replay::Store::Open(folder, how), .dataset = wanted};
+  const auto datasets = out.store->Datasets();
+  if (out.dataset.empty()) out.dataset = datasets.size() == 1 ? datasets.begin()->first : role;
+  if (!datasets.contains(out.dataset)) {
+    const std::string has = DatasetsOf(*out.store);
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        (datasets.empty() ? std::string("the store has no dataset of prompts")
+         : wanted.empty() ? std::string("the store has several datasets of prompts, and "
+                                        "none is called '") +
+                                role + "'" + (role == "train" ? ": name one in data.dataset" : "")
+                          : "the store has no dataset of prompts '" + wanted + "' (data.dataset)") +
+            "; it has: " + (has.empty() ? "none" : has) +
+            (datasets.empty() ? "; `plumb data import FILE --store DIR` makes one of a file "
+                                "of prompts, and the file itself may be named, too"
+                              : ""),
+        folder);
+  }
+  out.rows = datasets.at(out.dataset);
+  return out;
+}
+
 void ForEachFileRow(const configs::DataConfig& data, const std::string& file,
                     std::optional<replay::RowKind> as,
                     const std::function<bool(replay::ParsedRow&, const std::string&)>& use) {

@@ -1,4 +1,5 @@
-// Where the rows of training without rollouts come from, and which of them are held out.
+// Where the rows of training without rollouts come from, and which of them are held out; and the
+// prompts of a store.
 //
 // Purpose: the same for pairs, judged completions and demonstrations. Thread safety: pure
 // functions; a StoredRows belongs to one thread. Errors: those of the store; kInvalidArgument for a
@@ -30,6 +31,10 @@ struct StoredRows {
   uint64_t rows = 0;
 };
 StoredRows OpenStoredRows(const configs::DataConfig& data);
+// The same of prompts, of any store: the dataset `wanted`, or where that is empty the only one, or
+// that which is called as its role is, "train" or "eval".
+StoredRows OpenStoredPrompts(const std::string& folder, const std::string& wanted,
+                             const std::string& role);
 
 // Behind what a new model's vocabulary lacks; who says it says where a model is named.
 inline constexpr char kNewModelReads[] =

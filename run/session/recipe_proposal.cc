@@ -7,6 +7,8 @@
 #include <set>
 #include <type_traits>
 
+#include <nlohmann/json.hpp>
+
 #include "common/base/error.h"
 #include "configs/defaults.h"
 #include "configs/paths.h"
@@ -80,6 +82,7 @@ PairCounts CountPairs(
       if (kind == replay::RowKind::kPairs || kind == replay::RowKind::kLabelled)
         look(parsed.record, data.train + ":" + std::to_string(row.number));
     } catch (const replay::RowProblem& problem) {
+      ++counts.others;
       if (counts.other.empty()) counts.other = problem.reason + ": " + problem.detail;
     }
   }
@@ -90,6 +93,8 @@ class Proposal {
  public:
   explicit Proposal(const RecipeRequest& request)
       : request_(request), c_(configs::DefaultsOf(request.algorithm)) {}
+
+  const std::vector<std::string>& notes() const { return notes_; }
 
   std::string Write() {
     Set("run.seed", c_.run.seed, c_.run.seed);
@@ -199,14 +204,24 @@ class Proposal {
     probe.rollout.prompts_per_step = 1;
     probe.rollout.max_new_tokens = 1;
     probe.data.max_prompt_tokens = session_->shape().max_positions;
-    const PromptData data = Reading([&] { return LoadPrompts(*Session::WithoutRun(probe)); });
+    PromptData data = Reading([&] { return LoadPrompts(*Session::WithoutRun(probe)); });
+    if (const std::string column = UsualTruth(data.train); !column.empty()) {
+      probe.data.map = {{"ground_truth", column}};
+      PromptData mapped = LoadPrompts(*Session::WithoutRun(probe));
+      if (AllTruths(mapped.train)) {
+        Set("data.map", c_.data.map, probe.data.map);
+        notes_.push_back("the column '" + column + "' is taken as the right answer (data.map)");
+        data = std::move(mapped);
+      }
+    }
+    NoteRejected(data.rows);
+    NotePairs();
     const int64_t rows = Count(data.train.size());
     int64_t longest = 0;
-    bool truths = true, text = true;
+    const bool truths = AllTruths(data.train);
+    bool text = true;
     for (const Prompt& p : data.train) {
       longest = std::max(longest, Count(p.tokens.size()));
-      std::string why;
-      truths = truths && !reward::Truths(p, &why).empty();
       text = text && p.messages.empty();
     }
     facts_ = std::to_string(rows) +
@@ -248,6 +263,65 @@ class Proposal {
     Set("sft.lr_schedule", c_.sft.lr_schedule, LrSchedule::kCosine);
     Set("data.arithmetic_digits", c_.data.arithmetic_digits, 2);
     Set("data.arithmetic_sft_examples", c_.data.arithmetic_sft_examples, 270);
+  }
+
+  static bool AllTruths(const std::vector<Prompt>& prompts) {
+    return std::all_of(prompts.begin(), prompts.end(), [](const Prompt& p) {
+      std::string why;
+      return !reward::Truths(p, &why).empty();
+    });
+  }
+
+  // Of rows that have no ground truth, a column that is usually one; "": none that all of them
+  // have.
+  static std::string UsualTruth(const std::vector<Prompt>& prompts) {
+    const auto none = [](const Prompt& p) { return p.ground_truth.empty(); };
+    if (!std::all_of(prompts.begin(), prompts.end(), none)) return "";
+    for (const char* name :
+         {"solution", "solutions", "reference_answer", "expected_answer", "final_answer",
+          "correct_answer", "gold_answer", "gold", "reference", "target", "answers", "expected"}) {
+      const auto has = [&](const Prompt& p) {
+        const auto columns = nlohmann::json::parse(p.extra_json, nullptr,
+                                                   /*allow_exceptions=*/false);
+        return columns.is_object() && columns.contains(name) && !columns[name].is_null();
+      };
+      if (!prompts.empty() && std::all_of(prompts.begin(), prompts.end(), has)) return name;
+    }
+    return "";
+  }
+
+  void NoteRejected(const std::map<std::string, int64_t>& counters) {
+    int64_t rejected = 0;
+    std::string why;
+    constexpr std::string_view kDropped = "/dropped/";
+    for (const auto& [name, count] : counters) {
+      const size_t at = name.find(kDropped);
+      if (at == std::string::npos || count == 0 || name.ends_with("equal_to_heldout")) continue;
+      rejected += count;
+      why += (why.empty() ? "" : ", ") + std::to_string(count) + " " +
+             name.substr(at + kDropped.size());
+    }
+    if (rejected > 0)
+      notes_.push_back(std::to_string(rejected) + (rejected == 1 ? " row" : " rows") +
+                       " of the data cannot be used (" + why +
+                       "): the first lines of a run name them");
+  }
+
+  // Of a file whose rows say more than a prompt.
+  void NotePairs() {
+    if (sums() || IsStoreFolder(request_.data)) return;
+    const PairCounts counts =
+        CountPairs(c_.data, [](const PreferenceRecord&, const std::string&) {});
+    if (counts.pairs + counts.judged == 0 || counts.pairs + counts.judged < counts.others) return;
+    const bool pairs = counts.pairs >= counts.judged;
+    notes_.push_back(std::string("the rows are ") +
+                     (pairs ? "preference pairs" : "judged completions") + ": " +
+                     configs::NameOf(request_.algorithm) +
+                     " answers their prompts anew and learns nothing of what stands beside them; "
+                     "--algorithm dpo" +
+                     (pairs ? " or reward_model" : "") + " trains on the rows themselves");
+    remarks_["data"] = notes_.back() + ".";
+    remarks_["data"].front() = 'T';
   }
 
   void HoldOutPrompts(int64_t rows, int64_t heldout) {
@@ -307,6 +381,7 @@ class Proposal {
       Set("data.arithmetic_sft_examples", c_.data.arithmetic_sft_examples, 400);
     }
     const DemonstrationData data = Reading([&] { return Demonstrations(); });
+    NoteRejected(data.rows);
     int64_t longest = 0;
     for (const auto* list : {&data.train, &data.heldout}) {
       for (const Demonstration& d : *list) longest = std::max(longest, Count(d.tokens.size()));
@@ -377,6 +452,12 @@ class Proposal {
                       "; a pair has prompt, chosen and rejected (docs/preferences.md)",
                   request_.data);
     }
+    if (const int64_t left = counts.pairs + counts.judged + counts.others - rows; left > 0) {
+      notes_.push_back(std::to_string(left) + (left == 1 ? " row" : " rows") +
+                       " of the data cannot be used" +
+                       (counts.other.empty() ? "" : " (one: " + counts.other + ")") +
+                       ": the first lines of a run name them");
+    }
     facts_ = std::to_string(rows) + (rows >= kLooked ? " rows or more of " : " rows of ") +
              (kto ? "judged completions" : "preference pairs");
     if (dpo) {
@@ -401,11 +482,16 @@ class Proposal {
   std::map<std::string, std::string> remarks_;
   std::unique_ptr<Session> session_;
   std::string facts_;  // of the data
+  std::vector<std::string> notes_;
   bool small_ = false, large_ = false;
 };
 
 }  // namespace
 
-std::string ProposeRecipe(const RecipeRequest& request) { return Proposal(request).Write(); }
+RecipeProposal ProposeRecipe(const RecipeRequest& request) {
+  Proposal proposal(request);
+  std::string text = proposal.Write();
+  return {.text = std::move(text), .notes = proposal.notes()};
+}
 
 }  // namespace plumb::run

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "configs/config.h"
 
@@ -17,13 +18,16 @@ namespace plumb::run {
 struct RecipeRequest {
   configs::AlgorithmName algorithm = configs::AlgorithmName::kGrpo;
   std::string model;  // folder; empty: a new small model of sums
-  std::string data;   // file (of pairs and demonstrations also a store's folder), or "arithmetic"
+  std::string data;   // file or a store's folder, or "arithmetic"
   // file that the recipe is written to (configs/paths.h, PathInRecipe); empty: none, then model and
   // data stand in it in full
   std::string recipe;
 };
 
-// TOML, checked: LoadRecipe takes it.
-std::string ProposeRecipe(const RecipeRequest& request);
+struct RecipeProposal {
+  std::string text;                // TOML, checked: LoadRecipe takes it
+  std::vector<std::string> notes;  // what of the data the recipe leaves aside, a line each
+};
+RecipeProposal ProposeRecipe(const RecipeRequest& request);
 
 }  // namespace plumb::run

@@ -1,4 +1,5 @@
 #include "run/session/run_folder.h"
+#include "run/session/recipe/cut_short.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -157,6 +158,7 @@ void WriteIdentity(const RunFolder& folder, const std::string& recipe,
       {"recipe", recipe},        {"version", BuiltVersion()},
       {"commit", BuiltCommit()}, {"began_s", static_cast<double>(RealClock().WallMs()) / 1000.0}};
   if (!stages.empty()) identity["stages"] = stages;
+  else if (Json whole = StepsAndBar(recipe); whole.is_object()) identity["recipe_has"] = whole;
   RealFileSystem().WriteFileAtomic(
       folder.identity(), identity.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
@@ -284,7 +286,7 @@ bool PreparedRun::Finished(const configs::Config& config) const {
                          : accuracy.is_number() && said("/eval/after/aborted") == Json(0)
                              ? accuracy.get<double>()
                              : -1;
-  if (bar > 0 && reached < bar) return false;
+  if (bar > 0 && reached < bar && StepsBeforeTheCut(folder_.identity(), config) == 0) return false;
   // A life that goes on removes it: it is the last one's.
   return summary.is_object() && said("/steps") == Json(config.run.steps) &&
          said("/stopped_early") == Json(false);

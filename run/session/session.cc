@@ -19,6 +19,7 @@
 #include "replay/datasets/rows/tiny_texts.h"
 #include "reward/rules/rules.h"
 #include "run/session/generated_sums.h"
+#include "run/session/offline_source.h"
 #include "run/session/prompt_room.h"
 #include "run/session/row_counts.h"
 
@@ -257,6 +258,22 @@ std::vector<std::string> Session::TextNotes() const {
   return notes;
 }
 
+namespace {
+
+// Of data.train or data.eval, which name the folder of a store.
+replay::ImportedPrompts StoredPrompts(const configs::DataConfig& data, const std::string& folder,
+                                      const replay::ImportOptions& options) {
+  // The rows that are held out of those that train are of the same dataset.
+  const bool trains = options.dataset == "train" || (folder == data.train && data.eval_skip > 0);
+  const StoredRows from =
+      OpenStoredPrompts(folder, trains ? data.dataset : "", trains ? "train" : options.dataset);
+  return replay::TakePrompts(folder, options, from.rows, [&](uint64_t row) {
+    return from.store->ReadPrompt(from.dataset, row);
+  });
+}
+
+}  // namespace
+
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
   const auto& config = session.config();
   const auto tokenize = [&](const Prompt& p) {
@@ -319,7 +336,9 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
     options.max_prompt_tokens = room.tokens;
     options.max_prompt_bound = room.bound;
     if (dataset == "eval" && config.data.eval_prompts > 0) options.limit = config.data.eval_prompts;
-    replay::ImportedPrompts imported = replay::ImportPrompts(file, options);
+    replay::ImportedPrompts imported = IsStoreFolder(file)
+                                           ? StoredPrompts(config.data, file, options)
+                                           : replay::ImportPrompts(file, options);
     for (const std::string& note : imported.ledger.Notes(file)) data.notes.push_back(note);
     if (imported.ledger.TotalRejected() > 0) {
       left_out[dataset] = imported.ledger.Describe() +

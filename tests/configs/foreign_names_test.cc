@@ -30,6 +30,7 @@ std::string ProblemsOf(const std::string& set) {
 
 TEST(ForeignNamesTest, AValueOfAnotherSystemIsToldWhatToWrite) {
   const std::pair<const char*, const char*> cases[] = {
+      {"algorithm.loss_type=ipo", "write preference.loss = \"ipo\""},
       {"algorithm.loss_type=grpo", "algorithm.aggregation = \"sequence\""},
       {"algorithm.loss_type=dr_grpo", "algorithm.aggregation = \"constant\""},
       {"algorithm.loss_type=dapo", "algorithm.aggregation = \"token\""},

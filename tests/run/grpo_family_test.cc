@@ -62,13 +62,25 @@ TEST(GrpoFamilyRefillTest, ReplacesGroupsOfEqualRewardAndSaysHowMany) {
             summary("again", {"--set", "rollout.max_batch=7"})["weights_sha256"]);
 }
 
-// A run that does not train ends below its bar, and says so by its exit code.
-TEST(GrpoFamilyBarTest, ARunBelowItsBarExitsWith7) {
+// A run that does not train ends below the bar that it was asked to reach, and says so by its exit
+// code. One that tries the recipe for a step was not asked for the bar of all of them.
+TEST(GrpoFamilyBarTest, ARunBelowItsBarExitsWith7AndOneThatWasCutShortDoesNot) {
   const plumb::testing::TempFolder temp;
-  const auto out = testing::RunPlumb(
-      {"train", PLUMB_SOURCE_DIR "/configs/toy_grpo.toml", "--out", temp / "run", "--steps", "1"});
-  EXPECT_EQ(out.code, 7);
-  EXPECT_TRUE(testing::Has(out.err, "eval.bar")) << out.err;
+  const std::vector<std::string> line = {
+      "train", PLUMB_SOURCE_DIR "/configs/toy_grpo.toml", "--out", temp / "run", "--steps", "1"};
+  std::vector<std::string> asked = line;
+  asked[3] = temp / "asked";
+  asked.insert(asked.end(), {"--set", "eval.bar=0.95"});
+  const auto below = testing::RunPlumb(asked);
+  EXPECT_EQ(below.code, 7);
+  EXPECT_TRUE(testing::Has(below.err, "eval.bar")) << below.err;
+  const auto cut = testing::RunPlumb(line);
+  EXPECT_EQ(cut.code, 0) << cut.err;
+  EXPECT_TRUE(testing::Has(cut.out, "this run was cut short at 1")) << cut.out;
+  EXPECT_TRUE(testing::Has(cut.out, "--resume --out " + (temp / "run") + " --steps ")) << cut.out;
+  const auto again = testing::RunPlumb({"train", "--resume", temp / "run"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_TRUE(testing::Has(again.out, "this run is finished")) << again.out;
 }
 
 }  // namespace

@@ -36,7 +36,11 @@ def why(error):
         return f"called exit({error.code})"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
     place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}"[:400] + place[:80]
+    lacks = ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        lacks = (f"; {sys.executable} has no {error.name}: install it there, or name an interpreter that has it, "
+                 'args = ["python=venv/bin/python"]')
+    return f"{type(error).__name__}: {error}"[:400] + place[:80] + lacks
 
 
 @functools.cache

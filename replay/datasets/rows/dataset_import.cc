@@ -124,12 +124,51 @@ void CheckOptions(const ImportOptions& options) {
   }
 }
 
-// Calls use(row, where, ledger) for each row, which says whether the row is used or passed over;
+void Reject(const RowProblem& problem, const std::string& where, RowLedger& ledger) {
+  ++ledger.rejected[problem.reason];
+  if (ledger.examples.size() < RowLedger::kMaxExamples)
+    ledger.examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
+}
+
+// As a prompt of a run. False: it is passed over.
+bool TakePrompt(const ImportOptions& options, Prompt& prompt, const std::string& where,
+                ImportedPrompts& imported) {
+  RowLedger& ledger = imported.ledger;
+  const bool replaced = Dress(options, prompt.text, prompt.messages);
+  const bool whole = Tokenize(options, prompt, where);
+  if (ledger.skipped < options.skip) return false;
+  ledger.truncated += !whole;
+  ledger.system_replaced += replaced;
+  prompt.dataset = options.dataset;
+  prompt.row = imported.prompts.size();
+  imported.prompts.push_back(std::move(prompt));
+  return true;
+}
+
+// Throws where no row was used.
+void RefuseNothing(const std::string& path, RowLedger& ledger) {
+  PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
+  if (ledger.used > 0) return;
+  if (ledger.read == 0)
+    throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
+  std::string message = "no row of the dataset can be used: " + ledger.Describe();
+  // Most rows say it of themselves.
+  const bool said =
+      !ledger.examples.empty() && ledger.examples.front().find("--map ") != std::string::npos;
+  if (ledger.rejected.contains("missing_column") && !said)
+    message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
+  for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
+    message += "\n  " + ledger.examples[i];
+  if (ledger.rejected["bad_json"] == ledger.read) message += "\n  " + WhatAFileHolds(path);
+  throw Error(ErrorCode::kInvalidArgument, message, path);
+}
+
+// Calls use(row, where) for each row, which says whether the row is used or passed over;
 // what it throws as RowProblem goes into the ledger.
 template <class Use>
-RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowKind kind, Use use) {
+void ForEachRow(const std::string& path, const ImportOptions& options, RowKind kind,
+                RowLedger& ledger, Use use) {
   CheckOptions(options);
-  RowLedger ledger;
   const auto source = RowSource::Open(path, options.max_line_bytes);
   RowParser parser(
       {.map = options.map, .form = {}, .convert_numbers = source->all_text(), .as = kind});
@@ -147,7 +186,7 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
       const RowForm form = parsed.form;
       std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(parsed) : "";
       const std::vector<RowNote> notes = std::move(parsed.notes);
-      const bool used = use(parsed, where, ledger);
+      const bool used = use(parsed, where);
       if (ledger.format.empty()) ledger.format = FormName(form);
       if (used) {
         ++ledger.used;
@@ -158,26 +197,10 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
         ++ledger.skipped;
       }
     } catch (const RowProblem& problem) {
-      ++ledger.rejected[problem.reason];
-      if (ledger.examples.size() < RowLedger::kMaxExamples) {
-        ledger.examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
-      }
+      Reject(problem, where, ledger);
     }
   }
-  PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
-  if (ledger.used > 0) return ledger;
-  if (ledger.read == 0)
-    throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
-  std::string message = "no row of the dataset can be used: " + ledger.Describe();
-  // Most rows say it of themselves.
-  const bool said =
-      !ledger.examples.empty() && ledger.examples.front().find("--map ") != std::string::npos;
-  if (ledger.rejected.contains("missing_column") && !said)
-    message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
-  for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
-    message += "\n  " + ledger.examples[i];
-  if (ledger.rejected["bad_json"] == ledger.read) message += "\n  " + WhatAFileHolds(path);
-  throw Error(ErrorCode::kInvalidArgument, message, path);
+  RefuseNothing(path, ledger);
 }
 
 }  // namespace
@@ -233,19 +256,38 @@ ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string
 
 ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& options) {
   ImportedPrompts imported;
-  imported.ledger = ForEachRow(path, options, RowKind::kPrompts,
-                               [&](ParsedRow& row, const std::string& where, RowLedger& ledger) {
-                                 Prompt& prompt = row.prompt;
-                                 const bool replaced = Dress(options, prompt.text, prompt.messages);
-                                 const bool whole = Tokenize(options, prompt, where);
-                                 if (ledger.skipped < options.skip) return false;
-                                 ledger.truncated += !whole;
-                                 ledger.system_replaced += replaced;
-                                 prompt.dataset = options.dataset;
-                                 prompt.row = imported.prompts.size();
-                                 imported.prompts.push_back(std::move(prompt));
-                                 return true;
-                               });
+  ForEachRow(path, options, RowKind::kPrompts, imported.ledger,
+             [&](ParsedRow& row, const std::string& where) {
+               return TakePrompt(options, row.prompt, where, imported);
+             });
+  return imported;
+}
+
+ImportedPrompts TakePrompts(const std::string& path, const ImportOptions& options, uint64_t rows,
+                            const std::function<Prompt(uint64_t)>& read) {
+  CheckOptions(options);
+  ImportedPrompts imported;
+  RowLedger& ledger = imported.ledger;
+  ledger.format = "prompts of a store";
+  for (uint64_t i = 0; i < rows && (options.limit == 0 || ledger.used < options.limit); ++i) {
+    ParsedRow row;
+    row.prompt = read(i);
+    const std::string where = path + ", row " + std::to_string(i + 1);
+    std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(row) : "";
+    ++ledger.read;
+    try {
+      if (TakePrompt(options, row.prompt, where, imported)) {
+        ++ledger.used;
+        if (!shown.empty()) ledger.samples.push_back(std::move(shown));
+      } else {
+        --ledger.read;
+        ++ledger.skipped;
+      }
+    } catch (const RowProblem& problem) {
+      Reject(problem, where, ledger);
+    }
+  }
+  RefuseNothing(path, ledger);
   return imported;
 }
 
@@ -253,21 +295,20 @@ ImportedDemonstrations ImportDemonstrations(const std::string& path, const Impor
   ImportOptions options = given;
   options.max_prompt_tokens = 0;  // whoever packs demonstrations knows their whole length
   ImportedDemonstrations imported;
-  imported.ledger =
-      ForEachRow(path, options, RowKind::kDemonstrations,
-                 [&](ParsedRow& row, const std::string&, RowLedger& ledger) {
-                   bool replaced = false;
-                   row.record.row = static_cast<uint64_t>(ledger.used);
-                   auto turns = Turns(std::move(row.record), options, replaced);
-                   if (turns.empty()) {
-                     throw RowProblem{"nothing_to_learn",
-                                      "every turn of the assistant has weight 0 or train false"};
-                   }
-                   for (TextDemonstration& d : turns)
-                     imported.demonstrations.push_back(std::move(d));
-                   ledger.system_replaced += replaced;
-                   return true;
-                 });
+  RowLedger& ledger = imported.ledger;
+  ForEachRow(path, options, RowKind::kDemonstrations, ledger,
+             [&](ParsedRow& row, const std::string&) {
+               bool replaced = false;
+               row.record.row = static_cast<uint64_t>(ledger.used);
+               auto turns = Turns(std::move(row.record), options, replaced);
+               if (turns.empty()) {
+                 throw RowProblem{"nothing_to_learn",
+                                  "every turn of the assistant has weight 0 or train false"};
+               }
+               for (TextDemonstration& d : turns) imported.demonstrations.push_back(std::move(d));
+               ledger.system_replaced += replaced;
+               return true;
+             });
   return imported;
 }
 

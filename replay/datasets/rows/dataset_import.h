@@ -91,6 +91,10 @@ struct ImportedPrompts {
   RowLedger ledger;
 };
 ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& options);
+// The same of prompts that are kept elsewhere (a store): read(i) for i < rows, in order. `path`:
+// where, for messages.
+ImportedPrompts TakePrompts(const std::string& path, const ImportOptions& options, uint64_t rows,
+                            const std::function<Prompt(uint64_t)>& read);
 
 struct ImportedDemonstrations {
   // a conversation gives one for each assistant turn

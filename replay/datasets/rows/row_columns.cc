@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "common/base/nearest.h"
 #include "common/base/text.h"
 #include "common/record/json_text.h"
 
@@ -131,7 +132,8 @@ Column Columns::Need(const char* part, std::initializer_list<std::string_view> n
     const auto mapped = map_.find(part);
     const std::string want =
         mapped != map_.end() ? "'" + mapped->second + "'" : "for '" + std::string(part) + "'";
-    throw RowProblem{"missing_column", "no column " + want + "; the row has: " + Names()};
+    throw RowProblem{"missing_column",
+                     "no column " + want + "; the row has: " + Names() + NearMisses()};
   }
   Use(found->name);
   return *found;
@@ -199,6 +201,35 @@ std::string Columns::Names() const {
   std::string names;
   for (const auto& [key, value] : fields_) names += (names.empty() ? "" : ", ") + std::string(key);
   return names.empty() ? "none" : names;
+}
+
+std::string Columns::NearMisses() const {
+  const std::vector<std::string> known = {"prompt",     "chosen",      "rejected",
+                                          "completion", "messages",    "question",
+                                          "answer",     "instruction", "completions"};
+  std::string out;
+  for (const auto& [key, value] : fields_) {
+    const std::string name(key.substr(0, 100));
+    const bool is_known = std::find(known.begin(), known.end(), name) != known.end();
+    if (is_known && value.is_null()) out += "; '" + name + "' is null in this row";
+    if (is_known || name.size() < 5) continue;
+    const std::string meant = NearestName(name, known, 2);
+    if (!meant.empty()) {
+      const std::string part = meant == "question" ? "prompt" : meant;
+      out += "; is '" + name + "' the column '" + meant + "'? (--map " + part + "=" + name +
+             ", in a recipe data.map = { " + part + " = \"" + name + "\" })";
+    }
+  }
+  return out;
+}
+
+std::string Columns::Meant(std::string_view name) const {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : fields_) {
+    if (SameKey(key, name)) return " (it is null in this row)";
+    keys.emplace_back(key.substr(0, 100));
+  }
+  return DidYouMean(name, keys);
 }
 
 }  // namespace plumb::replay

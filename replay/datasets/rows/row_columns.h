@@ -206,6 +206,12 @@ class Columns {
   // its keys: the template may write them as they stand.
   void AppendRest(std::string& out) const;
   std::string Names() const;  // for messages
+  // Why a row may lack a column that it seems to have, for the end of a message: it is null, or its
+  // name nearly is one that is known. "": neither.
+  std::string NearMisses() const;
+  // What became of a column that was asked for and not found: ", did you mean 'prompt'?" of those
+  // that the row has, or that it is null.
+  std::string Meant(std::string_view name) const;
 
  private:
   std::optional<Column> At(std::string_view name) const {

@@ -33,7 +33,7 @@ std::string NoForm(const Columns& row, const std::map<std::string, std::string>&
                    std::optional<RowKind> as) {
   const std::string has = "; the row has: " + row.Names();
   for (const auto& [part, column] : map) {
-    if (!row.Find(part.c_str(), {})) return "no column '" + column + "'" + has;
+    if (!row.Find(part.c_str(), {})) return "no column '" + column + "'" + row.Meant(column) + has;
   }
   if (as == RowKind::kDemonstrations) {
     if (row.Has("chosen") && row.Has("rejected")) {
@@ -51,6 +51,8 @@ std::string NoForm(const Columns& row, const std::map<std::string, std::string>&
              ", in a recipe data.map = { completion = \"" + column + "\" })";
     }
   }
+  if (const std::string near = row.NearMisses(); !near.empty())
+    return "no known columns" + has + near;
   return "no known columns" + has +
          " (name them: --map prompt=COLUMN, in a recipe data.map = { prompt = \"COLUMN\" })";
 }

@@ -116,6 +116,20 @@ TEST(ExporterTest, WritesTheColumnsThatTheOthersRead) {
   EXPECT_EQ(trl, Json::parse(kForms[8]));
 }
 
+// A number stays in its column and a text is the ground truth: they are written as one column.
+TEST(ExporterTest, TheGroundTruthOfOneDatasetIsOneColumn) {
+  const Trip trip = RoundTrip(R"({"prompt": "1+1", "answer": "2"})"
+                              "\n"
+                              R"({"prompt": "2+2", "answer": 4})"
+                              "\n"
+                              R"({"prompt": "3+3", "answer": "6"})",
+                              ExportForm::kTrl);
+  EXPECT_EQ(trip.prompts_again, trip.prompts) << trip.text;
+  EXPECT_EQ(trip.report.same, 3);
+  EXPECT_EQ(trip.text.find("ground_truth"), std::string::npos) << trip.text;
+  EXPECT_NE(trip.text.find(R"("answer":"2")"), std::string::npos) << trip.text;
+}
+
 TEST(ExporterTest, WhatDoesNotComeBackIsCountedAndNamed) {
   TempFolder folder;
   auto store = OpenStore(folder / "s");

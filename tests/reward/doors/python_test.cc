@@ -52,6 +52,12 @@ TEST_F(PythonReward, Trl) {
   EXPECT_NE(group.trajectories[0].unscored_reason.find("its text is completion[0][\"content\"]"),
             std::string::npos)
       << group.trajectories[0].unscored_reason;
+  // Or is given them, where the recipe says so.
+  GroupScorer given(
+      Config("tests/reward/python/hostile.py", {"function=of_texts", "completions=text"}),
+      TestHost());
+  EXPECT_EQ(given.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
+  EXPECT_NE(given.Digests(), texts.Digests());
   // None: not applicable.
   TrajectoryGroup none = TestGroup({"x"}, "");
   EXPECT_EQ(scorer.ScoreGroup(none), Outcome::kUnscored);
@@ -378,9 +384,9 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
              "TypeError: missing a required argument: 'nocolumn'; what the function may take "
              "here: "},
         Case{"nothing", "bad_reply", "returned nothing where a list of 2 scores belongs"},
-        Case{"too_few", "wrong_count", "1 scores for 2"}, Case{"not_a_number", "not_finite", "NaN"},
-        Case{"text", "bad_reply", "str"}, Case{"leaves", "exit", "exit(0)"},
-        Case{"leaves_hard", "exit", "exit code 0"},
+        Case{"too_few", "wrong_count", "returned 1 score for 2 answers"},
+        Case{"not_a_number", "not_finite", "NaN"}, Case{"text", "bad_reply", "str"},
+        Case{"leaves", "exit", "exit(0)"}, Case{"leaves_hard", "exit", "exit code 0"},
         Case{"hangs", "timeout", "the part's timeout_s = 1 is the limit"},
         Case{"greedy", "memory", "MemoryError"}}) {
     Notices notices;

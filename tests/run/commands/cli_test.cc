@@ -62,6 +62,10 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
        "plumb generate: error: unknown option --max-tokens, did you mean --max-new-tokens?"},
       {{"train", kRecipe, "--step=3"}, "unknown option --step, did you mean --steps?"},
       {{"train", kRecipe, "other.toml"}, "plumb train: error: one argument too many: 'other.toml'"},
+      {{"train", kRecipe, "--learning_rate", "1e-5"},
+       "; an option of the recipe is given by --set SECTION.learning_rate=VALUE"},
+      {{"train", kRecipe, "rollout.n=4"},
+       "'rollout.n=4'; an option of the recipe stands behind --set: --set rollout.n=4"},
       {{"data", "export"},
        "plumb data export: error: out is missing (file, there as a whole or not at all), e.g. `" +
            ProgramCall() + " data export rows.jsonl --store runs/demo/store`"},

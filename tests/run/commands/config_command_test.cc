@@ -86,8 +86,9 @@ TEST(ConfigShowTest, AMissingFileOfARecipeIsLookedForInItsComments) {
   const auto ran = RunPlumb({"train", recipe, "--out", temp / "run"});
   EXPECT_EQ(ran.code, 3) << ran.err;
   EXPECT_TRUE(Has(ran.err, "a comment of the recipe says how it is made: " + recipe +
-                               ":3: build/plumb data mine --store "))
+                               ":2: build/plumb train configs/toy_grpo.toml "))
       << ran.err;
+  EXPECT_TRUE(Has(ran.err, "; then " + recipe + ":3: build/plumb data mine --store ")) << ran.err;
 }
 
 class ConfigNew : public ::testing::Test {
@@ -172,6 +173,36 @@ TEST_F(ConfigNew, TheRewardFitsWhatTheRowsKnow) {
       << without;
 }
 
+// Columns that are usually the right answer are taken as it, where a rule can compare with them.
+TEST_F(ConfigNew, AColumnThatIsUsuallyTheTruthIsTakenAsIt) {
+  std::string rows;
+  for (int i = 0; i < 12; ++i) {
+    rows += "{\"prompt\": \"" + std::to_string(i) + "+1=\", \"expected_answer\": \"" +
+            std::to_string(i + 1) + "\"}\n";
+  }
+  RealFileSystem().WriteFileAtomic(Data("expected"), rows);
+  const auto made = RunPlumb({"config", "new", "--data", Data("expected")});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(Has(made.out, "map = { \"ground_truth\" = \"expected_answer\" }")) << made.out;
+  EXPECT_TRUE(Has(made.out, "kind = \"answer\"")) << made.out;
+  EXPECT_TRUE(Has(made.err, "note: the column 'expected_answer' is taken as")) << made.err;
+}
+
+TEST_F(ConfigNew, WhatARecipeLeavesAsideOfTheRowsIsSaid) {
+  const auto pairs = RunPlumb({"config", "new", "--data", Data("pairs")});
+  EXPECT_EQ(pairs.code, 0) << pairs.err;
+  for (const std::string& said : {pairs.err, pairs.out})
+    EXPECT_TRUE(Has(said, "--algorithm dpo")) << said;
+  EXPECT_TRUE(Has(pairs.err, "note: the rows are preference pairs: grpo answers")) << pairs.err;
+  EXPECT_EQ(RunPlumb({"config", "new", "--data", Data("answers")}).err, "");
+  RealFileSystem().WriteFileAtomic(Data("shown"), Read(Data("shown")) + "no JSON\n");
+  const auto shown = RunPlumb({"config", "new", "--algorithm", "sft", "--data", Data("shown")});
+  EXPECT_TRUE(Has(shown.err, "note: 1 row of the data cannot be used (1 bad_json)")) << shown.err;
+  RealFileSystem().WriteFileAtomic(Data("pairs"), Read(Data("pairs")) + "{\"prompt\": \"1+1=\"}\n");
+  const auto rest = RunPlumb({"config", "new", "--algorithm", "dpo", "--data", Data("pairs")});
+  EXPECT_TRUE(Has(rest.err, "note: 1 row of the data cannot be used (one: ")) << rest.err;
+}
+
 TEST_F(ConfigNew, TheLossFitsTheRows) {
   EXPECT_TRUE(Has(MakeAndTrain("dpo", "", Data("pairs")), "loss = \"sigmoid\""));
   EXPECT_TRUE(Has(MakeAndTrain("dpo", "", Data("judged")), "loss = \"kto\""));
@@ -197,7 +228,7 @@ TEST_F(ConfigNew, WritesToTheTerminalAndOverNothing) {
   EXPECT_EQ(shown.code, 0) << shown.err;
   EXPECT_TRUE(Has(shown.out, "name = \"grpo\"") && shown.out.starts_with("# grpo of")) << shown.out;
   EXPECT_EQ(shown.out,
-            ProposeRecipe({.algorithm = configs::AlgorithmName::kGrpo, .data = "arithmetic"}));
+            ProposeRecipe({.algorithm = configs::AlgorithmName::kGrpo, .data = "arithmetic"}).text);
   const std::string file = temp_ / "mine.toml";
   RealFileSystem().WriteFileAtomic(file, "mine\n");
   const auto taken = RunPlumb({"config", "new", "--data", "arithmetic", "--out", file});

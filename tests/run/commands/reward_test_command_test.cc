@@ -124,6 +124,26 @@ TEST(RewardTestCommand, APartThatAlwaysFailsIsAnExitCode) {
       << "the others alone are well";
 }
 
+// A function of texts that is given messages says the same of all and raises nothing.
+TEST(RewardTestCommand, APartThatSaysTheSameOfAllAnswersIsNamedWithTheFormItWasGiven) {
+  const TempFolder temp;
+  Write(temp / "yes.py",
+        "def score(completions, **kwargs):\n    return [float('yes' in c) for c in completions]\n");
+  Write(temp / "yes.toml",
+        "[[reward.parts]]\nname = \"yes\"\nkind = \"python\"\npath = \"yes.py\"\n");
+  Write(temp / "samples.jsonl",
+        R"({"prompt": [{"role": "user", "content": "?"}], "completions": ["yes", "no"]})"
+        "\n");
+  const std::string line = (temp / "yes.toml") + " --samples " + (temp / "samples.jsonl");
+  ASSERT_EQ(RunProgram(line, temp / "out"), 0) << testing::Read(temp / "out");
+  const std::string text = testing::Read(temp / "out");
+  EXPECT_TRUE(Has(text, "note: reward part 'yes' gave 0.000 to all 2 answers")) << text;
+  EXPECT_TRUE(Has(text, "args = [\"completions=text\"] gives it TEXT alone")) << text;
+  ASSERT_EQ(RunProgram(line + " --set 'reward.parts.0.args=[\"completions=text\"]'", temp / "out"),
+            0);
+  EXPECT_FALSE(Has(testing::Read(temp / "out"), "note:")) << testing::Read(temp / "out");
+}
+
 TEST(RewardTestCommand, ARecipeWithoutPartsIsToldSo) {
   const TempFolder temp;
   Write(temp / "sft.toml", "[algorithm]\nname = \"sft\"\n[data]\ntrain = \"arithmetic\"\n");

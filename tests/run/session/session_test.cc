@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "policy_model/memory/weights.h"
+#include "replay/store/store.h"
 #include "run/session/demonstration_data.h"
 #include "tests/testing/temp_folder.h"
 
@@ -54,6 +55,35 @@ TEST(SessionTest, OpensTheSameInEveryProcess) {
   EXPECT_EQ(tokens, b->Tokenize(prompt));
   EXPECT_EQ(tokens.front(), a->shape().bos_token);
   EXPECT_EQ(a->tokenizer().Decode(tokens, true), "1+2=");
+}
+
+TEST(SessionTest, PromptsMayLieInAStore) {
+  const TempFolder temp;
+  {
+    const auto store = replay::Store::Open(temp / "store");
+    std::vector<Prompt> prompts(8);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      prompts[i].text = std::to_string(i) + "+1=";
+      prompts[i].ground_truth = std::to_string(i + 1);
+    }
+    store->PutPrompts("train", prompts);
+    prompts.resize(2);
+    store->PutPrompts("eval", prompts);
+  }
+  const auto load = [&](std::vector<std::string> more) {
+    more.insert(more.end(), {"data.train=" + (temp / "store"), "data.eval=" + (temp / "store"),
+                             "rollout.prompts_per_step=4"});
+    return LoadPrompts(*Session::WithoutRun(Recipe(temp / "run", more)));
+  };
+  const PromptData data = load({});
+  ASSERT_EQ(data.train.size(), 8u);
+  EXPECT_EQ(data.eval.size(), 2u) << "the dataset of that name";
+  EXPECT_EQ(data.train[3].ground_truth, "4");
+  EXPECT_FALSE(data.train[3].tokens.empty());
+  EXPECT_EQ(load({"data.eval_skip=6", "data.limit=6"}).eval.size(), 2u) << "of train, then";
+  const Error none = ErrorOf([&] { load({"data.dataset=pairs"}); });
+  EXPECT_NE(none.message().find("no dataset of prompts 'pairs'"), std::string::npos);
+  EXPECT_NE(none.message().find("train (8 prompts)"), std::string::npos) << none.message();
 }
 
 // The simplest form that has what is asked for: other systems read the first three.

@@ -355,6 +355,55 @@ TEST(ImportTest, ADemonstrationWithoutACompletionIsToldWhatIsMissing) {
   EXPECT_EQ(read(kPair, {{"completion", "chosen"}}).demonstrations.size(), 1u);
 }
 
+TEST(ImportTest, PromptsOfAStoreAreTakenAsThoseOfAFile) {
+  const std::string rows = R"({"prompt": "one", "answer": "1"})"
+                           "\n"
+                           R"({"prompt": "a much longer one", "answer": "2"})"
+                           "\n"
+                           R"({"prompt": "two", "answer": "3"})";
+  ImportOptions options;
+  options.dataset = "train";
+  options.prompt_suffix = "!";
+  options.max_prompt_tokens = 5;
+  options.tokenize = [](const Prompt& p) { return std::vector<int32_t>(p.text.size(), 1); };
+  ImportOptions plain;
+  const std::vector<Prompt> stored = Import(rows, plain).prompts;
+  const ImportedPrompts file = Import(rows, options);
+  const ImportedPrompts taken =
+      TakePrompts("store", options, stored.size(), [&](uint64_t row) { return stored[row]; });
+  EXPECT_EQ(taken.prompts, file.prompts);
+  EXPECT_EQ(taken.ledger.Describe(), "read 3 = used 2 + 1 overlong");
+  EXPECT_EQ(taken.ledger.examples.front().substr(0, 20), "store, row 2: overlo");
+  options.skip = 1;
+  options.limit = 1;
+  EXPECT_EQ(TakePrompts("store", options, stored.size(), [&](uint64_t row) { return stored[row]; })
+                .prompts.front()
+                .text,
+            "two!");
+  EXPECT_THROW(TakePrompts("store", options, 0, nullptr), Error);
+}
+
+TEST(ImportTest, AColumnThatIsNearlyRightOrNullIsSaidToBe) {
+  const auto refused = [](const std::string& row, const ImportOptions& options = {}) {
+    try {
+      Import(row, options);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  const std::string misspelt = refused(R"({"promt": "p", "label": "1"})");
+  EXPECT_NE(misspelt.find("is 'promt' the column 'prompt'? (--map prompt=promt"), std::string::npos)
+      << misspelt;
+  const std::string null = refused(R"({"prompt": null, "answer": "1"})");
+  EXPECT_NE(null.find("'prompt' is null in this row"), std::string::npos) << null;
+  ImportOptions mapped;
+  mapped.map = {{"prompt", "qestion"}};
+  const std::string meant = refused(R"({"question": "p"})", mapped);
+  EXPECT_NE(meant.find("no column 'qestion', did you mean 'question'?"), std::string::npos)
+      << meant;
+}
+
 TEST(ImportTest, ARowOfAStoreIsDressedAsOneOfAFile) {
   PreferenceRecord record{.kind = PreferenceKind::kDemonstration,
                           .row = 7,
