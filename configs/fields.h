@@ -495,6 +495,9 @@ void MetricsConfig::Visit(V& v) {
 
 template <class V>
 void Config::Visit(V& v) {
+  v({"follow", "name",
+     "tracker that is told the metrics by a process of its own, which needs its Python package"},
+    follow);
   v.Section("run", run);
   v.Section("checkpoint", checkpoint);
   v.Section("model", model);

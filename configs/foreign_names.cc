@@ -23,7 +23,9 @@ constexpr Elsewhere kElsewhere[] = {
     {"total_epochs", "run.steps counts the updates of the whole run"},
     {"logging_steps", kEverySteps},
     {"log_every_n_steps", kEverySteps},
-    {"report_to", "metrics.tensorboard and metrics.prometheus_port say where metrics go"},
+    {"report_to",
+     "metrics.tensorboard, metrics.prometheus_port and metrics.follow (wandb, trackio, mlflow) say "
+     "where metrics go"},
     {"bf16", "it is model.dtype = \"bfloat16\""},
     {"fp16", "model.dtype is float32 or bfloat16"},
     {"use_peft", "it is policy.adapter = \"lora\""},

@@ -132,7 +132,7 @@ constexpr Row kTable[] = {
     {"optimizer", "name masters moments",
      "the checkpoint holds the optimizer's state in this form"},
     {"eval", "every samples success_part bar keep_best", nullptr},
-    {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},
+    {"metrics", "tensorboard prometheus_port samples_every samples follow", nullptr},
 };
 
 using Rules = std::map<std::string, ResumeRule>;
