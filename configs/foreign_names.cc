@@ -41,7 +41,6 @@ constexpr Elsewhere kElsewhere[] = {
     {"vespo_lambda_neg", kVespo},
     {"use_adaptive_entropy", "it is algorithm.entropy_target > 0"},
     {"sync_ref_model", "it is algorithm.reference_sync_every > 0"},
-    {"use_weighting", "no option weighs pairs by the policy's probability of them (WPO)"},
     {"loss_weights", "each of preference.losses has its weight: [\"sigmoid=0.8\", \"sft=1\"]"},
     {"lmbda",
      "answers that the student writes are algorithm.name = \"grpo\" with distill.only = true, "

@@ -119,7 +119,7 @@ constexpr Row kTable[] = {
      "it says which rows the steps so far were trained on"},
     {"preference",
      "beta label_smoothing gamma length_normalize desirable_weight undesirable_weight centering "
-     "reference_cache divergence divergence_alpha ld_alpha discopop_tau",
+     "reference_cache divergence divergence_alpha ld_alpha discopop_tau weighted",
      nullptr},
     {"optimizer",
      "muon_learning_rate muon_momentum learning_rate beta1 beta2 eps weight_decay grad_clip "

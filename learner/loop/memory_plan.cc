@@ -303,7 +303,8 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
                  : "as they are loaded, and while a checkpoint is written");
   }
   const PassSize size = LargestBatch(config, weights.shape());
-  AddActivations(config, weights, size, "", plan, /*guest=*/configs::Distills(config));
+  AddActivations(config, weights, size, "", plan,
+                 /*guest=*/configs::Distills(config) || config.preference.weighted);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
   AddTeachers(config, weights, size, plan);
   AddCritic(config, weights, size, plan);
