@@ -42,9 +42,6 @@ constexpr Elsewhere kElsewhere[] = {
     {"use_adaptive_entropy", "it is algorithm.entropy_target > 0"},
     {"sync_ref_model", "it is algorithm.reference_sync_every > 0"},
     {"loss_weights", "each of preference.losses has its weight: [\"sigmoid=0.8\", \"sft=1\"]"},
-    {"lmbda",
-     "answers that the student writes are algorithm.name = \"grpo\" with distill.only = true, "
-     "those of a dataset algorithm.name = \"sft\": a run is one of the two"},
     {"seq_kd",
      "answers of the teacher are demonstrations: write them with `plumb generate`, then "
      "algorithm.name = \"sft\""},

@@ -109,7 +109,7 @@ constexpr Row kTable[] = {
      nullptr},
     {"distill",
      "teachers distance coef only beta top_k temperature confidence unsure_share feature_steps "
-     "boundary_coef perturb",
+     "boundary_coef perturb student_share",
      nullptr},
     {"critic", "mode path", "the critic is in the checkpoint"},
     {"critic", "learning_rate value_clip vf_coef warmup_steps", nullptr},
