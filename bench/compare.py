@@ -4,7 +4,8 @@
   bench/compare.py [--cores 0,1] [--only decode train grpo] [--quick] [--out FILE.json]
 
 What is compared (docs/benchmarks.md): greedy decoding of 1 and 32 sequences with llama.cpp in f16 and transformers' generate
-in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL; on request (--only dpo) ten DPO
+in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL; on request (--only tools) a GRPO step
+of conversations with a tool, TRL's `tools` (bench/tools/task.py); (--only dpo) ten DPO
 steps in float32 with TRL on the same pairs in the same order, losses compared, and (--only ppo) a PPO step, policy, critic, reference
 and reward model, with TRL 1.12, the last release that has PPO. SmolLM2-135M-Instruct from
 `make model`. The peers live in build/bench-env, made on the first call from PyPI (llama.cpp is compiled there: about ten
@@ -35,7 +36,7 @@ LLAMA = "llama-cpp-python"
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--cores", default="0,1", help="cores for every program, as taskset has them (default 0,1)")
 parser.add_argument("--only", nargs="+", default=["decode", "train", "grpo"],
-                    choices=["decode", "train", "grpo", "dpo", "ppo"])
+                    choices=["decode", "train", "grpo", "tools", "dpo", "ppo"])
 parser.add_argument("--quick", action="store_true", help="tiny sizes")
 parser.add_argument("--python", help="an interpreter that has the peers already, instead of build/bench-env")
 parser.add_argument("--ppo-path", default=str(PPO_PACKAGES), help="PYTHONPATH of PPO's side: where trl 1.12 lies")
@@ -172,6 +173,36 @@ def grpo():
         print(f"  tokens generated a step: plumb {ours['tokens']:.0f}, TRL {trl['tokens']:.0f}")
 
 
+def tools():
+    """Both from the same rows, template and Python function; only a part of the answers has a call, and how many is printed."""
+    sys.path.insert(0, str(ROOT / "bench/tools"))
+    import task
+
+    prompts, samples, new, steps, turns = (1, 2, 24, 1, 2) if args.quick else (4, 4, 96, 3, 3)
+    model, rows = task.write(MODEL, ROOT / "build/bench-tools", prompts * (steps + 1))
+    folder = ROOT / "build/bench-run"
+    settings = {"model.path": model, "data.train": rows, "data.map.ground_truth": "answer", "data.system_prompt": "''",
+                "rollout.prompts_per_step": prompts, "rollout.samples_per_prompt": samples, "rollout.max_new_tokens": new,
+                "rollout.max_batch": prompts * samples, "environment.kind": "python", "environment.path": ROOT / "bench/tools/calculator.py",
+                "environment.tool_form": "hermes", "environment.max_turns": turns, "environment.reply_tokens": 12, "run.threads": threads,
+                "run.checkpoint_every": 0, "algorithm.skip_equal_groups": "false"}  # TRL trains them, too
+    if args.quick:
+        settings["algorithm.logprob_gate"] = 1.0  # a mean over 48 tokens is too few for the recipe's gate in bfloat16
+    ours = None
+    if plumb(["train", "configs/gsm8k_smollm2.toml", "--steps", steps + 1, "--out", folder, "--overwrite", *sets(settings)]):
+        after = metric_rows(folder)[1:]
+        seconds = sorted(row["time/step"] for row in after)
+        ours = {"seconds": seconds[len(seconds) // 2], "tokens": sum(row["perf/generated_tokens"] for row in after) / len(after),
+                "calls": sum(row["tools/call_frequency"] for row in after) / len(after)}
+    trl = run(python, "bench/peer_trl_tools.py", model, rows, "--prompts", prompts, "--samples", samples, "--new", new, "--steps", steps,
+              "--turns", turns, "--threads", threads)
+    compare(f"GRPO step with a tool, {prompts} x {samples} conversations of up to {new} tokens", ours, [("TRL 1.16 bf16", trl, 3.0)],
+            unit="seconds", better="lower")
+    if ours and trl:
+        print(f"  tokens a step: plumb {ours['tokens']:.0f} drawn, TRL {trl['tokens']:.0f} with what the tool said; "
+              f"calls an answer: plumb {ours['calls']:.2f}, TRL {trl['calls']:.2f}")
+
+
 def ppo():
     """One update a step on new prompts; the reward model is SmolLM2 with a head that one step has trained: only its time counts."""
     steps, prompts, new = (1, 2, 8) if args.quick else (2, 16, 64)
@@ -224,7 +255,7 @@ def dpo():
 prepare()
 print(f"cores {args.cores}, {threads} threads" + (", tiny sizes: the figures mean nothing" if args.quick else ""), flush=True)
 for name in args.only:
-    {"decode": decode, "train": train, "grpo": grpo, "dpo": dpo, "ppo": ppo}[name]()
+    {"decode": decode, "train": train, "grpo": grpo, "tools": tools, "dpo": dpo, "ppo": ppo}[name]()
 args.out.write_text(json.dumps(results, indent=1))
 failed = [r["what"] for r in results if r["plumb"] is None or None in r["peers"].values()]
 if failed:

@@ -1,7 +1,7 @@
 # What `make install` and `make package` lay down: the program, the libraries it needs that are not the system's (LibTorch,
 # Arrow), recipes with their data, manual page and completions.
 #
-#   bin/plumb   lib/plumb/*.so   share/plumb/{configs,examples,docs}   share/man   share/bash-completion   share/zsh
+#   bin/plumb   lib/plumb/*.so   share/plumb/{configs,examples,docs,tools}   share/man   share/bash-completion   share/zsh
 include(GNUInstallDirs)
 install(TARGETS plumb RUNTIME_DEPENDENCY_SET plumb_libraries RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 # Everything outside the system's folders; the linker's own names are no files.
@@ -14,6 +14,7 @@ set(plumb_share ${CMAKE_INSTALL_DATADIR}/plumb)
 file(GLOB plumb_recipes CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/configs/*.toml)
 install(FILES ${plumb_recipes} DESTINATION ${plumb_share}/configs)
 install(DIRECTORY examples docs DESTINATION ${plumb_share})
+install(PROGRAMS tools/follow_metrics.py DESTINATION ${plumb_share}/tools)
 install(FILES README.md LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 # Said by the program that is installed.
 set(plumb_said ${PROJECT_BINARY_DIR}/generated/said)

@@ -214,6 +214,9 @@ void PreferenceConfig::Visit(V& v) {
     ld_alpha);
   v({"discopop_tau", "1", "discopop: temperature of the switch between its two losses", Positive()},
     discopop_tau);
+  v({"weighted", "bool",
+     "dpo: a pair weighs what the policy would write of it, token by token (WPO)", "use_weighting"},
+    weighted);
 }
 
 template <class V>

@@ -475,6 +475,10 @@ void DistillConfig::Visit(V& v) {
   v({"perturb", "1", "sft: adversarial perturbation of embeddings, as a share of their norm",
      Within(0, 1)},
     perturb);
+  v({"student_share", "1",
+     "of the steps with answers that the student writes; the others learn from the data's", "lmbda",
+     Within(0, 1)},
+    student_share);
 }
 
 template <class V>
@@ -505,6 +509,9 @@ void MetricsConfig::Visit(V& v) {
   v({"samples", "name", "of such a step: two answers of one prompt, or every answer",
      "log_completions"},
     samples);
+  v({"follow", "name",
+     "tracker that is told the metrics by a process of its own, which needs its Python package"},
+    follow);
 }
 
 template <class V>

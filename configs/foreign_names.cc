@@ -38,7 +38,9 @@ constexpr Elsewhere kElsewhere[] = {
     {"total_epochs", "run.steps counts the updates of the whole run"},
     {"logging_steps", kEverySteps},
     {"log_every_n_steps", kEverySteps},
-    {"report_to", "metrics.tensorboard and metrics.prometheus_port say where metrics go"},
+    {"report_to",
+     "metrics.tensorboard, metrics.prometheus_port and metrics.follow (wandb, trackio, mlflow) say "
+     "where metrics go"},
     {"bf16", "it is model.dtype = \"bfloat16\""},
     {"fp16", "model.dtype is float32 or bfloat16"},
     {"use_peft", "it is policy.adapter = \"lora\""},
@@ -54,11 +56,7 @@ constexpr Elsewhere kElsewhere[] = {
     {"vespo_lambda_neg", kVespo},
     {"use_adaptive_entropy", "it is algorithm.entropy_target > 0"},
     {"sync_ref_model", "it is algorithm.reference_sync_every > 0"},
-    {"use_weighting", "no option weighs pairs by the policy's probability of them (WPO)"},
     {"loss_weights", "each of preference.losses has its weight: [\"sigmoid=0.8\", \"sft=1\"]"},
-    {"lmbda",
-     "answers that the student writes are algorithm.name = \"grpo\" with distill.only = true, "
-     "those of a dataset algorithm.name = \"sft\": a run is one of the two"},
     {"seq_kd",
      "answers of the teacher are demonstrations: write them with `plumb generate`, then "
      "algorithm.name = \"sft\""},

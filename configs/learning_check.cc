@@ -149,7 +149,8 @@ void ValidatePreference(const Config& config, Problems& p) {
   for (const auto& [option, set] : {std::pair("losses", !c.losses.empty()),
                                     {"divergence", c.divergence != none.divergence},
                                     {"ld_alpha", c.ld_alpha != none.ld_alpha},
-                                    {"discopop_tau", c.discopop_tau != none.discopop_tau}})
+                                    {"discopop_tau", c.discopop_tau != none.discopop_tau},
+                                    {"weighted", c.weighted}})
     p.Require(!set || dpo, std::string("preference.") + option +
                                " is an option of algorithm.name = \"dpo\": take it out.");
   p.Require(c.losses.empty() || c.loss == none.loss,
@@ -181,6 +182,10 @@ void ValidatePreference(const Config& config, Problems& p) {
   p.Require(!any({Kind::kAot, Kind::kAotUnpaired}) || c.batch >= 2,
             "preference.loss \"aot\" and \"aot_unpaired\" compare the pairs of a batch: set "
             "preference.batch to 2 at least.");
+  p.Require(!c.weighted || !any({Kind::kAot, Kind::kAotUnpaired, Kind::kSft, Kind::kKto,
+                                 Kind::kSimpo, Kind::kOrpo}),
+            "preference.weighted weighs pairs by themselves that are held against a reference: it "
+            "does not go with aot, aot_unpaired, sft, kto, simpo and orpo.");
 }
 
 void ValidateMuon(const Config& c, Problems& p) {

@@ -110,7 +110,7 @@ constexpr Row kTable[] = {
      nullptr},
     {"distill",
      "teachers distance coef only beta top_k temperature confidence unsure_share feature_steps "
-     "boundary_coef perturb",
+     "boundary_coef perturb student_share",
      nullptr},
     {"critic", "mode path", "the critic is in the checkpoint"},
     {"critic", "learning_rate value_clip vf_coef warmup_steps", nullptr},
@@ -120,7 +120,7 @@ constexpr Row kTable[] = {
      "it says which rows the steps so far were trained on"},
     {"preference",
      "beta label_smoothing gamma length_normalize desirable_weight undesirable_weight centering "
-     "reference_cache divergence divergence_alpha ld_alpha discopop_tau",
+     "reference_cache divergence divergence_alpha ld_alpha discopop_tau weighted",
      nullptr},
     {"optimizer",
      "muon_learning_rate muon_momentum learning_rate beta1 beta2 eps weight_decay grad_clip "
@@ -133,7 +133,7 @@ constexpr Row kTable[] = {
     {"optimizer", "name masters moments",
      "the checkpoint holds the optimizer's state in this form"},
     {"eval", "every samples success_part bar keep_best", nullptr},
-    {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},
+    {"metrics", "tensorboard prometheus_port samples_every samples follow", nullptr},
 };
 
 using Rules = std::map<std::string, ResumeRule>;

@@ -98,6 +98,36 @@ def main():
             metrics.write_text(line(0))
             assert follow("--once").wait(timeout=20) == 0
             assert steps()[-1] == 0
+    # Started by a run: told when to begin, ended by the end of its input (which a run that is killed closes, too); a tracker
+    # that hangs keeps it for --patience alone.
+    for hangs in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            (root / "trackio.py").write_text(TRACKIO.replace("def finish(): ", "import time\ndef finish(): time.sleep(600); ") if hangs
+                                             else TRACKIO)
+            run = root / "demo"
+            run.mkdir()
+            (run / "summary.json").write_text("{}")  # of an earlier life: not the end
+            told = root / "told"
+            process = subprocess.Popen(
+                [sys.executable, "-c", TOOL.read_text(), str(run), "--to", "trackio", "--with-run", "--patience", "1"],
+                env={**os.environ, "PYTHONPATH": str(root), "TOLD": str(told), "TRACKIO_PROJECT": "sums"}, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True)
+            assert process.stdout.readline() == "ready\n"
+            assert not told.exists()
+            (run / "metrics.jsonl").write_text(line(0))
+            process.stdin.write("\n")
+            process.stdin.flush()
+            deadline = time.monotonic() + 20
+            while not (told.exists() and '"log"' in told.read_text()):
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.02)
+            with (run / "metrics.jsonl").open("a") as f:
+                f.write(line(1))
+            process.stdin.close()
+            assert process.wait(timeout=20) == (4 if hangs else 0)
+            said = [json.loads(t) for t in told.read_text().splitlines()]
+            assert [t[1] for t in said if t[0] == "log"] == [0, 1] and said[0][1]["project"] == "sums", said
     # Without the package, or the run, it says what to do.
     with tempfile.TemporaryDirectory() as folder:
         missing = subprocess.run([sys.executable, "-S", "-E", str(TOOL), folder, "--to", "wandb", "--once"], capture_output=True,

@@ -4,18 +4,24 @@
     python3 tools/follow_metrics.py runs/demo --to wandb --project sums
     python3 tools/follow_metrics.py runs/demo --to mlflow --once        # what is there, then end
 
-The run does not know of it: nothing of the training waits for a tracker or fails with it. The tracker's package is imported only
-when it is asked for (pip install wandb | trackio | mlflow); its own variables (WANDB_API_KEY, MLFLOW_TRACKING_URI, ...) hold.
+Nothing of the training waits for a tracker or fails with it. The tracker's package is imported only when it is asked for (pip
+install wandb | trackio | mlflow); its own variables (WANDB_API_KEY, MLFLOW_TRACKING_URI, ...) hold, WANDB_PROJECT, TRACKIO_PROJECT
+and MLFLOW_EXPERIMENT_NAME in place of --project.
 The recipe as it was resolved (config.toml) becomes the tracker's configuration, a step's line its metrics at that step. It ends
 when the run has ended (summary.json is there, or --idle seconds went by without a line) and with 130 on Ctrl-C. Where it was is
 kept in RUN/followed-TRACKER.json, so that one that is started again says nothing twice and goes on in the same tracker's run.
+
+A run with metrics.follow starts it with --with-run: it writes "ready" once the package is there, begins with the first line on its
+standard input and ends with the end of that input, which a run that is killed closes as well, --patience seconds later at most.
 """
 import argparse
 import json
 import math
 import os
 import pathlib
+import select
 import sys
+import threading
 import time
 
 try:
@@ -50,7 +56,7 @@ def numbers_of(line):
 
 
 class Wandb:
-    package = "wandb"
+    package, project = "wandb", "WANDB_PROJECT"
 
     def __init__(self, module, project, name, recipe, kept):
         self.run = module.init(project=project, name=name, config=recipe, id=kept, resume="allow")
@@ -64,7 +70,7 @@ class Wandb:
 
 
 class Trackio:
-    package = "trackio"
+    package, project = "trackio", "TRACKIO_PROJECT"
 
     def __init__(self, module, project, name, recipe, kept):
         self.module = module
@@ -79,7 +85,7 @@ class Trackio:
 
 
 class Mlflow:
-    package = "mlflow"
+    package, project = "mlflow", "MLFLOW_EXPERIMENT_NAME"
 
     def __init__(self, module, project, name, recipe, kept):
         self.module = module
@@ -126,15 +132,36 @@ class Follower:
                     yield line
 
 
+class WithRun:
+    """The run at the other end of standard input: it says when to begin, and its end by closing it."""
+
+    def __init__(self, patience):
+        self.patience = patience
+        self.over = False
+        print("ready", flush=True)
+        os.dup2(2, 1)  # what a tracker prints goes where its errors go
+        self.began = bool(sys.stdin.readline())
+
+    def wait(self, seconds):
+        if not self.over and select.select([0], [], [], seconds)[0] and not os.read(0, 4096):
+            self.over = True
+            # A tracker that hangs keeps nobody up.
+            late = threading.Timer(self.patience, os._exit, [4])
+            late.daemon = True
+            late.start()
+
+
 def parse(arguments):
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = argparse.ArgumentParser(prog="follow_metrics.py", description=__doc__.splitlines()[0])
     p.add_argument("run", type=pathlib.Path, help="run folder")
     p.add_argument("--to", required=True, choices=sorted(TRACKERS), help="tracker")
-    p.add_argument("--project", default="plumb", help="project (mlflow: experiment)")
+    p.add_argument("--project", help="project (mlflow: experiment); plumb")
     p.add_argument("--name", help="the run's name there; its folder's")
     p.add_argument("--once", action="store_true", help="what is there now, then end")
     p.add_argument("--every", type=float, default=2.0, help="seconds between looks")
     p.add_argument("--idle", type=float, default=0, help="seconds without a line after which it ends; 0: never")
+    p.add_argument("--with-run", action="store_true", help="from the first line of standard input until its end")
+    p.add_argument("--patience", type=float, default=60, help="with --with-run: seconds that it may stay behind that end")
     return p.parse_args(arguments)
 
 
@@ -149,16 +176,21 @@ def main(arguments=None):
     except ImportError as error:
         print(f"--to {options.to}: {error}; pip install {kind.package}", file=sys.stderr)
         return 2
+    with_run = WithRun(options.patience) if options.with_run else None
+    if with_run and not with_run.began:
+        return 0  # the run ended before it had anything to tell
     notes = options.run / f"followed-{options.to}.json"
     kept = json.loads(notes.read_text()) if notes.exists() else {}
     follower = Follower(options.run / "metrics.jsonl", kept.get("at", 0))
     name = options.name or options.run.resolve().name
-    tracker = kind(module, options.project, name, recipe_of(options.run), kept.get("id"))
+    project = options.project or os.environ.get(kind.project) or "plumb"
+    tracker = kind(module, project, name, recipe_of(options.run), kept.get("id"))
     last = time.monotonic()
     code = 0
     try:
         while True:
-            ended = (options.run / "summary.json").exists()  # asked first: its last lines stand before it
+            # Asked first: the last lines stand before it.
+            ended = with_run.over if with_run else (options.run / "summary.json").exists()
             told = False
             for line in follower.lines():
                 metrics = numbers_of(line)
@@ -172,7 +204,10 @@ def main(arguments=None):
                 os.replace(fresh, notes)
             if options.once or ended or (options.idle and time.monotonic() - last >= options.idle):
                 break
-            time.sleep(options.every)
+            if with_run:
+                with_run.wait(options.every)
+            else:
+                time.sleep(options.every)
     except KeyboardInterrupt:
         code = 130
     tracker.end()

@@ -54,7 +54,8 @@ void CheckDistill(const Config& c, Problems& p) {
                                       {"confidence", d.confidence != none.confidence},
                                       {"feature_steps", d.feature_steps != 0},
                                       {"boundary_coef", d.boundary_coef != 0},
-                                      {"perturb", d.perturb != 0}})
+                                      {"perturb", d.perturb != 0},
+                                      {"student_share", d.student_share != 1}})
       p.Require(!set, std::string("distill.") + option +
                           " is about a teacher: set distill.teachers, or take it out.");
     return;
@@ -96,6 +97,20 @@ void CheckDistill(const Config& c, Problems& p) {
                                     {"perturb", d.perturb > 0}})
     p.Require(!set || sft,
               std::string("distill.") + option + " is of algorithm.name = \"sft\": take it out.");
+  if (d.student_share != 1) {
+    p.Require(!sft && d.student_share > 0,
+              "distill.student_share is of answers that the student writes, and a run of the "
+              "data's alone is algorithm.name = \"sft\": use that without it, or set a share above "
+              "0 beside rollouts.");
+    p.Require(!ReverseByTokens(d.distance),
+              "distill.distance = \"" + NameOf(d.distance) +
+                  "\" is measured on the student's own samples, and distill.student_share lets the "
+                  "data's in: use \"forward_top_k\" or \"jsd\".");
+    p.Require(std::any_of(names.begin(), names.end(),
+                          [](const auto& name) { return name.dataset.empty(); }),
+              "distill.student_share lets demonstrations in, which are of no dataset: name a "
+              "teacher without one in distill.teachers.");
+  }
   p.Require(d.boundary_coef == 0 || d.top_k >= 2,
             "distill.boundary_coef is about the teacher's two likeliest tokens: set distill.top_k "
             "to 2 at least.");

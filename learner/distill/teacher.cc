@@ -9,6 +9,7 @@
 #include "common/text/tokenizer/tokenizer.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/head/picked_logprob.h"
+#include "learner/distill/teacher_folder.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/row_readout.h"
 
@@ -155,14 +156,15 @@ std::unique_ptr<Tokenizer> SameTokenizer(const std::string& folder,
 
 ModelShape TeacherShape(const configs::Config& config, const std::string& folder,
                         const ModelShape& policy) {
-  ModelShape shape = policy_model::ReadModelConfig(folder, policy.max_positions);
+  const TeacherFolder at = TeacherFolderOf(folder);
+  ModelShape shape = policy_model::ReadModelConfig(at.base, policy.max_positions);
   if (shape.scalar_head) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is a reward model or critic (config.json says ...ForSequenceClassification): it "
                 "teaches no tokens; name a language model",
                 folder);
   }
-  const auto tokenizer = SameTokenizer(folder, config.model);
+  const auto tokenizer = SameTokenizer(at.vocabulary(), config.model);
   shape.unused_tokens = tokenizer->IdsWithoutToken(shape.vocab, shape.eos_tokens);
   for (int64_t id = policy.vocab; id < shape.vocab; ++id)
     shape.unused_tokens.push_back(static_cast<int32_t>(id));
@@ -202,11 +204,10 @@ LocalTeacher::LocalTeacher(const configs::Config& config, const std::string& fol
                            const Weights& policy, Ranks* ranks)
     : seed_(config.run.seed),
       student_width_(policy.shape().hidden),
-      weights_(TeacherShape(config, folder, policy.shape()), policy.stream(), policy.dtype()),
+      weights_(LoadTeacher(TeacherFolderOf(folder), config,
+                           TeacherShape(config, folder, policy.shape()), policy)),
       transformer_(weights_.shape(), policy.stream(), policy.dtype()),
-      train_(transformer_, config.optimizer.micro_batch_tokens, ranks) {
-  weights_.Load(folder);
-}
+      train_(transformer_, config.optimizer.micro_batch_tokens, ranks) {}
 
 std::vector<TeacherRows> LocalTeacher::Say(std::span<const SequenceView> sequences,
                                            const TeacherQuestion& question) {

@@ -10,6 +10,7 @@
 #include "configs/checks/distill_check.h"
 #include "configs/parallel.h"
 #include "learner/algorithms/batch_metrics.h"
+#include "learner/loop/data_batches.h"
 #include "learner/update/stages/model_stage.h"
 
 namespace plumb::learner {
@@ -152,6 +153,11 @@ void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
                               .optimizer = optimizer_,
                               .reference = reference_.get(),
                               .distiller = distiller_.get()});
+  if (config_.distill.student_share < 1) {
+    PLUMB_CHECK(distiller_ != nullptr && !sft_train_.empty(), "a teacher, and data to teach");
+    algorithm_ = std::make_unique<DataBatches>(std::move(algorithm_), config_, train_, trained(),
+                                               optimizer_, *distiller_, sft_train_);
+  }
 }
 
 bool LearnerLoop::Prepare(bool restored, bool resume) {

@@ -11,6 +11,7 @@
 #include "configs/parallel.h"
 #include "kernels/update/adamw_compact.h"
 #include "learner/algorithms/algorithm.h"
+#include "learner/distill/teacher_folder.h"
 #include "learner/offline/preference_batch.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/gradients/gradient_rooms.h"
@@ -172,11 +173,18 @@ void AddTeachers(const configs::Config& config, const Weights& policy, const Pas
   std::set<std::string> folders;
   for (const configs::TeacherName& name : configs::ReadTeachers(config.distill.teachers)) {
     if (name.self() || name.remote() || !folders.insert(name.where).second) continue;
-    const Weights teacher = Weights::WithoutMemory(
-        policy_model::ReadModelConfig(name.where, policy.shape().max_positions), policy.stream(),
+    const TeacherFolder folder = TeacherFolderOf(name.where);
+    Weights teacher = Weights::WithoutMemory(
+        policy_model::ReadModelConfig(folder.base, policy.shape().max_positions), policy.stream(),
         policy.dtype());
-    plan.Add("teacher", static_cast<int64_t>(teacher.flat().bytes()),
-             Parameters(CountsOf(teacher).parameters) + ", " + name.where);
+    if (!folder.adapter.empty())
+      teacher.AddAdapter(policy_model::ReadAdapterConfig(folder.adapter).spec, 0);
+    int64_t bytes = 0;
+    for (const auto& set : teacher.sets()) {
+      if (set == teacher.sets().front() && SharesBase(folder, config, policy)) continue;
+      bytes += static_cast<int64_t>(set->flat.bytes());
+    }
+    plan.Add("teacher", bytes, Parameters(CountsOf(teacher).parameters) + ", " + name.where);
     const PassBytes pass = policy_model::BytesOfScoring(teacher, size, /*guest=*/true);
     plan.Add("scratch (teacher)", pass.total() + policy_model::BytesOfPositions(teacher),
              "one layer's activations, logits");
@@ -355,7 +363,8 @@ MemoryPlan PlanStage(const configs::Config& config, const Weights& whole, int64_
   const PassSize size = LargestBatch(config, weights.shape());
   PassSize pass = size;
   if (stage + 1 < stages) pass.rows = 0;  // the last stage scores them
-  AddActivations(config, weights, pass, "", plan, /*guest=*/configs::Distills(config),
+  AddActivations(config, weights, pass, "", plan,
+                 /*guest=*/configs::Distills(config) || config.preference.weighted,
                  /*under_way=*/stages - stage);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
   AddTeachers(config, weights, size, plan);

@@ -7,11 +7,13 @@
 //                  the rejected ones; Melnyk et al., "Distributional Preference Alignment of LLMs
 //                  via Optimal Transport", 2024
 //   sft            the mean over all chosen tokens of the batch
+//   each but aot and sft times PairLogprobs::weight
 // A pair's value is such that the batch's loss is their mean. Templates over the scalar, checked in
 // double against TRL. Thread safety: pure functions.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <numeric>
 #include <span>
@@ -105,11 +107,12 @@ std::vector<PairLoss<S>> PreferenceLosses(std::span<const PairLogprobs<S>> pairs
       for (const PairLogprobs<S>& p : pairs) of.push_back(PreferenceLoss(p, options));
     }
     for (size_t i = 0; i < pairs.size(); ++i) {
-      out[i].value += weight * of[i].value;
-      out[i].d_chosen += weight * of[i].d_chosen;
-      out[i].d_rejected += weight * of[i].d_rejected;
-      out[i].d_ref_chosen += weight * of[i].d_ref_chosen;
-      out[i].d_ref_rejected += weight * of[i].d_ref_rejected;
+      const S of_pair = weight * pairs[i].weight;
+      out[i].value += of_pair * of[i].value;
+      out[i].d_chosen += of_pair * of[i].d_chosen;
+      out[i].d_rejected += of_pair * of[i].d_rejected;
+      out[i].d_ref_chosen += of_pair * of[i].d_ref_chosen;
+      out[i].d_ref_rejected += of_pair * of[i].d_ref_rejected;
       if (l > 0) continue;
       out[i].reward_chosen = of[i].reward_chosen;
       out[i].reward_rejected = of[i].reward_rejected;
@@ -123,6 +126,17 @@ std::vector<PairLoss<S>> PreferenceLosses(std::span<const PairLogprobs<S>> pairs
 // in Direct Preference Optimization", 2024).
 inline double LengthWeight(double alpha, int64_t k, int64_t tokens, int64_t other) {
   return k < std::min(tokens, other) ? 1 : alpha;
+}
+
+// What an answer counts by under WPO: exp of the mean over its scored tokens of log p - log sum_v
+// p_v^2, p the policy's distribution there (Zhou et al., "WPO: Enhancing RLHF with Weighted
+// Preference Optimization", 2024, eq. 2, and its alignment by what is expected of a token that the
+// policy draws). A pair has the product of its two answers', which has no gradient and no bound.
+template <class S>
+S WrittenWeight(std::span<const S> logprobs, std::span<const S> log_squares) {
+  S sum = 0;
+  for (size_t i = 0; i < logprobs.size(); ++i) sum += logprobs[i] - log_squares[i];
+  return std::exp(sum / static_cast<S>(std::max<size_t>(1, logprobs.size())));
 }
 
 }  // namespace plumb::learner

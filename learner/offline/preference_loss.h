@@ -87,6 +87,7 @@ struct PairLogprobs {
   S chosen_tokens = 1, rejected_tokens = 1;  // scored tokens, at least 1
   S margin = 0;                              // in units of beta d; sigmoid, hinge and robust
   S sft_share = 1;                           // pairs / chosen tokens of the batch; sft
+  S weight = 1;                              // of the pair's loss (WrittenWeight); a constant
 };
 
 template <class S>

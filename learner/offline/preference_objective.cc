@@ -28,6 +28,11 @@ double Ranked(const PairLoss<double>& l) {
   return l.reward_chosen > l.reward_rejected ? 1 : l.reward_chosen == l.reward_rejected ? 0.5 : 0;
 }
 
+// WrittenWeight of one answer.
+double Written(std::span<const float> logprobs, std::span<const float> squares) {
+  const std::vector<double> p(logprobs.begin(), logprobs.end()), s(squares.begin(), squares.end());
+  return WrittenWeight<double>(p, s);
+}
 void CheckPairs(std::span<const PreferencePair> pairs) {
   for (const PreferencePair& pair : pairs) {
     for (const Demonstration* d : {&pair.chosen, &pair.rejected}) {
@@ -45,7 +50,8 @@ PreferenceObjective::PreferenceObjective(TrainStep& train, policy_model::Weights
                                          LogprobCache* cache, const PreferenceLossOptions& loss,
                                          std::span<const PreferencePair> pairs,
                                          std::span<const PreferencePair> heldout,
-                                         std::vector<WeightedLoss> losses, double ld_alpha)
+                                         std::vector<WeightedLoss> losses, double ld_alpha,
+                                         bool weighted)
     : train_(train),
       weights_(weights),
       optimizer_(optimizer),
@@ -56,8 +62,10 @@ PreferenceObjective::PreferenceObjective(TrainStep& train, policy_model::Weights
       heldout_(heldout) {
   PLUMB_CHECK(reference != nullptr || !UsesReference(losses_),
               "this loss compares with a reference");
+  PLUMB_CHECK(!weighted || !ComparesBatch(losses_), "pairs that are ranked have no weights");
   CheckPairs(pairs_);
   CheckPairs(heldout_);
+  if (weighted) squares_.emplace(weights.flat().stream());
   if (UsesReference(losses_)) reference_.emplace(*reference, cache);
 }
 
@@ -135,14 +143,34 @@ PairLogprobs<double> PreferenceObjective::Logprobs(const PreferencePair& pair, d
           .sft_share = batch_share};
 }
 
+PreferenceObjective::Scores PreferenceObjective::Score(std::span<const SequenceView> views) {
+  if (!squares_) return {.logprobs = train_.Score(weights_, views, 1.0f), .weights = {}};
+  Scores out;
+  double chosen = 1;
+  for (const std::vector<float>& both : train_.Measure(weights_, views, 1.0f, *squares_)) {
+    std::vector<float>& logprobs = out.logprobs.emplace_back();
+    std::vector<float> squares;
+    for (size_t i = 0; i < both.size(); i += 2) {
+      logprobs.push_back(both[i]);
+      squares.push_back(both[i + 1]);
+    }
+    const double written = Written(logprobs, squares);
+    if (out.logprobs.size() % 2 == 0) out.weights.push_back(chosen * written);
+    chosen = written;
+  }
+  return out;
+}
+
 std::vector<PairLoss<double>> PreferenceObjective::Losses(
-    std::span<const PreferencePair* const> batch, const std::vector<std::vector<float>>& policy,
+    std::span<const PreferencePair* const> batch, const Scores& policy,
     std::span<const double> reference) const {
   std::vector<PairLogprobs<double>> pairs;
   for (size_t i = 0; i < batch.size(); ++i) {
-    const std::vector<float>&chosen = policy[2 * i], &rejected = policy[2 * i + 1];
+    const std::vector<float>&chosen = policy.logprobs[2 * i],
+          &rejected = policy.logprobs[2 * i + 1];
     pairs.push_back(Logprobs(*batch[i], Sum(chosen, rejected.size()), Sum(rejected, chosen.size()),
                              reference[2 * i], reference[2 * i + 1], BatchShare(batch)));
+    if (squares_) pairs.back().weight = policy.weights[i];
   }
   return PreferenceLosses<double>(pairs, losses_, options_);
 }
@@ -155,8 +183,9 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
   const std::vector<double> reference = Reference(views);
   const double scale = 1.0 / static_cast<double>(batch.size()), share = BatchShare(batch);
   std::vector<PairLoss<double>> ranked;
-  if (ComparesBatch(losses_))
-    ranked = Losses(batch, train_.Score(weights_, views, 1.0f), reference);
+  std::vector<double> weights;
+  if (squares_) weights = Score(views).weights;
+  if (ComparesBatch(losses_)) ranked = Losses(batch, Score(views), reference);
   double loss = 0, accuracy = 0, chosen_reward = 0, rejected_reward = 0;
   optimizer_.ZeroGrad();
   train_.AccumulatePairs(
@@ -181,8 +210,9 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
         if (!ranked.empty()) {
           l = ranked[pair];
         } else {
-          const PairLogprobs<double> p = Logprobs(
-              *batch[pair], chosen, rejected, reference[2 * pair], reference[2 * pair + 1], share);
+          PairLogprobs<double> p = Logprobs(*batch[pair], chosen, rejected, reference[2 * pair],
+                                            reference[2 * pair + 1], share);
+          if (squares_) p.weight = weights[pair];
           l = PreferenceLosses<double>(std::span(&p, 1), losses_, options_)[0];
         }
         for (size_t i = 0; i < tokens.size(); ++i) {
@@ -198,17 +228,21 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   double tokens = 0;
   for (const SequenceView& view : views) tokens += static_cast<double>(view.tokens.size());
-  return {{"dpo/loss", loss},
-          {"dpo/accuracy", accuracy},
-          {"dpo/margin", chosen_reward - rejected_reward},
-          {"dpo/reward_chosen", chosen_reward},
-          {"dpo/reward_rejected", rejected_reward},
-          {"dpo/reference_forwards", static_cast<double>(reference_forwards())},
-          {"optim/grad_norm", update.grad_norm},
-          {"optim/lr", learning_rate},
-          {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-          {"perf/train_tokens", tokens},
-          {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+  std::map<std::string, double> metrics = {
+      {"dpo/loss", loss},
+      {"dpo/accuracy", accuracy},
+      {"dpo/margin", chosen_reward - rejected_reward},
+      {"dpo/reward_chosen", chosen_reward},
+      {"dpo/reward_rejected", rejected_reward},
+      {"dpo/reference_forwards", static_cast<double>(reference_forwards())},
+      {"optim/grad_norm", update.grad_norm},
+      {"optim/lr", learning_rate},
+      {"optim/skipped", static_cast<double>(optimizer_.skipped())},
+      {"perf/train_tokens", tokens},
+      {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+  if (squares_)
+    metrics["dpo/weight"] = scale * std::accumulate(weights.begin(), weights.end(), 0.0);
+  return metrics;
 }
 
 OfflineEval PreferenceObjective::Evaluate() {
@@ -221,8 +255,7 @@ OfflineEval PreferenceObjective::Evaluate() {
       batch.push_back(&heldout_[i]);
     const std::vector<SequenceView> views = Views(batch);
     const std::vector<double> reference = Reference(views);
-    const auto policy = train_.Score(weights_, views, 1.0f);
-    for (const PairLoss<double>& l : Losses(batch, policy, reference)) {
+    for (const PairLoss<double>& l : Losses(batch, Score(views), reference)) {
       out.loss += l.value;
       out.accuracy += Ranked(l);
       out.margin += l.reward_chosen - l.reward_rejected;

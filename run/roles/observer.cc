@@ -92,6 +92,9 @@ Observer::Observer(const Session& session, const RunOptions& options)
                                                    .share = ShareOfABatch(c)},
                                            isatty(STDOUT_FILENO) != 0, stdout);
   }
+  const configs::Follow to = session.config().metrics.follow;
+  if (to != configs::Follow::kNone)
+    follower_ = std::make_unique<MetricsFollower>(to, session.folder());
   // taken here: a port in use is said before the warm start
   const int64_t port = session.config().metrics.prometheus_port;
   if (port > 0) {
@@ -197,6 +200,7 @@ void Observer::StartTraining(int64_t first_step) {
   const auto& options = session_.config().metrics;
   metrics_.GoOnFrom(LastJsonlValues(folder.metrics(), first_step));
   metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
+  if (follower_) follower_->Begin();
   if (options.tensorboard) {
     auto sink = MakeTensorBoardSink(folder.tensorboard());
     tensorboard_ = sink.get();
@@ -233,6 +237,9 @@ void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
       peak_bytes_, device.is_cuda() ? kernels::DeviceBytesInUse(device) : PeakResidentBytes());
   metrics_.Set("perf/peak_memory_gb", static_cast<double>(peak_bytes_) / 1e9);
   metrics_.Step(step);
+  if (follower_) {
+    if (const std::string gone = follower_->Look(); !gone.empty()) Note(gone);
+  }
   if (progress_) progress_->Step(step, metrics);
 }
 
@@ -377,6 +384,9 @@ void Observer::Finish(RunSummary summary) {
   if (!configs::IsOffline(session_.config())) {
     Note(LossLine(summary.counters));
     if (const std::string equal = EqualLine(summary.learner.rewards); !equal.empty()) Note(equal);
+  }
+  if (follower_) {
+    if (const std::string untold = follower_->Finish(); !untold.empty()) Note(untold);
   }
   progress_.reset();
   EndTensorBoard(summary.learner);

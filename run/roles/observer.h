@@ -1,9 +1,9 @@
 // What a run shows and leaves behind: progress, metrics, samples, summary.
 //
 // Purpose: turns the learner's hooks into metrics.jsonl, TensorBoard events, a Prometheus endpoint,
-// samples.jsonl, the live progress line and summary.json. Lives beside the learner.
-// Thread safety: the learner's thread only. Errors: a full disk ends the run (kNoSpace); nothing is
-// dropped silently.
+// what a tracker is told, samples.jsonl, the live progress line and summary.json. Lives beside the
+// learner. Thread safety: the learner's thread only. Errors: a full disk ends the run (kNoSpace);
+// nothing is dropped silently.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,7 @@
 #include "run/report/progress.h"
 #include "run/report/sample_log.h"
 #include "run/roles/carried_counters.h"
+#include "run/roles/follow/metrics_follower.h"
 #include "run/roles/roles.h"
 #include "run/session/session.h"
 
@@ -68,6 +69,7 @@ class Observer {
   Metrics metrics_;
   PrometheusSink* prometheus_ = nullptr;    // one of its sinks
   TensorBoardSink* tensorboard_ = nullptr;  // another one
+  std::unique_ptr<MetricsFollower> follower_;
   std::unique_ptr<SampleLog> samples_;
   std::function<Prompt(const PromptLease&)> find_prompt_;
   std::map<std::string, int64_t> rows_;

@@ -188,7 +188,7 @@ class PreferenceTraining {
             std::make_unique<learner::ReferencePolicy>(p.weights, p.train, false, p.WholeDigest());
       out.objective = std::make_unique<learner::PreferenceObjective>(
           p.train, p.weights, p.optimizer, reference_.get(), cache(), LossOptions(c), data_.train,
-          data_.heldout, learner::LossesOf(c), c.ld_alpha);
+          data_.heldout, learner::LossesOf(c), c.ld_alpha, c.weighted);
     }
     return out;
   }

@@ -195,14 +195,16 @@ std::string EqualToHeldOut(int64_t n) {
 DemonstrationData LoadDemonstrations(const Session& session) {
   DemonstrationData data;
   const auto& config = session.config();
-  if (config.sft.steps <= 0) return data;
+  const bool warm_start = config.sft.steps > 0;
+  if (!warm_start && config.distill.student_share >= 1) return data;
   RowCounts counts("sft");
   Texts train, heldout;
   if (config.sft.data.empty()) {
     if (config.data.train != kArithmetic) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "sft.steps > 0 needs sft.data (a file of demonstrations) unless data.train is "
-                  "\"arithmetic\"",
+                  std::string(warm_start ? "sft.steps > 0" : "distill.student_share < 1") +
+                      " needs sft.data (a file of demonstrations) unless data.train is "
+                      "\"arithmetic\"",
                   "sft.data");
     }
     replay::ArithmeticSets sets = GeneratedSums(config);
@@ -228,7 +230,8 @@ DemonstrationData LoadDemonstrations(const Session& session) {
   counts.Used(static_cast<int64_t>(data.train.size() + data.heldout.size()));
   encoder.CountInto(counts);
   data.rows = counts.counters();
-  data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
+  data.notes.push_back((warm_start ? "warm start: " : "the data's answers: ") +
+                       std::to_string(data.train.size()) + " demonstrations, " +
                        std::to_string(data.heldout.size()) + " held out, " + encoder.LeftOut() +
                        EqualToHeldOut(equal));
   return data;

@@ -30,7 +30,7 @@ struct DemonstrationData {
   std::map<std::string, int64_t> rows;  // run/session/row_counts.h
 };
 
-// Of the warm start; empty when the recipe has none.
+// Of the warm start, and what distill.student_share mixes in; empty when the recipe has neither.
 DemonstrationData LoadDemonstrations(const Session& session);
 
 // Of algorithm.name = "sft". Held out: the demonstrations of the last sft.heldout rows.

@@ -107,6 +107,10 @@ TEST(LearningCheckTest, PreferenceLosses) {
          {{"preference.ld_alpha=0.5"}, nullptr},
          {{"preference.ld_alpha=0.5", "preference.loss=simpo"}, "does not go with"},
          {{"preference.discopop_tau=0.1"}, "is of the loss"},
+         {{"preference.use_weighting=true"}, nullptr},
+         {{"preference.weighted=true", "preference.loss=aot"}, "preference.weighted"},
+         {{"preference.weighted=true", "preference.losses=[\"sigmoid=1\", \"sft=1\"]"},
+          "preference.weighted"},
          {{"preference.loss=aot", "preference.batch=1"}, "2 at least"}});
   Check(kRollouts, {{{"preference.losses=[\"sft=1\"]"}, "algorithm.name = \"dpo\""}});
 }

@@ -37,13 +37,14 @@ class Model:
 
     training = False
 
-    def __init__(self, *log_probs):
+    def __init__(self, *log_probs, squares=None):
         self.queue = list(log_probs)
+        self.squares = squares
 
     def __call__(self, **_):
         lp = self.queue.pop(0) if len(self.queue) > 1 else self.queue[0]
         zero = torch.zeros_like(lp)
-        return types.SimpleNamespace(log_probs=lp, entropy=zero, mean_logits=zero, is_top1=zero.bool())
+        return types.SimpleNamespace(log_probs=lp, entropy=zero, mean_logits=zero, is_top1=zero.bool(), log_sum_sq_probs=self.squares)
 
 
 class Self(types.SimpleNamespace):
@@ -82,10 +83,12 @@ def dpo(case, loss_type, smoothing):
 
 
 def in_float64():
-    """DPOTrainer._compute_loss without its cast to float32 and with a bound for float64."""
+    """DPOTrainer._compute_loss without its cast to float32, with a bound for float64, and with WPO's product beside what the
+    hinge's gradient is taken of instead of in its place."""
     source = textwrap.dedent(inspect.getsource(DPOTrainer._compute_loss))
     for old, new in [("t_chosen.float()", "t_chosen"), ("t_rejected.float()", "t_rejected"),
-                     ("torch.float32: 80.0}", "torch.float32: 80.0, torch.float64: 80.0}")]:
+                     ("torch.float32: 80.0}", "torch.float32: 80.0, torch.float64: 80.0}"),
+                     ("per_sequence_loss *= ", "per_sequence_loss = per_sequence_loss * ")]:
         assert source.count(old) == 1, old
         source = source.replace(old, new)
     space = dict(inspect.getmodule(DPOTrainer).__dict__)
@@ -95,7 +98,7 @@ def in_float64():
     return space["_compute_loss"]
 
 
-def dpo_batch(name, losses, weights=None, pairs=5, **options):
+def dpo_batch(name, losses, weights=None, pairs=5, weighting=False, **options):
     """A batch of pairs: every log-prob of both answers, the reference's sums (of all tokens and, where the tokens behind the
     shorter answer's length weigh less, weighted by the trainer), loss and gradient."""
     lengths = [[1 + int(x * 9) for x in torch.rand(2).tolist()] for _ in range(pairs)]
@@ -106,22 +109,24 @@ def dpo_batch(name, losses, weights=None, pairs=5, **options):
     for i, n in enumerate(order):
         policy[i, :n] = -0.05 - 2 * torch.rand(n, dtype=torch.float64)
         reference[i, :n] = policy[i, :n] + 0.8 * (torch.rand(n, dtype=torch.float64) - 0.5)
+    # What the policy expects of a token's log-prob, roughly; only WPO looks at it.
+    squares = -0.05 - 2 * torch.rand(2 * pairs, S, dtype=torch.float64) if weighting else None
     policy.requires_grad_(True)
     o = dict(beta=0.4, label_smoothing=0.1, f_divergence_type="reverse_kl", f_alpha_divergence_coef=1.0, ld_alpha=None,
              discopop_tau=0.05) | options
     me = Self(model=Model(reference), ref_model=Model(reference), accelerator=Accelerator(), aux_loss_enabled=False,
-              precompute_ref_logps=False, loss_types=losses, loss_weights=weights or [1.0] * len(losses), use_weighting=False,
+              precompute_ref_logps=False, loss_types=losses, loss_weights=weights or [1.0] * len(losses), use_weighting=weighting,
               args=types.SimpleNamespace(discopop_tau=o.pop("discopop_tau"), gradient_checkpointing_kwargs=None,
                                          gradient_checkpointing=False),
               _total_train_tokens=0, _tp_size=1,
               _metrics={"train": collections.defaultdict(list), "eval": collections.defaultdict(list)}, **o)
     inputs = {"input_ids": torch.ones_like(mask), "attention_mask": torch.ones_like(mask), "completion_mask": mask}
-    loss = in_float64()(me, Model(policy), inputs, False)
+    loss = in_float64()(me, Model(policy, squares=squares), inputs, False)
     loss.backward()
     rows = lambda x: [[x[i, :order[i]].tolist(), x[pairs + i, :order[pairs + i]].tolist()] for i in range(pairs)]
     return {"name": name, "losses": losses, "weights": weights or [1.0] * len(losses), **o,
             "discopop_tau": me.args.discopop_tau, "policy": rows(policy.detach()), "reference": rows(reference),
-            "gradient": rows(policy.grad), "value": loss.item()}
+            "squares": rows(squares) if weighting else None, "gradient": rows(policy.grad), "value": loss.item()}
 
 
 def cpo(case, loss_type, smoothing, gamma, averaged, subtract_reference):
@@ -209,6 +214,10 @@ def main():
         dpo_batch("ld", ["sigmoid"], ld_alpha=0.3),
         dpo_batch("ld, aot", ["aot"], ld_alpha=0.3),
         dpo_batch("ld, per token", ["sigmoid_norm"], ld_alpha=0.0),
+        *[dpo_batch(f"wpo, {kind}", [kind], weighting=True)
+          for kind in ["sigmoid", "ipo", "hinge", "bco_pair", "sppo_hard", "discopop"]],
+        dpo_batch("wpo, mixed", ["sigmoid", "bco_pair"], [0.8, 0.2], weighting=True),
+        dpo_batch("wpo, ld", ["sigmoid"], ld_alpha=0.3, weighting=True),
     ]
     out = {"trl": trl.__version__, "pairs": pairs, "kto": judged, "batches": batches}
     pathlib.Path(__file__).with_suffix(".json").write_text(json.dumps(out, indent=0) + "\n")

@@ -55,20 +55,27 @@ TEST(DistillCheckTest, TeachersAreFoldersAddressesOrThePolicyItself) {
 }
 
 TEST(DistillCheckTest, ContradictionsOfRolloutsAreNamed) {
-  Check(kRollouts, {{{kTeacher}, nullptr},
-                    {{"distill.teachers=[\"self\"]", "algorithm.reference_sync_every=5"}, nullptr},
-                    {{kTeacher, "algorithm.reference_sync_every=5"}, "teaches itself"},
-                    {{"distill.only=true"}, "set distill.teachers"},
-                    {{"distill.perturb=0.1"}, "set distill.teachers"},
-                    {{"distill.teachers=[\"a\", \"b\"]"}, "two teachers without a dataset"},
-                    {{kTeacher, "distill.beta=0.3"}, "distill.beta is of"},
-                    {{kTeacher, "distill.distance=jsd", "distill.beta=0.3"}, nullptr},
-                    {{kTeacher, "distill.temperature=2"}, "drawn at rollout.temperature"},
-                    {{kTeacher, "distill.distance=jsd", "rollout.top_p=0.9"}, "cut the student's"},
-                    {{kTeacher, "rollout.top_p=0.9"}, nullptr},
-                    {{"distill.teachers=[\"http://h:1\"]", "rollout.top_p=0.9"}, "behind a server"},
-                    {{kTeacher, "distill.feature_steps=3"}, "is of algorithm.name = \"sft\""},
-                    {{kTeacher, "algorithm.objective=vespo"}, "weighs whole answers"}});
+  Check(kRollouts,
+        {{{kTeacher}, nullptr},
+         {{"distill.teachers=[\"self\"]", "algorithm.reference_sync_every=5"}, nullptr},
+         {{kTeacher, "algorithm.reference_sync_every=5"}, "teaches itself"},
+         {{"distill.only=true"}, "set distill.teachers"},
+         {{"distill.perturb=0.1"}, "set distill.teachers"},
+         {{"distill.teachers=[\"a\", \"b\"]"}, "two teachers without a dataset"},
+         {{kTeacher, "distill.beta=0.3"}, "distill.beta is of"},
+         {{kTeacher, "distill.distance=jsd", "distill.beta=0.3"}, nullptr},
+         {{kTeacher, "distill.temperature=2"}, "drawn at rollout.temperature"},
+         {{kTeacher, "distill.distance=jsd", "rollout.top_p=0.9"}, "cut the student's"},
+         {{kTeacher, "rollout.top_p=0.9"}, nullptr},
+         {{"distill.teachers=[\"http://h:1\"]", "rollout.top_p=0.9"}, "behind a server"},
+         {{kTeacher, "distill.feature_steps=3"}, "is of algorithm.name = \"sft\""},
+         {{kTeacher, "algorithm.objective=vespo"}, "weighs whole answers"},
+         {{kTeacher, "distill.distance=jsd", "distill.student_share=0.5"}, nullptr},
+         {{kTeacher, "distill.student_share=0.5"}, "lets the data's in"},
+         {{kTeacher, "distill.distance=jsd", "distill.student_share=0"}, "above 0"},
+         {{"distill.teachers=[\"a=/m/t\"]", "distill.distance=jsd", "distill.student_share=0.5"},
+          "are of no dataset"},
+         {{"distill.student_share=0.5"}, "set distill.teachers"}});
 }
 
 TEST(DistillCheckTest, ContradictionsOfDemonstrationsAreNamed) {
@@ -79,23 +86,24 @@ TEST(DistillCheckTest, ContradictionsOfDemonstrationsAreNamed) {
           "two likeliest"},
          {{"distill.teachers=[\"http://h:1\"]", "distill.distance=jsd", "distill.feature_steps=2"},
           "hidden states"},
+         {{kTeacher, "distill.distance=jsd", "distill.student_share=0.5"}, "use that without it"},
          {{"distill.teachers=[\"self\"]", "distill.distance=jsd"}, "name its folder"},
          {{kTeacher, "distill.distance=jsd", "sft.syntax_penalty=0.3"}, "sft.syntax_penalty"}});
 }
 
 TEST(DistillCheckTest, NamesOfOtherSystems) {
-  const Config c =
-      ParseRecipe(kRollouts, "r.toml",
-                  {"distill.teacher_model_name_or_path=[\"/m/t\"]", "distill.loss_mode=jsd",
-                   "distill.loss_top_k=32", "distill.distillation_loss_coef=2"})
-          .config;
+  const Config c = ParseRecipe(kRollouts, "r.toml",
+                               {"distill.teacher_model_name_or_path=[\"/m/t\"]",
+                                "distill.loss_mode=jsd", "distill.loss_top_k=32",
+                                "distill.distillation_loss_coef=2", "distill.lmbda=0.25"})
+                       .config;
   EXPECT_EQ(c.distill.teachers, std::vector<std::string>{"/m/t"});
   EXPECT_EQ(c.distill.distance, Distance::kJsd);
   EXPECT_EQ(c.distill.top_k, 32);
   EXPECT_EQ(c.distill.coef, 2);
+  EXPECT_EQ(c.distill.student_share, 0.25);
   Check(kRollouts, {{{"distill.distance=k1"}, "reverse_k1"},
-                    {{"distill.distance=forward_kl_topk"}, "forward_top_k"},
-                    {{"distill.lmbda=0.5"}, "distill.only"}});
+                    {{"distill.distance=forward_kl_topk"}, "forward_top_k"}});
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ double Weighted(const std::vector<double>& tokens, size_t other, double alpha) {
 TEST(PreferenceBatchTest, EqualsTrlLossAndGradient) {
   const Json golden = Golden();
   std::set<std::string> seen;
+  int weighted = 0;  // pairs of WPO
   for (const Json& c : golden.at("batches")) {
     const std::string name = c["name"];
     const double alpha = c["ld_alpha"].is_null() ? 1.0 : c["ld_alpha"].get<double>();
@@ -71,6 +72,12 @@ TEST(PreferenceBatchTest, EqualsTrlLossAndGradient) {
                        .chosen_tokens = static_cast<double>(chosen),
                        .rejected_tokens = static_cast<double>(rejected),
                        .sft_share = static_cast<double>(n) / static_cast<double>(chosen_tokens)});
+      if (c["squares"].is_null()) continue;
+      ++weighted;
+      for (const size_t side : {0, 1}) {
+        const std::vector<double> logprobs = policy[side], squares = c["squares"][i][side];
+        pairs.back().weight *= WrittenWeight<double>(logprobs, squares);
+      }
     }
     // Only an IPO or a normalised score divides by the tokens TRL counts.
     const auto got = PreferenceLosses<double>(pairs, losses, options);
@@ -90,6 +97,7 @@ TEST(PreferenceBatchTest, EqualsTrlLossAndGradient) {
     ExpectClose(loss, c["value"], name);
   }
   EXPECT_GE(seen.size(), 15u);
+  EXPECT_GE(weighted, 40);
 }
 
 TEST(PreferenceBatchTest, DerivativesAreFiniteDifferences) {

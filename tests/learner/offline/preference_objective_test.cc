@@ -107,6 +107,56 @@ TEST(PreferenceObjective, MixturesAndBatchLossesLearn) {
   }
 }
 
+// WPO: the loss of a pair times what the policy would write of it, which has no gradient; through a
+// whole model, against the same pairs without weights.
+TEST(PreferenceObjective, WeighsPairsByWhatThePolicyWouldWrite) {
+  const auto pairs = Pairs(4, 9);
+  configs::OptimizerConfig options;
+  options.grad_clip = 0;
+  const auto run = [&](std::span<const PreferencePair> of, bool weighted,
+                       std::vector<float>* gradient) {
+    Rig rig, reference_rig(4);
+    ReferencePolicy reference(reference_rig.weights, rig.train);
+    Optimizer optimizer(rig.weights, options);
+    PreferenceObjective objective(rig.train, rig.weights, optimizer, &reference, nullptr,
+                                  {.beta = 0.5}, of, of, {}, 1, weighted);
+    const double held_out = objective.Evaluate().loss;
+    std::vector<uint32_t> rows(of.size());
+    std::iota(rows.begin(), rows.end(), 0u);
+    const auto metrics = objective.Train(rows, 0.0, 0);
+    EXPECT_NEAR(held_out, metrics.at("dpo/loss"), 1e-6) << "held out as trained";
+    EXPECT_EQ(metrics.contains("dpo/weight"), weighted);
+    gradient->assign(optimizer.m().f32(), optimizer.m().f32() + optimizer.m().elements());
+    return std::pair(metrics.at("dpo/loss"), weighted ? metrics.at("dpo/weight") : 1.0);
+  };
+  double loss = 0, weight = 0;
+  std::vector<float> sum;
+  std::set<double> weights;
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    std::vector<float> plain, alone;
+    const std::span<const PreferencePair> one(&pairs[i], 1);
+    const double unweighted = run(one, false, &plain).first;
+    const auto [value, of_pair] = run(one, true, &alone);
+    EXPECT_GT(of_pair, 0);
+    EXPECT_NEAR(value, of_pair * unweighted, 1e-6);
+    sum.resize(plain.size());
+    for (size_t k = 0; k < plain.size(); ++k) {
+      const double expected = of_pair * static_cast<double>(plain[k]);
+      ASSERT_NEAR(static_cast<double>(alone[k]), expected, 1e-6 + 1e-4 * std::abs(expected));
+      sum[k] += alone[k] / static_cast<float>(pairs.size());
+    }
+    loss += value / static_cast<double>(pairs.size());
+    weight += of_pair / static_cast<double>(pairs.size());
+    weights.insert(of_pair);
+  }
+  EXPECT_EQ(weights.size(), pairs.size()) << "they differ";
+  std::vector<float> together;
+  const auto [all, mean] = run(pairs, true, &together);
+  EXPECT_NEAR(all, loss, 1e-6);
+  EXPECT_NEAR(mean, weight, 1e-5);
+  for (size_t k = 0; k < sum.size(); ++k) ASSERT_NEAR(together[k], sum[k], 1e-5f);
+}
+
 TEST(PreferenceObjective, StartsAtLogTwoAndLearnsToPrefer) {
   Rig rig;
   Optimizer optimizer(rig.weights, {});

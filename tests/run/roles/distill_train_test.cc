@@ -122,6 +122,42 @@ TEST(DistillTrainTest, DemonstrationsWithATeacherInThreePhases) {
   EXPECT_EQ(Summary(temp / "a")["weights_sha256"], Summary(temp / "b")["weights_sha256"]);
 }
 
+// Of four batches three are the data's; a resume goes on with the rows that would have come, also
+// in several processes, and at shares that are no whole number of batches.
+TEST(DistillTrainTest, AShareOfTheBatchesHasTheDatasAnswers) {
+  const TempFolder temp;
+  const std::string teachers = "[\"" + Teacher(temp) + "\"]";
+  const auto line = [&](const std::string& name, int64_t steps, const std::string& share) {
+    return Line(temp / name, teachers, steps,
+                {"distill.distance=jsd", "distill.student_share=" + share, "sft.batch=8",
+                 "optimizer.learning_rate=1e-3", "checkpoint.optimizer=always"});
+  };
+  const auto batches = [&](const std::string& name) {
+    std::vector<double> out;
+    for (const auto& step : Lines(temp / (name + "/metrics.jsonl"))) {
+      out.push_back(step.at("distill/data_batches"));
+      EXPECT_EQ(step.contains("distill/data_kl"), out.back() > 0);
+      EXPECT_EQ(step.contains("sft/loss"), out.back() > 0);
+      EXPECT_TRUE(step.contains("distill/kl"));
+    }
+    return out;
+  };
+  const auto ran = RunPlumb(line("a", 6, "0.25"));
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  EXPECT_EQ(batches("a"), std::vector<double>(6, 3));
+  EXPECT_TRUE(Has(ran.out + ran.err, "the data's answers: ")) << ran.out;
+  EXPECT_LT(Lines(temp / "a/metrics.jsonl")[5]["distill/data_kl"],
+            Lines(temp / "a/metrics.jsonl")[0]["distill/data_kl"]);
+  ASSERT_EQ(RunPlumb(line("b", 4, "0.25")).code, 0);
+  auto rest = line("b", 6, "0.25");
+  rest.push_back("--resume");
+  ASSERT_EQ(RunPlumb(rest).code, 0);
+  testing::ExpectSameRun(temp / "a", temp / "b");
+  ASSERT_EQ(RunPlumb(line("c", 6, "0.8")).code, 0);
+  EXPECT_EQ(batches("c"), (std::vector<double>{0, 0, 0, 1, 0, 0}));
+  EXPECT_NE(Summary(temp / "a")["weights_sha256"], Summary(temp / "c")["weights_sha256"]);
+}
+
 TEST(DistillTrainTest, PpoHasATeacherToo) {
   const TempFolder temp;
   const auto run =
