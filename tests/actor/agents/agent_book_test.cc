@@ -11,7 +11,7 @@
 
 #include "actor/rollout.h"
 #include "common/record/agent.h"
-#include "tests/actor/scripted.h"
+#include "tests/actor/turns/scripted.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {

@@ -10,7 +10,7 @@
 
 #include "actor/rollout.h"
 #include "common/base/error.h"
-#include "tests/actor/scripted.h"
+#include "tests/actor/turns/scripted.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {
