@@ -18,6 +18,7 @@
 #include "run/commands/cluster/cluster_commands.h"
 #include "run/commands/environment/env_command.h"
 #include "run/commands/plan/plan_command.h"
+#include "run/commands/training/role_process.h"
 
 namespace plumb::run {
 
@@ -205,6 +206,7 @@ int RunCli(int argc, char** argv) {
       "11 of a learner of several ranks: another rank was lost, or computes something else.");
   CliResult result;
   AddTrainCommand(app, result);
+  AddRoleProcessCommand(app, result);
   AddPlanCommand(app);
   AddDataCommand(app, result);
   AddConfigCommand(app, result);

@@ -1,6 +1,5 @@
 // plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the
-// supervisor, or the head of a cluster. The hidden verb `role-process` is a role under the
-// supervisor.
+// supervisor, or the head of a cluster.
 #include <unistd.h>
 
 #include <cstdio>
@@ -25,6 +24,8 @@
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/stages/train_stages.h"
+#include "run/commands/training/role_process.h"
+#include "run/commands/training/run_end.h"
 #include "run/report/line_wrap.h"
 #include "run/roles/cluster/head.h"
 #include "run/roles/learner_ports.h"
@@ -38,7 +39,6 @@
 #include "run/roles/thread_count.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
-#include "run/session/recipe/cut_short.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/run_folder.h"
 #include "run/session/session.h"
@@ -46,20 +46,11 @@
 namespace plumb::run {
 namespace {
 
-constexpr char kNothingTrained[] =
-    "nothing was trained; --resume goes on";  // what a stop says before the first update
-
 struct TrainArguments {
   std::string recipe, out, roles;
   std::vector<std::string> overrides;
   int64_t steps = -1;
   bool resume = false, newest = false, overwrite = false, quiet = false, insecure = false;
-};
-
-struct RoleArguments {
-  std::string folder, role, sockets, called;
-  int64_t index = 0, ranks = 1, rank = 0;  // of an actor: which of rollout.tp
-  bool resume = false, newest = false, quiet = false;
 };
 
 // " (the first step 8 prompts, all from step 21 on)"; empty: every batch is whole.
@@ -104,89 +95,6 @@ std::string BatchSizes(const configs::Config& config) {
 void SayBegin(const RunFolder& folder, const std::string& sizes) {
   std::printf("run folder %s\n%s\n", folder.path.c_str(), FitLine(sizes, stdout).c_str());
   std::fflush(stdout);
-}
-
-int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
-  const learner::LearnerResult& r = summary.learner;
-  if (!quiet) {
-    const auto held_out = [&](const char* when, const learner::EvalResult& e) {
-      std::printf("%s held-out %s\n", when, HeldOutText(session.config(), e).c_str());
-    };
-    if (r.before) held_out("before:", *r.before);
-    if (r.after) held_out("after: ", *r.after);
-    std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s,
-                session.folder().report().c_str());
-    const bool scores = session.config().algorithm.name == configs::AlgorithmName::kRewardModel;
-    if (!r.stopped_early && r.saved) {
-      std::printf("model:  %s\n", session.folder().model().c_str());
-      if (!scores)
-        std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
-                    session.folder().path.c_str());
-    }
-    if (r.best) {
-      std::printf("best:   %s, after step %lld: held-out %s\n", session.folder().best().c_str(),
-                  static_cast<long long>(r.best->version),
-                  HeldOutText(session.config(), *r.best).c_str());
-    }
-    std::fflush(stdout);
-  }
-  if (r.sft && r.sft->stopped) {
-    std::fprintf(stderr, "plumb: error: the warm start made %lld of %lld updates; %s\n",
-                 static_cast<long long>(r.sft->steps),
-                 static_cast<long long>(session.config().sft.steps),
-                 HowToGoOn(session.folder().path).c_str());
-    return kExitFewerSteps;
-  }
-  if (!r.stopped_early && r.steps > 0 && r.rewards.scoreless_steps == r.steps) {
-    std::fprintf(stderr,
-                 "plumb: error: not one answer of the run's %lld steps got a score that counts, so "
-                 "nothing was trained and nothing saved; samples.jsonl and logs/ say why. Mend "
-                 "that, try it with `%s reward test`, then go on with --resume\n",
-                 static_cast<long long>(r.steps), ProgramCall().c_str());
-    return kExitRewardFailed;
-  }
-  if (r.steps < summary.wanted_steps) {
-    std::fprintf(stderr, "plumb: error: trained %lld of %lld steps; %s\n",
-                 static_cast<long long>(r.steps), static_cast<long long>(summary.wanted_steps),
-                 HowToGoOn(session.folder().path).c_str());
-    return kExitFewerSteps;
-  }
-  const double bar = session.config().eval.bar;
-  if (r.after && bar > 0 && r.after->aborted > 0) {
-    std::fprintf(stderr,
-                 "plumb: error: the recipe's eval.bar = %.3f is not met: %lld of %lld held-out "
-                 "answers were never generated; "
-                 "the first answer without a score: %s\n",
-                 bar, static_cast<long long>(r.after->aborted),
-                 static_cast<long long>(r.after->answers), r.after->reason.c_str());
-    return kExitFewerSteps;
-  }
-  if (r.after && bar > 0 && BarValue(*r.after) < bar) {
-    if (const int64_t whole = StepsBeforeTheCut(session.folder().identity(), session.config());
-        whole > 0) {
-      if (quiet) return 0;
-      std::printf(
-          "bar:    held-out %s %.3f is below eval.bar = %.3f, which is for the recipe's %lld "
-          "steps: this run was cut short at %lld\ngo on:  %s train --resume --out %s --steps "
-          "%lld\n",
-          BarName(session.config()).c_str(), BarValue(*r.after), bar, static_cast<long long>(whole),
-          static_cast<long long>(r.steps), ProgramCall().c_str(), session.folder().path.c_str(),
-          static_cast<long long>(whole));
-      std::fflush(stdout);
-      return 0;
-    }
-    std::fprintf(stderr, "plumb: error: held-out %s %.3f is below the recipe's eval.bar = %.3f\n",
-                 BarName(session.config()).c_str(), BarValue(*r.after), bar);
-    return kExitFewerSteps;
-  }
-  return 0;
-}
-
-bool Stopped() { return StopRequested().load(); }
-
-int SayStopped() {
-  std::fprintf(stderr, "plumb: stopped: %s\n", kNothingTrained);
-  return kExitFewerSteps;
 }
 
 int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
@@ -251,17 +159,6 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   return code;
 }
 
-// Of TrainArguments and RoleArguments.
-template <class Arguments>
-RunOptions OptionsOf(const Arguments& arguments) {
-  RunOptions options;
-  options.resume = arguments.resume;
-  options.quiet = arguments.quiet;
-  options.stop = &StopRequested();
-  options.newest = arguments.newest;
-  return options;
-}
-
 double RateAt(const configs::Config& config, int64_t step) {
   return learner::LearningRate(learner::LrOptionsOf(config), step);
 }
@@ -302,17 +199,6 @@ void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) 
 
 int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments,
             const RunOptions& options);
-
-// What `work` of a rank throws, the other ranks hear.
-template <class Work>
-auto AsRank(learner::Ranks* ranks, const Work& work) {
-  try {
-    return work();
-  } catch (const std::exception& e) {
-    if (ranks) ranks->SayEnded(e.what());
-    throw;
-  }
-}
 
 // A rank that is not the first: rank 0 says where the run is.
 int TrainAsRank(learner::Ranks& ranks, RunOptions options) {
@@ -395,7 +281,7 @@ int Train(const TrainArguments& arguments) {
     std::fprintf(stderr, "plumb: warning: %s\n", many.c_str());
   const auto environment = RanksOf(config);
   std::unique_ptr<learner::Ranks> ranks;
-  RunOptions options = OptionsOf(arguments);
+  RunOptions options = OptionsOf(arguments.resume, arguments.newest, arguments.quiet);
   if (environment) {
     try {
       ranks = learner::JoinByEnvironment(*environment, StallTime(config), Stopped);
@@ -473,84 +359,6 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
 
-// A stop that comes while the store cannot be asked (it imports, or ended first) is a stop all the
-// same.
-int Learner(const Session& session, const Endpoints& endpoints, const RunOptions& options,
-            bool quiet) {
-  try {
-    const bool offline = configs::IsOffline(session.config());
-    return Conclude(session,
-                    offline ? RunOfflineTraining(session, options)
-                            : RunLearnerRole(session, endpoints, options),
-                    quiet);
-  } catch (const Error& e) {
-    if (!StopRequested() || !TryAgain(e)) throw;
-    std::fprintf(stderr, "plumb: stopped: %s; %s\n", e.what(),
-                 HowToGoOn(session.folder().path).c_str());
-    return kExitFewerSteps;
-  }
-}
-
-int Role(const RoleArguments& arguments) {
-  CalledAs(arguments.called);
-  if (arguments.role == "learner") {
-    NowBusy(Busy::kNothingToKeep, kNothingTrained);
-    MarkWhenStopped(arguments.folder);
-  }
-  if (arguments.role == "learner" && arguments.ranks > 1)
-    kernels::UseGpu(static_cast<int>(arguments.index));
-  Session::DeviceOf device_of;
-  if (arguments.role == "actor") {
-    device_of = [&](const configs::Config& config) {
-      const int64_t learners = configs::ReadParallel(config.run.parallel).ranks();
-      return configs::ActorDevice(config, learners, arguments.index, arguments.rank);
-    };
-  }
-  const auto session = Session::Open(arguments.folder, device_of);
-  const bool numbered = arguments.role == "actor" || arguments.role == "reward" ||
-                        (arguments.role == "learner" && arguments.index > 0);
-  SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,
-               session->folder().logs() + "/" + arguments.role +
-                   (numbered ? "-" + std::to_string(arguments.index) : "") +
-                   (arguments.rank > 0 ? "-" + std::to_string(arguments.rank) : "") + ".log");
-  const Endpoints endpoints{arguments.sockets};
-  RunOptions options = OptionsOf(arguments);
-  if (arguments.role == "learner" && arguments.ranks > 1) {
-    std::unique_ptr<learner::Ranks> ranks;
-    const bool first = arguments.index == 0;
-    try {
-      ranks = learner::JoinInFolder(arguments.sockets, static_cast<int>(arguments.index),
-                                    static_cast<int>(arguments.ranks), StallTime(session->config()),
-                                    Stopped);
-    } catch (const learner::JoinStopped&) {
-      if (!first) return kExitFewerSteps;
-      RealFileSystem().WriteFileAtomic(arguments.folder + "/" + kStoppedMark, "");
-      return SayStopped();
-    }
-    options.ranks = ranks.get();
-    options.ranks_here = static_cast<int>(arguments.ranks);
-    return AsRank(ranks.get(), [&] {
-      if (first) return Learner(*session, endpoints, options, arguments.quiet);
-      RunLearnerRank(*session, options);
-      return 0;
-    });
-  }
-  if (arguments.role == "actor" && arguments.ranks > 1)
-    return RunActorOfRanks(*session, endpoints, arguments.index,
-                           {.rank = static_cast<int>(arguments.rank),
-                            .size = static_cast<int>(arguments.ranks)},
-                           options)
-               ? 0
-               : kExitFewerSteps;
-  if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
-  else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
-  else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
-  else if (arguments.role == "learner")
-    return Learner(*session, endpoints, options, arguments.quiet);
-  else throw Error(ErrorCode::kInvalidArgument, "unknown role '" + arguments.role + "'");
-  return 0;
-}
-
 }  // namespace
 
 void AddTrainCommand(CLI::App& app, CliResult& result) {
@@ -582,22 +390,6 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
                   "cluster: roles of other machines join without keys and unencrypted");
   train->add_flag("--quiet", arguments->quiet, "no progress");
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
-
-  auto role = std::make_shared<RoleArguments>();
-  CLI::App* hidden =
-      app.add_subcommand("role-process", "One role of a run in processes (started by train)");
-  hidden->group("");  // not listed
-  hidden->add_option("--run", role->folder)->required();
-  hidden->add_option("--role", role->role)->required();
-  hidden->add_option("--sockets", role->sockets)->required();
-  hidden->add_option("--index", role->index);
-  hidden->add_option("--ranks", role->ranks);    // of the learner, or of this actor
-  hidden->add_option("--rank", role->rank);      // of this actor
-  hidden->add_option("--called", role->called);  // how the user called train
-  hidden->add_flag("--resume", role->resume);
-  hidden->add_flag("--newest", role->newest);
-  hidden->add_flag("--quiet", role->quiet);
-  hidden->callback([role, &result] { result.exit_code = Role(*role); });
 }
 
 }  // namespace plumb::run
