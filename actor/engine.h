@@ -81,12 +81,6 @@ struct EngineCounters {
   uint64_t refused_requests = 0;   // can never run: empty, or longer than the model or the pool
   double generate_seconds = 0;     // wall time inside Step
   int64_t most_kv_bytes = 0;       // of pages and states held in a step
-  // Mean share of the slots that were in use in decode steps.
-  double Occupancy(int32_t max_batch) const {
-    return decode_steps == 0 ? 0
-                             : static_cast<double>(generated_tokens + nonfinite_samples) /
-                                   (static_cast<double>(decode_steps) * max_batch);
-  }
 };
 
 // This process has a share of a model (policy_model/families/tensor_share.h) that the ranks of a

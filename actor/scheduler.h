@@ -136,7 +136,6 @@ class Scheduler {
   std::vector<int32_t>& page_table(size_t kind = 0) { return tables_[kind].entries(); }
   int32_t page_table_stride() const { return tables_[0].stride(); }
   size_t kinds() const { return tables_.size(); }
-  int32_t page_table_rows() const { return 2 * options_.max_batch; }
   int32_t running() const { return at_once_ - static_cast<int32_t>(free_slots_.size()); }
   // Samples in a slot that draw nothing and have nothing to compute: they wait.
   int32_t paused() const {

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -24,16 +25,9 @@ namespace {
 
 std::string FindProgram(const std::string& name) {
   if (name.find('/') != std::string::npos) return name;
-  const char* path = std::getenv("PATH");
-  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
-  while (true) {
-    const size_t colon = rest.find(':');
-    const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
-    if (access(candidate.c_str(), X_OK) == 0) return candidate;
-    if (colon == std::string_view::npos) break;
-    rest.remove_prefix(colon + 1);
-  }
-  throw Error(ErrorCode::kNotFound, "no such program in PATH", name);
+  std::string found = FindInPath(name);
+  if (found.empty()) throw Error(ErrorCode::kNotFound, "no such program in PATH", name);
+  return found;
 }
 
 std::vector<std::string> Environment() {
@@ -70,6 +64,18 @@ void CloseFd(int* fd) {
 }
 
 }  // namespace
+
+std::string FindInPath(const std::string& name) {
+  const char* path = std::getenv("PATH");
+  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
+  while (!rest.empty()) {
+    const std::string_view folder = rest.substr(0, rest.find(':'));
+    const std::string candidate = std::string(folder) + "/" + name;
+    if (!folder.empty() && access(candidate.c_str(), X_OK) == 0) return candidate;
+    rest.remove_prefix(std::min(rest.size(), folder.size() + 1));
+  }
+  return "";
+}
 
 ChildProcess::ChildProcess(ChildOptions options) : options_(std::move(options)) {}
 

@@ -22,6 +22,9 @@
 
 namespace plumb {
 
+// The first program of this name in PATH that may be executed; "" where there is none.
+std::string FindInPath(const std::string& name);
+
 struct ChildOptions {
   std::vector<std::string> command;         // [0] is looked up in PATH
   int64_t stderr_cap_bytes = 4096;          // the tail that is kept for messages

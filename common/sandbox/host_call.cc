@@ -1,5 +1,6 @@
 #include "common/sandbox/host_call.h"
 
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <unistd.h>
 
@@ -11,6 +12,18 @@
 #include "common/sandbox/socket_relay.h"
 
 namespace plumb {
+namespace {
+
+Problem Guard(const SandboxOptions& sandbox, SeccompProfile profile, bool network) {
+  ApplyLimits(sandbox, /*on_top=*/profile == SeccompProfile::kSharedObject);
+  if (sandbox.seccomp && !InstallSeccomp(profile, network) && !sandbox.allow_unsandboxed) {
+    return "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on "
+           "without";
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 Problem ParseHostCall(int argc, char** argv, HostCall* out) {
   for (int i = 1; i < argc; ++i) {
@@ -69,6 +82,21 @@ bool ReadAll(int fd, size_t size, std::string* out) {
   return true;
 }
 
+HostPipes TakeHostPipes() {
+  const HostPipes pipes{.in = fcntl(0, F_DUPFD_CLOEXEC, 100),
+                        .out = fcntl(1, F_DUPFD_CLOEXEC, 100)};
+  const int null = open("/dev/null", O_RDONLY);
+  if (pipes.in < 0 || pipes.out < 0 || null < 0) return {};
+  dup2(null, 0);
+  dup2(2, 1);
+  close(null);
+  return pipes;
+}
+
+Problem GuardObject(const SandboxOptions& sandbox) {
+  return Guard(sandbox, SeccompProfile::kSharedObject, sandbox.network);
+}
+
 int ExecuteProgram(HostCall& arguments) {
   std::vector<char*> argv = {arguments.program.data()};
   argv.insert(argv.end(), arguments.rest.begin(), arguments.rest.end());
@@ -82,13 +110,9 @@ int ExecuteProgram(HostCall& arguments) {
       return 3;
     }
   }
-  ApplyLimits(arguments.sandbox, /*on_top=*/false);
-  if (arguments.sandbox.seccomp &&
-      !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network || relays) &&
-      !arguments.sandbox.allow_unsandboxed) {
-    std::fprintf(stderr,
-                 "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on "
-                 "without\n");
+  const bool network = arguments.sandbox.network || relays;
+  if (const Problem problem = Guard(arguments.sandbox, SeccompProfile::kProgram, network)) {
+    std::fprintf(stderr, "%s\n", problem->c_str());
     return 3;
   }
   execvp(argv[0], argv.data());

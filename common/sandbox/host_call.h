@@ -26,6 +26,16 @@ bool WriteAll(int fd, const std::string& bytes);
 // Exactly `size` bytes.
 bool ReadAll(int fd, size_t size, std::string* out);
 
+// What an object's host talks over. What the object itself reads and writes goes elsewhere: its
+// stdin is empty, its stdout is stderr. Below 0: they could not be made.
+struct HostPipes {
+  int in = -1, out = -1;
+};
+HostPipes TakeHostPipes();
+
+// Limits and filter around the object that this process is about to load; why that cannot be.
+Problem GuardObject(const SandboxOptions& sandbox);
+
 // Limits, filter, then the program in this process's place; comes back only with an exit code.
 int ExecuteProgram(HostCall& arguments);
 

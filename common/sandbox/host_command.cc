@@ -2,13 +2,12 @@
 
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
-#include <string_view>
 
 #include "common/base/error.h"
+#include "common/sandbox/child_process.h"
 
 namespace plumb {
 namespace fs = std::filesystem;
@@ -52,15 +51,8 @@ std::vector<std::string> HostCommand(SandboxOptions sandbox, const std::vector<s
 
 std::string FindExecutable(const std::string& name, const std::string& place) {
   if (name.find('/') == std::string::npos) {
-    const char* path = std::getenv("PATH");
-    std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
-    while (true) {
-      const size_t colon = rest.find(':');
-      const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
-      if (access(candidate.c_str(), X_OK) == 0) return candidate;
-      if (colon == std::string_view::npos) break;
-      rest.remove_prefix(colon + 1);
-    }
+    std::string found = FindInPath(name);
+    if (!found.empty()) return found;
     throw Error(ErrorCode::kNotFound, "no such program in PATH: " + name, place);
   }
   if (access(name.c_str(), F_OK) != 0)

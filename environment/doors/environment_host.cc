@@ -1,8 +1,6 @@
 #include "environment/doors/environment_host.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cmath>
@@ -123,20 +121,9 @@ Json Answer(const Object& object, const Json& request) {
 }
 
 int Serve(const HostCall& call) {
-  const int in = fcntl(0, F_DUPFD_CLOEXEC, 100), out = fcntl(1, F_DUPFD_CLOEXEC, 100);
-  const int null = open("/dev/null", O_RDONLY);
-  if (in < 0 || out < 0 || null < 0) return 2;
-  dup2(null, 0);
-  dup2(2, 1);
-  close(null);
-  ApplyLimits(call.sandbox, /*on_top=*/true);
-  Problem problem;
-  if (call.sandbox.seccomp &&
-      !InstallSeccomp(SeccompProfile::kSharedObject, call.sandbox.network) &&
-      !call.sandbox.allow_unsandboxed) {
-    problem =
-        "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without";
-  }
+  const auto [in, out] = TakeHostPipes();
+  if (in < 0) return 2;
+  Problem problem = GuardObject(call.sandbox);
   Object object;
   Json hello = {{"ready", true}};
   try {

@@ -117,7 +117,8 @@ void Branch::Step(const PagedPass& pass, void* x) {
 }
 
 NormLayer FinalNormOf(const TensorTable& table) {
-  return {.weight = table.final_norm(),
+  return {.kind = table.plan().final_norm,
+          .weight = table.final_norm(),
           .bias = table.final_norm_bias(),
           .eps = static_cast<float>(table.shape().norm_eps),
           .weight_offset = static_cast<float>(table.plan().norm_offset)};
@@ -133,8 +134,9 @@ std::vector<Branch> BranchesOf(const TensorTable& table) {
   const ModelShape& shape = table.shape();
   const auto eps = static_cast<float>(shape.norm_eps),
              offset = static_cast<float>(table.plan().norm_offset);
-  const auto norm = [&](int64_t weight, int64_t bias = -1) {
-    return NormLayer{.weight = weight, .bias = bias, .eps = eps, .weight_offset = offset};
+  const auto norm = [&](NormKind kind, int64_t weight, int64_t bias = -1) {
+    return NormLayer{
+        .kind = kind, .weight = weight, .bias = bias, .eps = eps, .weight_offset = offset};
   };
   std::vector<Branch> branches;
   int32_t of_kind[2] = {0, 0};  // layers so far that keep pages, and that give them back
@@ -158,14 +160,14 @@ std::vector<Branch> BranchesOf(const TensorTable& table) {
             std::make_unique<AttentionStage>(shape, spec, at, offset, layer, layer_of_kind, state);
     }
     state += spec.state();
-    branches.emplace_back(norm(at.attention_norm, at.attention_norm_bias), std::move(mixer),
-                          norm(at.attention_behind), scale);
+    branches.emplace_back(norm(spec.norm, at.attention_norm, at.attention_norm_bias),
+                          std::move(mixer), norm(spec.norm, at.attention_behind), scale);
     std::unique_ptr<Stage> ffn;
     if (spec.experts.there())
       ffn = std::make_unique<ExpertsStage>(shape.hidden, spec, at, l, with_experts++);
     else ffn = std::make_unique<FfnStage>(shape.hidden, spec, at);
-    branches.emplace_back(norm(at.ffn_norm, at.ffn_norm_bias), std::move(ffn), norm(at.ffn_behind),
-                          scale);
+    branches.emplace_back(norm(spec.norm, at.ffn_norm, at.ffn_norm_bias), std::move(ffn),
+                          norm(spec.norm, at.ffn_behind), scale);
   }
   return branches;
 }

@@ -1,11 +1,11 @@
-// The norms of branches and of the head, over the hidden size: RMSNorm, or LayerNorm where there is
-// a bias.
+// The norms of branches and of the head, over the hidden size, each of a kind that its layer names.
 //
 // Thread safety: const. Shapes: rows [n, H] of the weights' type; rstd float[n].
 #pragma once
 
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
+#include "policy_model/families/layer_spec.h"
 #include "policy_model/layers/stage.h"
 
 namespace plumb::policy_model {
@@ -14,15 +14,16 @@ namespace plumb::policy_model {
 static_assert(2 * kernels::kLayerNormBlocks <= kernels::kRmsNormScratchRows);
 
 struct NormLayer {
+  NormKind kind = NormKind::kRms;
   int64_t weight = -1;  // offset; -1: there is no norm
-  int64_t bias = -1;    // offset; -1: an RMSNorm
+  int64_t bias = -1;    // offset; of a LayerNorm
   float eps = 0;
   float weight_offset = 0;  // of an RMSNorm
 
   bool there() const { return weight >= 0; }
 
   void Forward(const Pass& pass, const void* x, int64_t rows, void* y, float* rstd) const {
-    if (bias >= 0) {
+    if (kind == NormKind::kLayer) {
       kernels::Call(pass.launch, kernels::LayerNorm{.x = x,
                                                     .w = pass.W(weight),
                                                     .b = pass.W(bias),
@@ -45,7 +46,7 @@ struct NormLayer {
   // dx: written, or added to when `accumulate`. dw goes to pass.grad where it is wanted.
   void Backward(const PackedPass& pass, const void* dy, const void* x, const float* rstd,
                 int64_t rows, bool accumulate, void* dx) const {
-    if (bias >= 0) {
+    if (kind == NormKind::kLayer) {
       kernels::Call(pass.launch, kernels::LayerNormBackward{.dy = dy,
                                                             .x = x,
                                                             .w = pass.W(weight),

@@ -1,8 +1,6 @@
 #include "reward/doors/plugin_host.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cmath>
@@ -110,20 +108,9 @@ std::string ScoreFrame(const Object& object, std::string_view body) {
 }
 
 int Serve(const HostCall& arguments) {
-  const int in = fcntl(0, F_DUPFD_CLOEXEC, 100), out = fcntl(1, F_DUPFD_CLOEXEC, 100);
-  const int null = open("/dev/null", O_RDONLY);
-  if (in < 0 || out < 0 || null < 0) return 2;
-  dup2(null, 0);
-  dup2(2, 1);
-  close(null);
-  ApplyLimits(arguments.sandbox, /*on_top=*/true);
-  Problem problem;
-  if (arguments.sandbox.seccomp &&
-      !InstallSeccomp(SeccompProfile::kSharedObject, arguments.sandbox.network) &&
-      !arguments.sandbox.allow_unsandboxed) {
-    problem =
-        "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without";
-  }
+  const auto [in, out] = TakeHostPipes();
+  if (in < 0) return 2;
+  Problem problem = GuardObject(arguments.sandbox);
   Object object;
   try {
     if (!problem) problem = Load(arguments, &object);

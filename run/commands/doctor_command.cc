@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "common/base/size_text.h"
+#include "common/sandbox/child_process.h"
 #include "common/sandbox/sandbox.h"
 #include "kernels/device/lent_memory.h"
 #include "kernels/device/stream.h"
@@ -69,16 +70,6 @@ std::string FirstLine(const std::string& path) {
   std::string line;
   std::getline(in, line);
   return line;
-}
-
-std::string FindProgram(const std::string& name) {
-  const char* path = std::getenv("PATH");
-  std::istringstream in(path ? path : "");
-  for (std::string folder; std::getline(in, folder, ':');) {
-    const std::string candidate = folder + "/" + name;
-    if (!folder.empty() && access(candidate.c_str(), X_OK) == 0) return candidate;
-  }
-  return "";
 }
 
 std::string ProcessorFlags() {
@@ -253,7 +244,7 @@ Finding Sandbox() {
 }
 
 Finding Python() {
-  const std::string path = FindProgram("python3");
+  const std::string path = FindInPath("python3");
   if (path.empty())
     return {"python3", Grade::kNote, "not on PATH; only reward functions written in Python need it",
             "apt-get install python3"};

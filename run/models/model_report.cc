@@ -271,7 +271,9 @@ std::string ModelReport::Text() const {
   std::string texts;
   for (const auto& [id, text] : ends)
     texts += (texts.empty() ? "" : ", ") + (text.empty() ? "" : text + " ") + "(" + n(id) + ")";
-  line("end tokens", texts.empty() ? "none: answers end at their limit" : texts);
+  line("end tokens", !texts.empty() ? texts
+                     : shape        ? "none: answers end at their limit"
+                                    : "not known: they are read with the shape");
   if (shape && !shape->scalar_head) {
     const int64_t kv = kv_bytes_per_token * length * batch, states = state_bytes * batch;
     line("to generate", SizeText(WeightBytes(type()) + kv + states) + ": weights " +

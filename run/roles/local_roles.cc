@@ -101,28 +101,19 @@ class LocalWeights : public WeightSink, public WeightSource {
 
 RunSummary RunLocal(const Session& session, const RunOptions& given) {
   const configs::Config& config = session.config();
-  const RunMemory memory = PlanRun(session);
-  memory.Check();
   CheckActors(session, given.ranks_here);
   const Device actor_device = config.rollout.device.empty()
                                   ? session.stream().device()
                                   : configs::ActorDevice(config, given.ranks_here);
-  RunOptions options = given;
-  options.recompute = memory.recompute;
-  options.waits_for_checkpoints = memory.waits_for_checkpoints;
-  std::unique_ptr<replay::Store> store = OpenStore(session);
-  Observer observer(session, options);
-  observer.Note(memory.Line());
-  observer.CountRows(
-      ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); }));
-  replay::ReplayTable table(store.get(), TableOptionsOf(config));
-  policy_model::Weights weights = WithPlan(memory, [&] { return MakeWeights(session); });
+  RunStart start(session, given);
+  replay::ReplayTable& table = start.table;
+  policy_model::Weights& weights = start.weights;
   const bool sync = config.run.schedule == configs::Schedule::kSync;
   const bool in_place = sync && actor_device == session.stream().device();
   LocalWeights published(in_place, /*from_device=*/actor_device.is_cuda());
 
-  const ThreadShares threads = ThreadSharesOf(config, options.ranks_here);
-  Failure failure(memory);
+  const ThreadShares threads = ThreadSharesOf(config, start.options.ranks_here);
+  Failure failure(start.memory);
   std::atomic<bool> ended{false};
   RewardLoop rewards(session, "reward-0", table,
                      static_cast<size_t>(4 * config.rollout.prompts_per_step));
@@ -162,7 +153,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
       failure.Rethrow();
       rewards.line().Rethrow();
     };
-    result = RunLearnerLoop(session, options, observer, weights,
+    result = RunLearnerLoop(session, start.options, start.observer, weights,
                             {.store = table, .watch = table, .weights = published, .check = check},
                             &rewards.scorer());
     NowBusy(Busy::kInOrder);  // what follows only waits for the other threads and sums up
@@ -176,7 +167,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
   failure.Rethrow();
   rewards.line().Rethrow();
   rewards.Report();
-  return FinishRun(session, observer, std::move(result), table.Counters());
+  return FinishRun(session, start.observer, std::move(result), table.Counters());
 }
 
 }  // namespace plumb::run

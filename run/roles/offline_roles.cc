@@ -275,8 +275,7 @@ RunSummary Run(const Session& session, const RunOptions& options, Observer* obse
 RunSummary RunOfflineTraining(const Session& session, const RunOptions& given) {
   const RunMemory memory = PlanRun(session);
   if (given.first()) memory.Check();
-  RunOptions options = given;
-  options.waits_for_checkpoints = memory.waits_for_checkpoints;
+  const RunOptions options = PlannedOptions(given, memory);
   if (options.ranks)
     policy_model::UseThreads(ThreadSharesOf(session.config(), options.ranks_here).learner);
   std::optional<Observer> shown;

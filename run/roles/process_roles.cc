@@ -194,9 +194,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
                           const RunOptions& given) {
   // Whether it fits was asked before the first role was started; since then they have taken some.
   const RunMemory memory = PlanRun(session);
-  RunOptions options = given;
-  options.recompute = memory.recompute;
-  options.waits_for_checkpoints = memory.waits_for_checkpoints;
+  const RunOptions options = PlannedOptions(given, memory);
   Observer observer(session, options);
   observer.Note(memory.Line());
   replay::ReplayClient store(endpoints.replay(), {.actor = "learner"});

@@ -6,7 +6,6 @@
 
 #include "common/base/log.h"
 #include "environment/environments.h"
-#include "policy_model/memory/weights.h"
 #include "replay/store/record.h"
 #include "reward/models/reward_model.h"
 #include "run/agents/open_agents.h"
@@ -16,6 +15,38 @@
 #include "run/session/demonstration_data.h"
 
 namespace plumb::run {
+namespace {
+
+RunMemory CheckedPlan(const Session& session) {
+  RunMemory memory = PlanRun(session);
+  memory.Check();
+  return memory;
+}
+
+// The store with the run's prompts in it, once the observer has been told of the run's memory.
+replay::Store* Filled(const Session& session, const RunMemory& memory, replay::Store* store,
+                      Observer& observer) {
+  observer.Note(memory.Line());
+  observer.CountRows(
+      ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); }));
+  return store;
+}
+
+}  // namespace
+
+RunOptions PlannedOptions(RunOptions options, const RunMemory& memory) {
+  options.recompute = memory.recompute;
+  options.waits_for_checkpoints = memory.waits_for_checkpoints;
+  return options;
+}
+
+RunStart::RunStart(const Session& session, const RunOptions& given)
+    : memory(CheckedPlan(session)),
+      options(PlannedOptions(given, memory)),
+      store(OpenStore(session)),
+      observer(session, options),
+      table(Filled(session, memory, store.get(), observer), TableOptionsOf(session.config())),
+      weights(WithPlan(memory, [&] { return MakeWeights(session); })) {}
 
 RewardLoop::RewardLoop(const Session& session, std::string name, replay::StorePort& store,
                        size_t capacity)

@@ -2,9 +2,10 @@
 // processes (process_roles.cc) run the same.
 //
 // Purpose: what a reward role, an actor and a learner do from their first group to their last, and
-// what they tell the store of it. Thread safety: an object and a function belong to one thread,
-// RewardLoop's line to all. Ownership: borrows everything it is given. Errors: what ends a role is
-// thrown; kUnavailable, kDeadline and kNoSpace of the store are waited out.
+// what they tell the store of it; and what a run begins with whose store and learner share a
+// process. Thread safety: an object and a function belong to one thread, RewardLoop's line to all.
+// Ownership: borrows everything it is given. Errors: what ends a role is thrown; kUnavailable,
+// kDeadline and kNoSpace of the store are waited out.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,35 @@
 
 #include "actor/rollout.h"
 #include "learner/loop/learner_loop.h"
+#include "policy_model/memory/weights.h"
 #include "replay/store/prompt_cache.h"
+#include "replay/store/store.h"
 #include "replay/table/store_port.h"
+#include "replay/table/table.h"
 #include "reward/scorer.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
 #include "run/roles/roles.h"
+#include "run/roles/run_memory.h"
 #include "run/roles/scoring_line.h"
 
 namespace plumb::run {
+
+// The options of a run whose memory is planned.
+RunOptions PlannedOptions(RunOptions options, const RunMemory& memory);
+
+// What a run begins with whose store and learner share a process, made in this order: a run that
+// does not fit into memory is refused before anything of it is read.
+struct RunStart {
+  RunStart(const Session& session, const RunOptions& given);
+
+  const RunMemory memory;
+  const RunOptions options;                    // PlannedOptions of those given
+  const std::unique_ptr<replay::Store> store;  // with the run's prompts
+  Observer observer;
+  replay::ReplayTable table;
+  policy_model::Weights weights;
+};
 
 // Groups in, scored, and stored as soon as each is scored. The store hears of the work before it
 // gets the groups.

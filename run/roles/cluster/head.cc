@@ -228,18 +228,9 @@ bool AwaitActor(const Reception& reception, const RunOptions& options, milliseco
 
 RunSummary RunClusterHead(const Session& session, const RunOptions& given, bool insecure) {
   const configs::Config& config = session.config();
-  const RunMemory memory = PlanRun(session);
-  memory.Check();
-  RunOptions options = given;
-  options.recompute = memory.recompute;
-  options.waits_for_checkpoints = memory.waits_for_checkpoints;
-  std::unique_ptr<replay::Store> store = OpenStore(session);
-  Observer observer(session, options);
-  observer.Note(memory.Line());
-  observer.CountRows(
-      ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); }));
-  replay::ReplayTable table(store.get(), TableOptionsOf(config));
-  policy_model::Weights weights = WithPlan(memory, [&] { return MakeWeights(session); });
+  RunStart start(session, given);
+  replay::ReplayTable& table = start.table;
+  const RunOptions& options = start.options;
   Doors doors(session, table, insecure);
   ScoringHere scoring(session, table, doors.hub());
   const std::string file = session.folder().path + "/" + kClusterFile;
@@ -248,15 +239,15 @@ RunSummary RunClusterHead(const Session& session, const RunOptions& given, bool 
                                    {"recipe", doors.reception().recipe_digest()}}
                     .dump() +
                 "\n");
-  observer.Note("roles join at " + doors.reception().endpoint() +
-                (config.run.keys.empty() ? " without keys" : ", keys of " + config.run.keys) +
-                "; recipe " + doors.reception().recipe_digest());
+  start.observer.Note("roles join at " + doors.reception().endpoint() +
+                      (config.run.keys.empty() ? " without keys" : ", keys of " + config.run.keys) +
+                      "; recipe " + doors.reception().recipe_digest());
   // A stop while it waits ends like one before the first step.
   AwaitActor(doors.reception(), options, StallTime(config));
   policy_model::UseThreads(ThreadSharesOf(config, options.ranks_here).learner);
-  learner::LearnerResult result = WithPlan(memory, [&] {
+  learner::LearnerResult result = WithPlan(start.memory, [&] {
     return RunLearnerLoop(
-        session, options, observer, weights,
+        session, options, start.observer, start.weights,
         {.store = table, .watch = table, .weights = doors.publisher(), .check = [&] {
            scoring.Rethrow();
          }});
@@ -275,7 +266,7 @@ RunSummary RunClusterHead(const Session& session, const RunOptions& given, bool 
   scoring.End();
   scoring.Rethrow();
   RealFileSystem().Remove(file);
-  return FinishRun(session, observer, std::move(result), table.Counters());
+  return FinishRun(session, start.observer, std::move(result), table.Counters());
 }
 
 }  // namespace plumb::run

@@ -179,6 +179,7 @@ TEST(ModelReport, AFamilyThatIsNotKnownHidesNoOtherFault) {
   EXPECT_FALSE(r.shape);
   EXPECT_FALSE(r.Json().contains("parameters"));
   EXPECT_THROW(ReportOnModel(temp / "nothing", {}), Error);
+  EXPECT_NE(r.Text().find("end tokens    not known"), std::string::npos) << r.Text();
 }
 
 }  // namespace
