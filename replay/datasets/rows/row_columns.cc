@@ -132,8 +132,13 @@ Column Columns::Need(const char* part, std::initializer_list<std::string_view> n
     const auto mapped = map_.find(part);
     const std::string want =
         mapped != map_.end() ? "'" + mapped->second + "'" : "for '" + std::string(part) + "'";
-    throw RowProblem{"missing_column",
-                     "no column " + want + "; the row has: " + Names() + NearMisses()};
+    if (mapped == map_.end())
+      throw RowProblem{"missing_column",
+                       "no column " + want + "; the row has: " + Names() + NearMisses()};
+    const std::string meant = Meant(mapped->second);
+    throw RowProblem{"missing_column", "no column " + want + meant +
+                                           (meant.ends_with("?") ? " The" : "; the") +
+                                           " row has: " + Names()};
   }
   Use(found->name);
   return *found;

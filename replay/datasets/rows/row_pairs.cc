@@ -43,10 +43,11 @@ void SplitDialogues(std::vector<Message> chosen, std::vector<Message> rejected,
 void ReadPairColumns(Columns& row, Column& chosen, Column& rejected) {
   const auto c = row.Take("chosen", {"chosen"}), r = row.Take("rejected", {"rejected"});
   if (!c && !r)
-    throw RowProblem{"missing_column",
-                     "neither 'chosen' nor 'rejected'; the row has: " + row.Names()};
+    throw RowProblem{"missing_column", "neither 'chosen' nor 'rejected'; the row has: " +
+                                           row.Names() + row.NearMisses()};
   if (!c || !r)
-    throw RowProblem{"one_sided", std::string("no column for '") + (c ? "rejected'" : "chosen'")};
+    throw RowProblem{"one_sided", std::string("no column for '") + (c ? "rejected'" : "chosen'") +
+                                      row.NearMisses()};
   for (const auto& [column, other] : {std::pair(*c, *r), std::pair(*r, *c)}) {
     const bool empty = column.value.is_string()
                            ? Trim(std::string_view(column.value)).empty()
@@ -62,14 +63,16 @@ void ReadPairColumns(Columns& row, Column& chosen, Column& rejected) {
 
 // Both as plain text: the prompt is the beginning they share, cut after a blank or a line end so
 // that no word is torn.
-void SplitTexts(std::string_view chosen, std::string_view rejected, PreferenceRecord& record) {
+void SplitTexts(const Columns& row, std::string_view chosen, std::string_view rejected,
+                PreferenceRecord& record) {
   if (chosen == rejected) throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
   size_t same = static_cast<size_t>(
       std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end()).first -
       chosen.begin());
   while (same > 0 && chosen[same - 1] != ' ' && chosen[same - 1] != '\n') --same;
   if (Trim(chosen.substr(0, same)).empty())
-    throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' do not begin alike"};
+    throw RowProblem{"no_shared_prompt",
+                     "'chosen' and 'rejected' do not begin alike" + row.NearMisses()};
   record.prompt_text = std::string(chosen.substr(0, same));
   record.chosen = {{"assistant", std::string(chosen.substr(same))}};
   record.rejected = {{"assistant", std::string(rejected.substr(same))}};
@@ -151,7 +154,7 @@ void ReadPair(Columns& row, RowForm form, PreferenceRecord& record, std::vector<
     ReadMessages(row.memory(), rejected.value, "rejected", b);
     SplitDialogues(std::move(a), std::move(b), record);
   } else if (whole) {
-    SplitTexts(row.Text(chosen), row.Text(rejected), record);
+    SplitTexts(row, row.Text(chosen), row.Text(rejected), record);
   } else {
     ReadPromptColumns(row, record.prompt_text, record.prompt);
     ReadAnswer(row.memory(), chosen, record.chosen);

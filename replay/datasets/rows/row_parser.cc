@@ -33,7 +33,10 @@ std::string NoForm(const Columns& row, const std::map<std::string, std::string>&
                    std::optional<RowKind> as) {
   const std::string has = "; the row has: " + row.Names();
   for (const auto& [part, column] : map) {
-    if (!row.Find(part.c_str(), {})) return "no column '" + column + "'" + row.Meant(column) + has;
+    if (row.Find(part.c_str(), {})) continue;
+    const std::string meant = row.Meant(column);
+    return "no column '" + column + "'" + meant +
+           (meant.ends_with("?") ? " The row has: " + row.Names() : has);
   }
   if (as == RowKind::kDemonstrations) {
     if (row.Has("chosen") && row.Has("rejected")) {

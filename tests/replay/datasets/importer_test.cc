@@ -199,9 +199,10 @@ TEST(ImporterTest, MapAndForcedFormAndNumbersAsText) {
   EXPECT_EQ(got.prompts[0].ground_truth, "b");
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "names no part of a row",
                 Import("{}", Mapped({{"promt", "task"}})));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument,
-                "missing_column: no column 'tsak'; the row has: task, solution",
-                Import(R"({"task": "a", "solution": "b"})", Mapped({{"prompt", "tsak"}})));
+  EXPECT_THROWS(
+      ErrorCode::kInvalidArgument,
+      "missing_column: no column 'tsak', did you mean 'task'? The row has: task, solution",
+      Import(R"({"task": "a", "solution": "b"})", Mapped({{"prompt", "tsak"}})));
   const std::string rows = R"({"prompt": "p", "completion": "c", "label": true})"
                            "\n"
                            R"({"prompt": "p", "completion": "c", "label": "false"})"

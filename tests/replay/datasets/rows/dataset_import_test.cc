@@ -4,6 +4,7 @@
 
 #include "common/text/unicode.h"
 #include "replay/datasets/rows/line_reader.h"
+#include "replay/datasets/rows/row_parser.h"
 #include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
@@ -348,7 +349,8 @@ TEST(ImportTest, ADemonstrationWithoutACompletionIsToldWhatIsMissing) {
       << "what the advice says works";
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "data.map = { completion = \"COLUMN\" }",
                 read(R"({"question": "p", "topic": "a"})"));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no column 'anser'; the row has: prompt, answer",
+  EXPECT_THROWS(ErrorCode::kInvalidArgument,
+                "no column 'anser', did you mean 'answer'? The row has: prompt, answer",
                 read(kAnswered, {{"completion", "anser"}}));
   constexpr char kPair[] = R"({"prompt": "p", "chosen": "a", "rejected": "b"})";
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "this is a preference pair", read(kPair));
@@ -397,10 +399,24 @@ TEST(ImportTest, AColumnThatIsNearlyRightOrNullIsSaidToBe) {
       << misspelt;
   const std::string null = refused(R"({"prompt": null, "answer": "1"})");
   EXPECT_NE(null.find("'prompt' is null in this row"), std::string::npos) << null;
+  const auto pair = [](const std::string& row) {
+    const std::string padded = row + std::string(64, ' ');
+    try {
+      RowParser({}).Parse(std::string_view(padded).substr(0, row.size()));
+    } catch (const RowProblem& problem) {
+      return problem.detail;
+    }
+    return std::string();
+  };
+  EXPECT_NE(pair(R"({"prompt": "p", "choosen": "a", "rejected": "b"})").find("is 'choosen' the"),
+            std::string::npos);
+  EXPECT_NE(pair(R"({"prompt": null, "chosen": "a", "rejected": "b"})").find("'prompt' is null"),
+            std::string::npos);
   ImportOptions mapped;
   mapped.map = {{"prompt", "qestion"}};
   const std::string meant = refused(R"({"question": "p"})", mapped);
-  EXPECT_NE(meant.find("no column 'qestion', did you mean 'question'?"), std::string::npos)
+  EXPECT_NE(meant.find("no column 'qestion', did you mean 'question'? The row has: question"),
+            std::string::npos)
       << meant;
 }
 
