@@ -273,6 +273,7 @@ TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
   const std::string stage =
       plan({"--set", "run.roles=\"processes\"", "--set", "run.parallel=\"dp=2,pp=2\""});
   EXPECT_TRUE(Has(stage, "of 2, layers ") && Has(stage, "a part of 2, two")) << stage;
+  EXPECT_FALSE(Has(stage, "optimizer.moments")) << "no advice that is refused: " << stage;
 }
 
 TEST(RanksTrainTest, ARankThatIsKilledIsStartedAgainWithTheOthers) {
