@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "common/base/error.h"
 #include "common/base/size_text.h"
 #include "configs/checks/distill_check.h"
 #include "configs/parallel.h"
@@ -378,6 +379,11 @@ MemoryPlan PlanStage(const configs::Config& config, const Weights& whole, int64_
 }  // namespace
 
 MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
+  if (Stages(config) > 1 && TensorRanks(config) > 1) {
+    throw Error(ErrorCode::kUnsupported,
+                "asks for tp and pp at once, which no run does in this version: leave one out",
+                "run.parallel");
+  }
   if (Stages(config) > 1) {
     // As much as the stage that takes most of all.
     MemoryPlan most;

@@ -155,6 +155,8 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
     if (saved > total / 100) ways.emplace_back(saved, words);
   };
   const configs::OptimizerConfig& o = config.optimizer;
+  const configs::Parallel parallel = configs::ReadParallel(config.run.parallel);
+  const bool whole = parallel.tp * parallel.pp == 1;  // of others ranks have parts of the model
   if (o.recompute == Recompute::kNone) {
     consider("optimizer.recompute = \"layer\"",
              [](Config& c) { c.optimizer.recompute = Recompute::kLayer; });
@@ -162,23 +164,23 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   if (config.model.dtype == DType::kFloat32) {
     consider("model.dtype = \"bfloat16\"", [](Config& c) { c.model.dtype = DType::kBFloat16; });
   }
-  if (o.moments == configs::Moments::kFloat32) {
+  if (whole && o.moments == configs::Moments::kFloat32) {
     consider("optimizer.moments = \"int8\"",
              [](Config& c) { c.optimizer.moments = configs::Moments::kInt8; });
   }
-  if (o.masters == configs::Masters::kFloat32 && config.model.dtype == DType::kBFloat16) {
+  if (whole && o.masters == configs::Masters::kFloat32 && config.model.dtype == DType::kBFloat16) {
     consider("optimizer.masters = \"none\"",
              [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
   }
-  if (configs::MayNarrowGradients(config)) {
+  if (whole && configs::MayNarrowGradients(config)) {
     consider("optimizer.gradients = \"bfloat16\"",
              [](Config& c) { c.optimizer.gradients = configs::Gradients::kBFloat16; });
   }
-  if (configs::ReadParallel(config.run.parallel).dp > 1 && config.run.zero == 0)
+  if (parallel.dp > 1 && config.run.zero == 0)
     consider("run.zero = 1", [](Config& c) { c.run.zero = 1; });
-  if (configs::ReadParallel(config.run.parallel).dp > 1 && config.run.zero < 2)
+  if (parallel.dp > 1 && parallel.pp == 1 && config.run.zero < 2)
     consider("run.zero = 2", [](Config& c) { c.run.zero = 2; });
-  if (config.policy.adapter == configs::Adapter::kNone &&
+  if (whole && config.policy.adapter == configs::Adapter::kNone &&
       config.algorithm.name != configs::AlgorithmName::kRewardModel) {
     consider("policy.adapter = \"lora\"",
              [](Config& c) { c.policy.adapter = configs::Adapter::kLora; });

@@ -103,8 +103,8 @@ std::vector<LayerRange> BalancedRanges(std::span<const int64_t> costs, int64_t l
 std::vector<LayerRange> StagesOf(const ModelShape& whole, int stages, const std::string& where) {
   if (whole.layers < stages) {
     Refuse(ErrorCode::kInvalidArgument, stages,
-           "the model has " + std::to_string(whole.layers) +
-               " layers, of which each stage needs one: take a smaller pp",
+           "each stage needs a layer, of which the model has " + std::to_string(whole.layers) +
+               ": take a smaller pp",
            where);
   }
   int64_t head = 0;

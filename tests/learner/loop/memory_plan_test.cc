@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "common/base/error.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/optimizer.h"
 #include "policy_model/families/stages/stage_shape.h"
@@ -88,6 +89,9 @@ TEST(MemoryPlanTest, AStageIsPlannedAsItIsHeld) {
     if (item.kind == "weights") said = item.what.find("stage 1 of 2, layers 0 to 1, ") == 0;
   }
   EXPECT_TRUE(said) << two.Text();
+  config.run.parallel = "tp=2,pp=2";
+  EXPECT_THROW(PlanLearner(config, whole), Error);
+  config.run.parallel = "pp=2";
   shape.vocab = 4000;  // the head outweighs them
   const MemoryPlan head =
       PlanLearner(config, Weights::WithoutMemory(shape, Device::kCpu, DType::kFloat32));

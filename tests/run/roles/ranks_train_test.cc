@@ -212,9 +212,9 @@ TEST(RanksTrainTest, StagesOfAPipelineTrainTheSame) {
 
 TEST(RanksTrainTest, RolloutsOfStages) {
   const TempFolder temp;
-  const Words stages = {
-      "--roles", "processes", "--set", "run.parallel=\"pp=2\"", "--set", "algorithm.kl_coef=0.01"};
-  const Words alone = {"--roles", "processes", "--set", "algorithm.kl_coef=0.01"};
+  const Words alone = {"--roles", "processes",      "--set", "algorithm.kl_coef=0.01",
+                       "--set",   "model.layers=2", "--set", "optimizer.micro_batch_tokens=128"};
+  const Words stages = Join(alone, {"--set", "run.parallel=\"pp=2\""});
   ASSERT_EQ(RunLine(TrainLine(temp / "one", 3, alone), temp / "one"), 0) << Read(temp / "one.out");
   ASSERT_EQ(RunLine(TrainLine(temp / "two", 3, stages), temp / "two"), 0) << Read(temp / "two.out");
   const auto one = Lines(temp / "one/metrics.jsonl"), two = Lines(temp / "two/metrics.jsonl");
@@ -273,6 +273,7 @@ TEST(RanksTrainTest, ThePlanReckonsWithRanks) {
   const std::string stage =
       plan({"--set", "run.roles=\"processes\"", "--set", "run.parallel=\"dp=2,pp=2\""});
   EXPECT_TRUE(Has(stage, "of 2, layers ") && Has(stage, "a part of 2, two")) << stage;
+  EXPECT_FALSE(Has(stage, "optimizer.moments")) << "no advice that is refused: " << stage;
 }
 
 TEST(RanksTrainTest, ARankThatIsKilledIsStartedAgainWithTheOthers) {

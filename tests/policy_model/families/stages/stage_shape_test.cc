@@ -119,7 +119,7 @@ TEST(StageShapeTest, CostsAreThoseOfProducts) {
 
 TEST(StageShapeTest, WhatCannotBeCutIsRefusedWithTheReason) {
   EXPECT_EQ(ErrorOf(Shape(4), 4), "");
-  EXPECT_NE(ErrorOf(Shape(4), 5).find("run.parallel: asks for pp=5, and the model has 4 layers"),
+  EXPECT_NE(ErrorOf(Shape(4), 5).find("run.parallel: asks for pp=5, and each stage needs a layer"),
             std::string::npos)
       << ErrorOf(Shape(4), 5);
   ModelShape scalar = Shape(4);
