@@ -1,11 +1,11 @@
 #!/bin/bash
 # How training scales over the GPUs of one machine: models of 0.5 B and 1.5 B parameters with random weights, SFT on made-up rows,
 # with 1, 2 and 4 ranks (as many as there are GPUs) and run.zero = 1, 2 and 3, and of 2 and 4 ranks with pairs that compute the
-# model together (tp=2) under run.zero = 1 (docs/ranks.md).
+# model together (tp=2) under run.zero = 1; ZEROS="pp2 pp4" tries pipelines (docs/ranks.md).
 #
 #   bench/scale.sh [folder for its runs]
 #
-# Prints a line a run: model, ranks, zero (a tp of 2 as "tp2"), tokens a second from the second step on, efficiency (tokens a second over those of one
+# Prints a line a run: model, ranks, zero (a tp of 2 as "tp2", a pp as "pp2"), tokens a second from the second step on, efficiency (tokens a second over those of one
 # rank and as many ranks), the most memory of the GPU of rank 0, bytes sent a step by rank 0, the losses of the first and last step,
 # which have to agree over all runs of a model. A run that fails has the end of its log in its place.
 # PLUMB (build/plumb), SHAPES ("0.5B 1.5B"), RANKS ("1 2 4"), ZEROS ("1 2 3 tp2"), STEPS (10), TOKENS a micro-batch of a rank (8192),
@@ -52,9 +52,9 @@ for model in $shapes; do
       line=("$plumb" train configs/toy_sft.toml --out "$run" --quiet)
       if [ "$ranks" -gt 1 ]; then
         case $zero in
-          tp*) together=${zero#tp}
+          tp*|pp*) factor=${zero:0:2} together=${zero:2}
                if [ $((ranks % together)) -ne 0 ]; then continue; fi
-               sets+=(run.parallel="\"dp=$((ranks / together)),tp=$together\"" run.zero=1) ;;
+               sets+=(run.parallel="\"dp=$((ranks / together)),$factor=$together\"" run.zero=1) ;;
           *) sets+=(run.parallel="\"dp=$ranks\"" run.zero="$zero") ;;
         esac
         line+=(--roles processes)

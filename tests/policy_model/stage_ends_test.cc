@@ -61,7 +61,7 @@ TEST(StageEndsTest, TwoStagesAreTheWhole) {
     Transformer one(Shape(), Device::kCpu, DType::kFloat32);
     FlatBuffer grad(Device::kCpu, DType::kFloat32, whole.flat().elements());
     one.Forward(whole, batch, options, true, logprob, entropy);
-    one.Backward(whole, batch, g_logprob, g_entropy, {.base = &grad});
+    one.Backward(whole, batch, g_logprob, g_entropy, grad);
 
     const auto ranges = StagesOf(Shape(), 2, "");
     std::vector<Weights> weights;
@@ -91,9 +91,9 @@ TEST(StageEndsTest, TwoStagesAreTheWhole) {
     transformers[1]->Forward(weights[1], batch, second, true, staged, staged_entropy);
     EXPECT_EQ(staged, logprob) << "the same products in the same order";
     EXPECT_EQ(staged_entropy, entropy);
-    transformers[1]->Backward(weights[1], batch, g_logprob, g_entropy, {.base = &grads[1]});
+    transformers[1]->Backward(weights[1], batch, g_logprob, g_entropy, grads[1]);
     ends[0].output_gradient = ends[1].input_gradient;
-    transformers[0]->Backward(weights[0], batch, {}, {}, {.base = &grads[0]});
+    transformers[0]->Backward(weights[0], batch, {}, {}, grads[0]);
     for (size_t stage = 0; stage < 2; ++stage) {
       for (size_t i = 0; i < has[stage].size(); ++i) {
         if (has[stage][i] < 0) continue;

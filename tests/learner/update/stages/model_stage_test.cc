@@ -204,6 +204,38 @@ TEST(ModelStageTest, RanksThatShareOutBatchesHaveTheSameStages) {
   }
 }
 
+// A pipeline without a micro-batch in a round hears what the other found.
+TEST(ModelStageTest, OneSequenceIsTheWorkOfOnePipeline) {
+  const ModelShape shape = Shapes()[0].second;
+  const auto data = RandomDemonstrations(1, 5);
+  const SequenceView view{data[0].tokens, data[0].loss_mask};
+  const auto live = [&](Rank& rank, std::vector<float>& scores, std::vector<float>& seen) {
+    scores = rank.train->Score(rank.weights(), std::span(&view, 1), 1.0f)[0];
+    rank.optimizer->ZeroGrad();
+    rank.train->Accumulate(
+        rank.weights(), std::span(&view, 1), 1.0f,
+        [&](const ScoredToken& t) {
+          seen.push_back(t.logprob);
+          return TrainStep::Gradient{-1.0f, 0};
+        },
+        rank.optimizer->gradients());
+    return rank.optimizer->Update(1e-3, 1).grad_norm;
+  };
+  std::vector<float> scores, seen;
+  double norm = 0;
+  AsRanks(1, [&](Ranks*) {
+    Rank rank(nullptr, 1, shape);
+    norm = live(rank, scores, seen);
+  });
+  AsRanks(4, [&](Ranks* ranks) {
+    Rank rank(ranks, 2, shape);
+    std::vector<float> own_scores, own_seen;
+    EXPECT_NEAR(live(rank, own_scores, own_seen), norm, 1e-5 * norm);
+    EXPECT_LT(Apart(scores, own_scores), 1e-6);
+    EXPECT_LT(Apart(seen, own_seen), 1e-6);
+  });
+}
+
 // A hand-over is what a layer gives of every token, and its gradient back; the last stage tells
 // what it found of scored tokens; the ends add up an embedding that both have; and there is the
 // norm.
