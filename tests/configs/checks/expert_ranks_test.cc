@@ -86,7 +86,7 @@ TEST(ExpertRanksCheckTest, SyncEveryHasARange) {
                "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = \"a\"\nkind = "
                "\"answer\"\n[experts]\ncount = 4\n",
                "recipe", {"experts.sync_every=" + value})
-        .experts.sync_every;
+        .config.experts.sync_every;
   };
   EXPECT_EQ(read("8"), 8);
   EXPECT_THROW(read("0"), Error);

@@ -185,23 +185,26 @@ void ExpectSame(Kind kind, const Life& one, const Life& alike, const std::vector
   }
 }
 
-TEST(ExpertLoopTest, RanksTrainWhatOneTrains) {
-  for (const Kind kind : {Kind::kSft, Kind::kDpo, Kind::kGrpo}) {
-    const testing::TempFolder folder;
-    const Life one = Train(kind, 1, 1, folder / "one")[0];
-    for (const auto& [size, ep] : {std::pair(2, 2), {4, 2}}) {
-      if (size == 2 && kind == Kind::kDpo) continue;
-      const std::string name = std::to_string(size);
-      const auto lives = Train(kind, size, ep, folder / name);
-      ExpectSame(kind, one, Train(kind, size, 1, folder / (name + " alike"))[0], lives, 2e-6);
-      for (const auto& metrics : lives[1].metrics) {
-        EXPECT_GT(metrics.at("moe/sent_bytes"), 0);
-        EXPECT_GT(metrics.at("time/experts_wait"), 0);
-        EXPECT_GT(metrics.at("ranks/sent_bytes"), metrics.at("moe/sent_bytes"));
-      }
+void TrainWhatOneTrains(Kind kind, const std::vector<int>& sizes) {
+  const testing::TempFolder folder;
+  const Life one = Train(kind, 1, 1, folder / "one")[0];
+  for (const int size : sizes) {
+    const std::string name = std::to_string(size);
+    const auto lives = Train(kind, size, 2, folder / name);
+    ExpectSame(kind, one, Train(kind, size, 1, folder / (name + " alike"))[0], lives, 2e-6);
+    for (const auto& metrics : lives[1].metrics) {
+      EXPECT_GT(metrics.at("moe/sent_bytes"), 0);
+      EXPECT_GT(metrics.at("time/experts_wait"), 0);
+      EXPECT_GT(metrics.at("ranks/sent_bytes"), metrics.at("moe/sent_bytes"));
     }
   }
 }
+
+TEST(ExpertLoopTest, RanksTrainWhatOneTrains) { TrainWhatOneTrains(Kind::kSft, {2, 4}); }
+
+TEST(ExpertLoopTest, RanksPreferWhatOnePrefers) { TrainWhatOneTrains(Kind::kDpo, {4}); }
+
+TEST(ExpertLoopTest, RanksLearnFromRolloutsWhatOneLearns) { TrainWhatOneTrains(Kind::kGrpo, {4}); }
 
 // Begun by four, gone on with by one, by four in one group, and by two without groups.
 TEST(ExpertLoopTest, AnyNumberOfRanksGoesOn) {
