@@ -41,7 +41,7 @@ struct EngineOptions {
   int32_t max_batch = 256;                                  // samples decoded together
   int32_t page_tokens = 16;                                 // KV slots per page
   int64_t kv_budget_mb = 2048;                              // MiB of KV pages and states at most
-  kernels::KvFormat kv_format = kernels::KvFormat::kModel;  // others on the CPU only
+  kernels::KvFormat kv_format = kernels::KvFormat::kModel;  // of keys and values
   int32_t prefill_tokens = 2048;                            // prompt tokens per step at most
   int32_t max_new_tokens = 64;  // of a sample, and the default limit of a request
   kernels::SamplingOptions sampling;

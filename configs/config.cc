@@ -229,11 +229,6 @@ void ValidateRollout(const Config& c, Problems& p) {
             "rollout.max_new_tokens = " + std::to_string(c.rollout.max_new_tokens) +
                 " leaves no token for a prompt: model.max_positions is " +
                 std::to_string(c.model.max_positions) + "; lower the one or raise the other.");
-  p.Require(c.rollout.kv_type == KvType::kModel || !ParseDevice(c.run.device) ||
-                ParseDevice(c.run.device)->is_cpu(),
-            "rollout.kv_type: keys and values in fewer bits are on the CPU only: leave it at "
-            "\"model\" on run.device = \"" +
-                c.run.device + "\".");
   const EnvironmentConfig& e = c.environment;
   p.Require(e.kind == EnvironmentKind::kNone || e.reply_tokens < c.rollout.max_new_tokens,
             "environment.reply_tokens = " + std::to_string(e.reply_tokens) +

@@ -181,8 +181,6 @@ void ValidateTasks(const Config& c, Problems& p) {
       c.data.max_prompt_tokens > std::max<int64_t>(1, policy.task_tokens),
       "data.max_prompt_tokens counts the tokens of a task in front of a prompt, too: raise it "
       "above policy.task_tokens.");
-  p.Require(!ParseDevice(c.run.device) || ParseDevice(c.run.device)->is_cpu(),
-            "policy.tasks are computed on the CPU only: run.device = \"cpu\".");
   p.Require(c.run.parallel.empty(),
             "policy.tasks and run.parallel were never tried together: leave run.parallel empty.");
   p.Require(!c.rollout.replay_experts,

@@ -1,5 +1,7 @@
 #include "kernels/attention_paged.h"
 #include "kernels/device/cuda_common.h"
+#include "kernels/quantised/kv_codes.h"
+#include "kernels/sparse/key_fold.h"
 
 namespace plumb::kernels {
 namespace {
@@ -227,6 +229,135 @@ void ForHeadDim(const Launch& launch, const AttentionPaged& k) {
                                              std::to_string(160 * Pack<T>::kSize));
 }
 
+// A key or value at `at` of the pages (elements, or bytes of rows in fewer bits), as floats.
+template <class T, int E>
+__device__ __forceinline__ void LoadKvRow(const PagedKv& kv, int64_t at, float (&x)[E]) {
+  const int32_t d = kv.head_dim;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  if (kv.format == KvFormat::kModel) {
+    LoadLanes<E>(static_cast<const T*>(kv.pages) + at, d, 1.0f, x);
+    return;
+  }
+  const uint8_t* row = static_cast<const uint8_t*>(kv.pages) + at;
+  if (kv.format == KvFormat::kInt4) {
+    constexpr int kBytes = kKvScaleBytes + kKvInt4Group / 2;  // of 32 numbers, one a lane
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+      x[e] = 0;
+      if (lane + 32 * e >= d) continue;
+      const int code = row[e * kBytes + kKvScaleBytes + lane / 2];
+      x[e] = KvScaleAt(row + e * kBytes) * OfInt4(lane % 2 == 0 ? code & 15 : code >> 4);
+    }
+    return;
+  }
+  const float scale = KvScaleAt(row);
+  const bool fp8 = kv.format == KvFormat::kFp8;
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+    const int32_t i = lane + 32 * e;
+    const uint8_t code = i < d ? row[kKvScaleBytes + i] : 0;
+    x[e] = i < d ? scale * (fp8 ? OfE4M3(code) : OfInt8(code)) : 0.0f;
+  }
+}
+
+// The general form: rows in fewer bits, single positions besides a window, the log-sum-exp. One
+// block: one row, one KV head, G of the group's query heads. What a row sees is one list, what lies
+// before the window first, and every kWarps-th of it is a warp's; warps are merged in their order.
+// So the bits depend on the row and its own sequence alone.
+constexpr int kWarps = kThreads / 32;
+
+template <class T, int E, int G>
+__global__ void __launch_bounds__(kThreads) Listed(AttentionPaged k) {
+  __shared__ float warp_top[kWarps][G], warp_sum[kWarps][G];
+  extern __shared__ float warp_mix[];  // [kWarps][d]
+  const PagedKv& kv = k.kv;
+  const int32_t d = kv.head_dim, group = k.heads / kv.kv_heads;
+  const int64_t r = blockIdx.x;
+  const auto kv_head = static_cast<int32_t>(blockIdx.y),
+             first = static_cast<int32_t>(blockIdx.z) * G;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  const int32_t length = k.rows.position[r] + 1,
+                hidden = k.window > 0 ? max(0, length - k.window) : 0;
+  const int32_t* table = k.rows.page_table + int64_t{k.rows.slot[r]} * k.rows.page_table_stride;
+  const int32_t* chosen = k.chosen ? k.chosen + r * k.chosen_count : nullptr;
+  int32_t far = k.global_every > 0 ? (hidden + k.global_every - 1) / k.global_every : 0;
+  for (int32_t high = chosen ? k.chosen_count : 0; far < high;) {  // the first -1
+    const int32_t middle = (far + high) / 2;
+    if (chosen[middle] >= 0) far = middle + 1;
+    else high = middle;
+  }
+  const auto head_of = [&](int g) { return kv_head * group + min(first + g, group - 1); };
+
+  float query[G][E];
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    LoadLanes<E>(static_cast<const T*>(k.q) + r * k.q_stride + int64_t{head_of(g)} * d, d, k.scale,
+                 query[g]);
+  }
+  KeyFold<E, G> fold;
+  for (int32_t i = warp; i < far + length - hidden; i += kWarps) {
+    const bool before = i < far;
+    const int32_t position = !before ? hidden + i - far : (chosen ? chosen[i] : i * k.global_every);
+    const float extra = before && chosen ? k.chosen_weight[r * k.chosen_count + i] : 0.0f;
+    const int32_t page = position / kv.page_tokens;
+    const int64_t at = k.layer * kv.layer_stride() + table[page] * kv.page_stride() +
+                       kv_head * kv.head_stride() +
+                       int64_t{position - page * kv.page_tokens} * kv.row_stride();
+    float key[E], value[E];
+    LoadKvRow<T>(kv, at, key);
+    LoadKvRow<T>(kv, at + kv.kv_stride(), value);
+#pragma unroll
+    for (int g = 0; g < G; ++g) fold.Add(g, DotLanes(query[g], key) + extra, value);
+  }
+
+  if (lane == 0) {
+#pragma unroll
+    for (int g = 0; g < G; ++g) {
+      warp_top[warp][g] = fold.top[g];
+      warp_sum[warp][g] = fold.sum[g];
+    }
+  }
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    __syncthreads();  // tops are there; the last head's output is read
+    const float sink = k.sinks ? ToFloat(static_cast<const T*>(k.sinks)[head_of(g)]) : -INFINITY;
+    float most = sink;
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, warp_top[w][g]);
+    const float rescale = expf(fold.top[g] - most);
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+      if (lane + 32 * e < d) warp_mix[warp * d + lane + 32 * e] = fold.mix[g][e] * rescale;
+    }
+    __syncthreads();
+    if (first + g >= group) continue;
+    float total = expf(sink - most);  // 0 without sinks
+    for (int w = 0; w < kWarps; ++w) total += warp_sum[w][g] * expf(warp_top[w][g] - most);
+    for (int32_t i = static_cast<int32_t>(threadIdx.x); i < d; i += kThreads) {
+      float a = 0;
+      for (int w = 0; w < kWarps; ++w) a += warp_mix[w * d + i];
+      static_cast<T*>(k.out)[(r * k.heads + head_of(g)) * d + i] = FromFloat<T>(a / total);
+    }
+    if (k.lse && threadIdx.x == 0)
+      k.lse[int64_t{head_of(g)} * k.rows.rows + r] = most + logf(total);
+  }
+}
+
+template <class T>
+void StartListed(const Launch& launch, const AttentionPaged& k) {
+  const int32_t group = k.heads / k.kv.kv_heads;
+  ForLanesOf(k.kv.head_dim, [&]<int E>(std::integral_constant<int, E>) {
+    const auto start = [&]<int G>(std::integral_constant<int, G>) {
+      const dim3 grid(static_cast<unsigned>(k.rows.rows), static_cast<unsigned>(k.kv.kv_heads),
+                      static_cast<unsigned>((group + G - 1) / G));
+      const size_t shared = sizeof(float) * kWarps * static_cast<size_t>(k.kv.head_dim);
+      Listed<T, E, G><<<grid, kThreads, shared, StreamOf(launch)>>>(k);
+    };
+    constexpr int kHeads = E > 8 ? 2 : 4;  // what fits in the registers
+    if (group == 1 || E > 20) start(std::integral_constant<int, 1>{});
+    else start(std::integral_constant<int, kHeads>{});
+  });
+}
+
 // blockIdx.x: a pair of pages, blockIdx.y: the layer.
 template <class V>
 __global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t page_stride,
@@ -239,9 +370,14 @@ __global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t p
 }  // namespace
 
 void AttentionPaged::Cuda(const Launch& launch) const {
-  PLUMB_CHECK(global_every == 0, "positions that all see are for the CPU");
+  PLUMB_CHECK(global_every == 0 || chosen == nullptr, "one way to see beyond a window");
   if (rows.rows == 0) return;
+  const bool listed = kv.format != KvFormat::kModel || global_every > 0 || chosen || lse;
   ForDType(launch.dtype, [&]<class T>(T) {
+    if (listed) {
+      StartListed<T>(launch, *this);
+      return;
+    }
     constexpr int kSize = Pack<T>::kSize;
     const bool wide =
         kv.head_dim % kSize == 0 && q_stride % kSize == 0 && Aligned16(q) && Aligned16(kv.pages);
@@ -254,14 +390,14 @@ void AttentionPaged::Cuda(const Launch& launch) const {
 void CopyPages::Cuda(const Launch& launch) const {
   if (count == 0) return;
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(kv.layers));
-  const auto element = static_cast<int64_t>(ElementSize(kv.dtype));
-  const int64_t page = kv.page_stride() * element, layer = kv.layer_stride() * element;
+  const int64_t element = kv.element_bytes(), page = kv.page_stride() * element,
+                layer = kv.layer_stride() * element;
   if (page % 16 == 0 && Aligned16(kv.pages)) {
     Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint4*>(kv.pages), page / 16,
                                              layer / 16);
   } else {
-    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint16_t*>(kv.pages), page / 2,
-                                             layer / 2);
+    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint8_t*>(kv.pages), page,
+                                             layer);
   }
   CheckLaunch(kName);
 }

@@ -23,17 +23,16 @@ struct AttentionPaged {
   PagedKv kv;
   float scale = 0;           // of the scores, usually head_dim^-1/2
   int32_t window = 0;        // 0: all positions
-  int32_t global_every = 0;  // 0: nothing beyond the window; CPU only
+  int32_t global_every = 0;  // 0: nothing beyond the window
   // T[Nq] logits that take a share and give nothing (sinks/attention_sinks.h); nullptr: none
   const void* sinks = nullptr;
   // Positions before the window that each row sees besides, -1 behind the last, and what is added
-  // to their scores (sparse/token_gate.h), [rows, chosen_count] both; global_every is 0 then. CPU
-  // only
+  // to their scores (sparse/token_gate.h), [rows, chosen_count] both; global_every is 0 then
   const int32_t* chosen = nullptr;
   const float* chosen_weight = nullptr;
   int32_t chosen_count = 0;
   void* out = nullptr;   // T[rows, Nq * D]
-  float* lse = nullptr;  // [Nq, rows] log-sum-exp of the scores; nullptr: not asked; CPU only
+  float* lse = nullptr;  // [Nq, rows] log-sum-exp of the scores; nullptr: not asked
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -17,8 +17,8 @@ struct VarlenShape {
   int64_t tokens = 0;                   // T = cu_seqlens[sequences]
   int32_t sequences = 0;                // B
   const int32_t* cu_seqlens = nullptr;  // [B + 1], in the device's memory
-  // [B], in host memory; nullptr: none goes on from another. -1, or a sequence that has no parent
-  // itself; those with the same parent follow it directly.
+  // [B], in host memory but where a kernel says otherwise; nullptr: none goes on from another. -1,
+  // or a sequence that has no parent itself; those with the same parent follow it directly.
   const int32_t* parents = nullptr;
   int32_t max_seqlen = 0;  // longest, with what it goes on from
   int32_t heads = 0, kv_heads = 0, head_dim = 0;

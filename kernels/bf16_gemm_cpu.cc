@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kRows = kTileRows, kCols = kTileCols;
 constexpr int64_t kShare = 8;  // row tiles of a task
+constexpr int64_t kLineBytes = 64;
 constexpr int64_t kBlockRows = 72 * kRows, kBlockCols = 64 * kCols;
 // Up to so many rows, or so many terms of them, they stay in a core's cache while the second
 // operand is read; and so many terms of panels do while rows pass by.
@@ -198,6 +199,13 @@ void ManyRows(const Operands& o, bool accumulate, Y* y) {
                             column = first + tile % (c_end - first);
               const int64_t r0 = t * kRows, some = std::min(kRows, count - r0),
                             width = std::min(kCols, cols - column * kCols);
+              // Of a result that is larger than the caches, such as gradients that are added to:
+              // its lines come while the tile is computed.
+              for (int64_t r = 0; last && r < some; ++r) {
+                const Y* to = y + (i0 + r0 + r) * o.n + j0 + column * kCols;
+                for (int64_t c = 0; c < width; c += kLineBytes / int64_t{sizeof(Y)})
+                  __builtin_prefetch(to + c, 1);
+              }
               FloatLanes sum[kRows][2];
               WordTile<W>(rows + r0 * stride, stride, some, panels + column * kCols * depth, width,
                           o.Words<W>(p), nullptr, 0, sum);

@@ -17,7 +17,7 @@
 
 namespace plumb::kernels {
 
-// As what keys and values are kept. The others are on the CPU only.
+// As what keys and values are kept (quantised/kv_rows.h).
 enum class KvFormat : uint8_t { kModel, kInt8, kFp8, kInt4 };
 
 inline constexpr int64_t kKvScaleBytes = 2;

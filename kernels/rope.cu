@@ -1,4 +1,5 @@
 #include "kernels/device/cuda_common.h"
+#include "kernels/quantised/kv_rows.h"
 #include "kernels/rope.h"
 
 namespace plumb::kernels {
@@ -110,7 +111,7 @@ __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t
       *reinterpret_cast<Few<N, T>*>(head + at.a) = a;
       *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
     }
-    if (h < heads) continue;
+    if (h < heads || kv.format != KvFormat::kModel) continue;  // packed when all are turned
     const int32_t page =
         rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
     const int32_t is_value = h >= heads + kv.kv_heads, kv_head = h - heads - is_value * kv.kv_heads;
@@ -177,6 +178,8 @@ void RopeAndWriteKv::Cuda(const Launch& launch) const {
                                                                heads, dims, interleaved, layer, kv);
   });
   CheckLaunch(kName);
+  if (kv.format != KvFormat::kModel)
+    BehindQueries(qkv, launch.dtype, heads, rows, layer, kv).Cuda(launch);
 }
 
 void ScaleQueries::Cuda(const Launch& launch) const {

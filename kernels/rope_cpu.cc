@@ -58,23 +58,14 @@ void Back(const RopeBackward& k) {
   }
 }
 
-void Put(KvFormat, const float* x, int32_t d, float*, float* to) { std::copy_n(x, d, to); }
-void Put(KvFormat, const BFloat16* x, int32_t d, float*, BFloat16* to) { std::copy_n(x, d, to); }
 template <class T>
-void Put(KvFormat format, const T* x, int32_t d, float* widened, uint8_t* to) {
-  for (int32_t i = 0; i < d; ++i) widened[i] = ToFloat(x[i]);
-  PackKvRow(format, {widened, static_cast<size_t>(d)}, to);
-}
-
-constexpr int32_t kWidestHead = 1024;  // of any model (Validate of model_config.h)
-
-template <class T, class Page>
 void AndWriteKv(const RopeAndWriteKv& w) {
   const PagedKv& kv = w.kv;
   const PagedRows& rows = w.rows;
   const int32_t d = kv.head_dim, heads = w.heads;
   const int64_t width = int64_t{heads + (kv.keys_only ? 1 : 2) * kv.kv_heads} * d;
-  Page* pages = static_cast<Page*>(kv.pages) + w.layer * kv.layer_stride();
+  const bool plain = kv.format == KvFormat::kModel;
+  T* pages = plain ? static_cast<T*>(kv.pages) + w.layer * kv.layer_stride() : nullptr;
 #pragma omp parallel for schedule(static) if (rows.rows * width > kParallelElements)
   for (int32_t r = 0; r < rows.rows; ++r) {
     const int32_t position = rows.position[r];
@@ -84,16 +75,16 @@ void AndWriteKv(const RopeAndWriteKv& w) {
       for (int32_t h = 0; h < heads + kv.kv_heads; ++h)
         Turn(q + int64_t{h} * d, cs, w.dims / 2, w.interleaved, 1.0f);
     }
+    if (!plain) continue;
     const int32_t page =
         rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
-    Page* to = pages + page * kv.page_stride() + position % kv.page_tokens * kv.row_stride();
-    float widened[kWidestHead];
+    T* to = pages + page * kv.page_stride() + position % kv.page_tokens * kv.row_stride();
     const T* k = q + int64_t{heads} * d;
     const T* v = k + int64_t{kv.kv_heads} * d;
     for (int32_t h = 0; h < kv.kv_heads; ++h) {
-      Put(kv.format, k + int64_t{h} * d, d, widened, to + h * kv.head_stride());
+      std::copy_n(k + int64_t{h} * d, d, to + h * kv.head_stride());
       if (kv.keys_only) continue;
-      Put(kv.format, v + int64_t{h} * d, d, widened, to + kv.kv_stride() + h * kv.head_stride());
+      std::copy_n(v + int64_t{h} * d, d, to + kv.kv_stride() + h * kv.head_stride());
     }
   }
 }
@@ -133,10 +124,9 @@ void RopeBackward::Cpu(const Launch& launch) const {
 }
 
 void RopeAndWriteKv::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) {
-    if (kv.format == KvFormat::kModel) AndWriteKv<T, T>(*this);
-    else AndWriteKv<T, uint8_t>(*this);
-  });
+  ForDType(launch.dtype, [&]<class T>(T) { AndWriteKv<T>(*this); });
+  if (kv.format != KvFormat::kModel)
+    BehindQueries(qkv, launch.dtype, heads, rows, layer, kv).Cpu(launch);
 }
 
 void ScaleQueries::Cpu(const Launch& launch) const {

@@ -20,7 +20,7 @@ class PlannedGroup : public TensorGroup {
 PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute,
                   bool guest, bool of_group = false) {
   const ModelShape& shape = weights.shape();
-  std::vector<Branch> branches = BranchesOf(weights.table(), weights.device());
+  std::vector<Branch> branches = BranchesOf(weights.table());
   Arena saved = Arena::WithoutMemory(weights.stream()),
         scratch = Arena::WithoutMemory(weights.stream());
   const AttentionShape attention{
@@ -57,7 +57,7 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
 }  // namespace
 
 int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
-  std::vector<Branch> branches = BranchesOf(weights.table(), weights.device());
+  std::vector<Branch> branches = BranchesOf(weights.table());
   Arena arena = Arena::WithoutMemory(weights.stream());
   kernels::PagedRows shape;
   shape.rows = static_cast<int32_t>(rows);

@@ -67,13 +67,14 @@ struct Transformer::Impl {
         final_norm(FinalNormOf(table)),
         embedding_scale(EmbeddingScaleOf(table, t)),
         logit_scale(s.scalar_head ? 1.0f : static_cast<float>(1 / table.plan().logit_divisor)),
-        branches(BranchesOf(table, on.device())),
+        branches(BranchesOf(table)),
         saved(on),
         scratch(on),
         paged(on),
         staging(on),
         head(shape, launch),
         routed(on),
+        tasks(on),
         vocabulary(on, s.vocab) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
@@ -482,12 +483,12 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   void* x = a.At(p.x);
   const TensorTable& table = weights.table();
   Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()),
-                                     .index = m.tasks.Known(tokens).data(),
+                                     .index = m.tasks.KnownRows(tokens),
                                      .rows = n,
                                      .width = h,
                                      .out = x,
                                      .scale = m.embedding_scale});
-  m.tasks.Embed(weights, tokens, x);
+  m.tasks.EmbedRows(weights, tokens, x);
   for (Branch& branch : m.branches) branch.Step(pass, x);
   m.routed.EndStep(m.routing);
   auto* logits = static_cast<float*>(a.At(p.logits));

@@ -79,14 +79,9 @@ OUTSIDE = {
 }
 # Kernels without a .cu, and why.
 NO_CUDA = {
-    "kv_rows": "rollout.kv_type is refused on a GPU, by configs/config.cc",
-    "chosen_attention": "models with gate_top_k are refused on a GPU, by policy_model/layers/branch.cc",
-    "table_attention": "models with a memory table are refused on a GPU, by policy_model/layers/branch.cc",
-    "token_gate": "models with gate_top_k are refused on a GPU, by policy_model/layers/branch.cc",
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
-    "weigh_groups": "policy.tasks is refused on a GPU, by configs/config.cc and Weights::AddAdapter",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
     "head_logprob": "on CUDA the head runs in chunks of rows, in policy_model/transformer.cc",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",

@@ -26,8 +26,6 @@ KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DT
                 "a KV pool needs at least one page of one token, not " + std::to_string(num_pages) +
                     " pages of " + std::to_string(page_tokens) + " tokens");
   }
-  PLUMB_CHECK(format == kernels::KvFormat::kModel || stream.device().is_cpu(),
-              "pages in fewer bits are on the CPU only");
   view_.dtype = dtype;
   view_.format = format;
   view_.layers = static_cast<int32_t>(shape.paged_layers());
@@ -51,7 +49,9 @@ KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DT
     madvise(mapped_, mapped_bytes_, MADV_HUGEPAGE);
     view_.pages = mapped_;
   } else {
-    device_memory_ = policy_model::FlatBuffer(stream, dtype, view_.layer_stride() * view_.layers);
+    const auto element = static_cast<int64_t>(ElementSize(dtype));
+    device_memory_ =
+        policy_model::FlatBuffer(stream, dtype, (view_.bytes() + element - 1) / element);
     view_.pages = device_memory_.data();
   }
   references_.assign(static_cast<size_t>(num_pages), 0);

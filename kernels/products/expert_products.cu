@@ -46,8 +46,8 @@ constexpr int kThreads = 256;
 template <int TileRows, bool ByColumns>
 __global__ void __launch_bounds__(kThreads)
     RowsBf16(const BFloat16* x, const BFloat16* w, const BFloat16* bias, const int32_t* begin,
-             int32_t experts, int64_t n, int64_t k, float scale, bool accumulate, bool vector,
-             BFloat16* y) {
+             int32_t experts, int64_t n, int64_t k, int64_t x_stride, int64_t y_stride, float scale,
+             bool accumulate, bool vector, BFloat16* y) {
   using Core = TensorTile<TileRows, false, ByColumns>;
   extern __shared__ __align__(16) unsigned char memory[];
   const RowTile at = FindTile(begin, experts, static_cast<int32_t>(blockIdx.y), TileRows);
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t terms = ByColumns ? n : k, outputs = ByColumns ? k : n,
                 column = int64_t{blockIdx.x} * Core::kColumns;
   const BFloat16* matrix = w + at.expert * n * k;
-  const TileSource a{x + at.first * terms, terms, at.end - at.first, terms};
+  const TileSource a{x + at.first * x_stride, x_stride, at.end - at.first, terms};
   const TileSource b = ByColumns ? TileSource{matrix + column, k, terms, outputs - column}
                                  : TileSource{matrix + column * k, k, outputs - column, terms};
   Core core;
@@ -69,8 +69,8 @@ __global__ void __launch_bounds__(kThreads)
       even += ToFloat(bias[at.expert * n + c]);
       if (both) odd += ToFloat(bias[at.expert * n + c + 1]);
     }
-    BFloat16* to = y + r * outputs + c;
-    if (both && outputs % 2 == 0) {
+    BFloat16* to = y + r * y_stride + c;
+    if (both && reinterpret_cast<uintptr_t>(to) % 4 == 0) {
       auto* pair = reinterpret_cast<Few<2, BFloat16>*>(to);
       if (accumulate) {
         const Few<2, BFloat16> there = *pair;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads)
 // 128 x 128 of an expert's dw: all its rows are the terms.
 __global__ void __launch_bounds__(kThreads)
     WeightBf16(const BFloat16* dy, const BFloat16* x, const int32_t* begin, int64_t n, int64_t k,
-               float scale, bool vector_dy, bool vector_x, float* dw) {
+               int64_t dy_stride, int64_t x_stride, float scale, bool vector, float* dw) {
   using Core = TensorTile<128, true, true>;
   extern __shared__ __align__(16) unsigned char memory[];
   const int32_t expert = static_cast<int32_t>(blockIdx.y), first = begin[expert],
@@ -97,10 +97,10 @@ __global__ void __launch_bounds__(kThreads)
   if (rows == 0) return;
   const int64_t across = (k + Core::kColumns - 1) / Core::kColumns;
   const int64_t row = blockIdx.x / across * 128, column = blockIdx.x % across * Core::kColumns;
-  const TileSource a{dy + first * n + row, n, rows, n - row},
-      b{x + first * k + column, k, rows, k - column};
+  const TileSource a{dy + first * dy_stride + row, dy_stride, rows, n - row},
+      b{x + first * x_stride + column, x_stride, rows, k - column};
   Core core;
-  core.Multiply(memory, a, b, rows, vector_dy && vector_x);
+  core.Multiply(memory, a, b, rows, vector);
   float* out = dw + expert * n * k;
   core.ForEach([&](int r, int c, float even, float odd) {
     if (row + r >= n || column + c >= k) return;
@@ -148,7 +148,8 @@ __device__ void MultiplyFloat(int64_t terms, const A& a, const B& b, float (&sum
 template <bool ByColumns>
 __global__ void __launch_bounds__(kThreads)
     RowsFloat(const float* x, const float* w, const float* bias, const int32_t* begin,
-              int32_t experts, int64_t n, int64_t k, float scale, bool accumulate, float* y) {
+              int32_t experts, int64_t n, int64_t k, int64_t x_stride, int64_t y_stride,
+              float scale, bool accumulate, float* y) {
   const RowTile at = FindTile(begin, experts, static_cast<int32_t>(blockIdx.y), kSide);
   if (at.expert < 0) return;
   const int64_t terms = ByColumns ? n : k, outputs = ByColumns ? k : n,
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(kThreads)
   MultiplyFloat<true, !ByColumns>(
       terms,
       [&](int i, int64_t t) {
-        return at.first + i < at.end ? x[(at.first + i) * terms + t] : 0.0f;
+        return at.first + i < at.end ? x[(at.first + i) * x_stride + t] : 0.0f;
       },
       [&](int j, int64_t t) {
         if (column + j >= outputs) return 0.0f;
@@ -173,14 +174,15 @@ __global__ void __launch_bounds__(kThreads)
       if (r >= at.end || c >= outputs) continue;
       float value = sum[i][j] * scale;
       if (bias) value += bias[at.expert * n + c];
-      y[r * outputs + c] = accumulate ? y[r * outputs + c] + value : value;
+      float& to = y[r * y_stride + c];
+      to = accumulate ? to + value : value;
     }
   }
 }
 
 __global__ void __launch_bounds__(kThreads)
     WeightFloat(const float* dy, const float* x, const int32_t* begin, int64_t n, int64_t k,
-                float scale, float* dw) {
+                int64_t dy_stride, int64_t x_stride, float scale, float* dw) {
   const int32_t expert = static_cast<int32_t>(blockIdx.y), first = begin[expert],
                 rows = begin[expert + 1] - first;
   if (rows == 0) return;
@@ -188,8 +190,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = blockIdx.x / across * kSide, column = blockIdx.x % across * kSide;
   float sum[4][4] = {};
   MultiplyFloat<false, false>(
-      rows, [&](int i, int64_t t) { return row + i < n ? dy[(first + t) * n + row + i] : 0.0f; },
-      [&](int j, int64_t t) { return column + j < k ? x[(first + t) * k + column + j] : 0.0f; },
+      rows,
+      [&](int i, int64_t t) { return row + i < n ? dy[(first + t) * dy_stride + row + i] : 0.0f; },
+      [&](int j, int64_t t) {
+        return column + j < k ? x[(first + t) * x_stride + column + j] : 0.0f;
+      },
       sum);
   float* out = dw + expert * n * k;
 #pragma unroll
@@ -259,16 +264,18 @@ unsigned Tiles(const ExpertGroups& groups, int64_t tile_rows) {
 
 template <int TileRows>
 void LaunchRows(const Launch& launch, const ExpertProduct& p) {
-  const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n;
-  const bool vector = Aligned16(p.x) && Aligned16(p.w) && inputs % 8 == 0 && p.k % 8 == 0;
+  const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n,
+                x_stride = p.x_stride ? p.x_stride : inputs,
+                y_stride = p.y_stride ? p.y_stride : outputs;
+  const bool vector = Aligned16(p.x) && Aligned16(p.w) && x_stride % 8 == 0 && p.k % 8 == 0;
   const dim3 grid(static_cast<unsigned>((outputs + 127) / 128), Tiles(p.groups, TileRows));
   const auto go = [&](auto kernel, int bytes) {
     CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
               "to give ExpertProduct its shared memory");
     kernel<<<grid, kThreads, bytes, StreamOf(launch)>>>(
         static_cast<const BFloat16*>(p.x), static_cast<const BFloat16*>(p.w),
-        static_cast<const BFloat16*>(p.bias), p.groups.begin, p.groups.experts, p.n, p.k, p.scale,
-        p.accumulate, vector, static_cast<BFloat16*>(p.y));
+        static_cast<const BFloat16*>(p.bias), p.groups.begin, p.groups.experts, p.n, p.k, x_stride,
+        y_stride, p.scale, p.accumulate, vector, static_cast<BFloat16*>(p.y));
   };
   if (p.by_columns) go(RowsBf16<TileRows, true>, TensorTile<TileRows, false, true>::kBytes);
   else go(RowsBf16<TileRows, false>, TensorTile<TileRows, false, false>::kBytes);
@@ -286,18 +293,21 @@ void ExpertProduct::Cuda(const Launch& launch) const {
     else LaunchRows<16>(launch, *this);
   } else {
     const int64_t outputs = by_columns ? k : n;
+    const int64_t from = x_stride ? x_stride : (by_columns ? n : k),
+                  to = y_stride ? y_stride : outputs;
     const dim3 grid(static_cast<unsigned>((outputs + kSide - 1) / kSide), Tiles(groups, kSide));
     const auto kernel = by_columns ? RowsFloat<true> : RowsFloat<false>;
     kernel<<<grid, kThreads, 0, StreamOf(launch)>>>(
         static_cast<const float*>(x), static_cast<const float*>(w), static_cast<const float*>(bias),
-        groups.begin, groups.experts, n, k, scale, accumulate, static_cast<float*>(y));
+        groups.begin, groups.experts, n, k, from, to, scale, accumulate, static_cast<float*>(y));
   }
   CheckLaunch(kName);
 }
 
 void ExpertWeightProduct::Cuda(const Launch& launch) const {
   if (groups.rows == 0) return;
-  const int64_t side = launch.dtype == DType::kBFloat16 ? 128 : kSide;
+  const int64_t side = launch.dtype == DType::kBFloat16 ? 128 : kSide,
+                from_dy = dy_stride ? dy_stride : n, from_x = x_stride ? x_stride : k;
   const dim3 grid(static_cast<unsigned>(((n + side - 1) / side) * ((k + side - 1) / side)),
                   static_cast<unsigned>(groups.experts));
   if (launch.dtype == DType::kBFloat16) {
@@ -306,10 +316,12 @@ void ExpertWeightProduct::Cuda(const Launch& launch) const {
               "to give ExpertWeightProduct its shared memory");
     WeightBf16<<<grid, kThreads, kBytes, StreamOf(launch)>>>(
         static_cast<const BFloat16*>(dy), static_cast<const BFloat16*>(x), groups.begin, n, k,
-        scale, Aligned16(dy) && n % 8 == 0, Aligned16(x) && k % 8 == 0, dw);
+        from_dy, from_x, scale,
+        Aligned16(dy) && from_dy % 8 == 0 && Aligned16(x) && from_x % 8 == 0, dw);
   } else {
-    WeightFloat<<<grid, kThreads, 0, StreamOf(launch)>>>(
-        static_cast<const float*>(dy), static_cast<const float*>(x), groups.begin, n, k, scale, dw);
+    WeightFloat<<<grid, kThreads, 0, StreamOf(launch)>>>(static_cast<const float*>(dy),
+                                                         static_cast<const float*>(x), groups.begin,
+                                                         n, k, from_dy, from_x, scale, dw);
   }
   CheckLaunch(kName);
 }

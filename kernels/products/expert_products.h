@@ -31,9 +31,10 @@ struct ExpertProduct {
   const void* w = nullptr;  // T[E, N, K]
   int64_t n = 0, k = 0;
   bool by_columns = false, accumulate = false;
-  const void* bias = nullptr;  // T[E, N]; nullptr: none; not by columns
-  float scale = 1;             // of the product, not of the bias
-  void* y = nullptr;           // T[S, N]; by columns T[S, K]
+  const void* bias = nullptr;          // T[E, N]; nullptr: none; not by columns
+  float scale = 1;                     // of the product, not of the bias
+  void* y = nullptr;                   // T[S, N]; by columns T[S, K]
+  int64_t x_stride = 0, y_stride = 0;  // elements from row to row; 0: rows lie side by side
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };
@@ -46,7 +47,8 @@ struct ExpertWeightProduct {
   const void* x = nullptr;   // T[S, K]
   int64_t n = 0, k = 0;
   float scale = 1;
-  float* dw = nullptr;  // [E, N, K]
+  float* dw = nullptr;                  // [E, N, K]
+  int64_t dy_stride = 0, x_stride = 0;  // elements from row to row; 0: rows lie side by side
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -17,11 +17,11 @@ void Rows(const ExpertProduct& p) {
   const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n,
                 there = p.groups.begin[p.groups.experts];
 #pragma omp parallel for schedule(static) if (there * p.n * p.k > kParallelElements)
-  for (int64_t s = 0; s < there; ++s) {
+  for (int64_t s = p.groups.begin[0]; s < there; ++s) {
     const int64_t e = ExpertOf(p.groups, s);
-    const T* x = static_cast<const T*>(p.x) + s * inputs;
+    const T* x = static_cast<const T*>(p.x) + s * (p.x_stride ? p.x_stride : inputs);
     const T* w = static_cast<const T*>(p.w) + e * p.n * p.k;
-    T* y = static_cast<T*>(p.y) + s * outputs;
+    T* y = static_cast<T*>(p.y) + s * (p.y_stride ? p.y_stride : outputs);
     for (int64_t j = 0; j < outputs; ++j) {
       float sum = 0;
       for (int64_t i = 0; i < inputs; ++i)
@@ -35,14 +35,15 @@ void Rows(const ExpertProduct& p) {
 
 template <class T>
 void WeightRows(const ExpertWeightProduct& p) {
-  const int64_t all = p.groups.experts * p.n;
+  const int64_t all = p.groups.experts * p.n, dy_stride = p.dy_stride ? p.dy_stride : p.n,
+                x_stride = p.x_stride ? p.x_stride : p.k;
 #pragma omp parallel for schedule(dynamic, 16) if (all * p.k > kParallelElements)
   for (int64_t row = 0; row < all; ++row) {
     const int64_t e = row / p.n, j = row % p.n;
     std::vector<float> sum(static_cast<size_t>(p.k));
     for (int64_t s = p.groups.begin[e]; s < p.groups.begin[e + 1]; ++s) {
-      const float d = ToFloat(static_cast<const T*>(p.dy)[s * p.n + j]);
-      const T* x = static_cast<const T*>(p.x) + s * p.k;
+      const float d = ToFloat(static_cast<const T*>(p.dy)[s * dy_stride + j]);
+      const T* x = static_cast<const T*>(p.x) + s * x_stride;
       for (int64_t i = 0; i < p.k; ++i) sum[static_cast<size_t>(i)] += d * ToFloat(x[i]);
     }
     for (int64_t i = 0; i < p.k; ++i) p.dw[row * p.k + i] += p.scale * sum[static_cast<size_t>(i)];
@@ -51,7 +52,7 @@ void WeightRows(const ExpertWeightProduct& p) {
 
 template <class T>
 void Biases(const ExpertBiasSums& p) {
-  for (int64_t s = 0; s < p.groups.begin[p.groups.experts]; ++s) {
+  for (int64_t s = p.groups.begin[0]; s < p.groups.begin[p.groups.experts]; ++s) {
     const int64_t e = ExpertOf(p.groups, s);
     const T* dy = static_cast<const T*>(p.dy) + s * p.n;
     const float weight = p.weight ? p.weight[s] : 1.0f;

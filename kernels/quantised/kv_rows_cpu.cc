@@ -1,27 +1,16 @@
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
-#include <cstring>
 
-#include "common/base/dtype.h"
+#include "kernels/device/cpu_common.h"
+#include "kernels/quantised/kv_codes.h"
 #include "kernels/quantised/kv_rows.h"
 
 namespace plumb::kernels {
 namespace {
 
-constexpr float kMostInt8 = 127, kMostFp8 = 448;
-
-void PutScale(float scale, uint8_t* at) {
-  const BFloat16 bits = ToBFloat16(scale);
-  std::memcpy(at, &bits, sizeof(bits));
-}
-
-float ScaleAt(const uint8_t* at) {
-  BFloat16 bits;
-  std::memcpy(&bits, at, sizeof(bits));
-  return ToFloat(bits);
-}
+constexpr auto kGroup = static_cast<size_t>(kKvInt4Group);
+constexpr int32_t kWidestHead = 1024;  // of any model (Validate of model_config.h)
 
 float FurthestFrom0(std::span<const float> x) {
   float most = 0;
@@ -33,88 +22,81 @@ float FurthestFrom0(std::span<const float> x) {
   return finite ? most : NAN;
 }
 
-// 1 / scale, for a scale as it will be read again.
-float Inverse(float scale) { return scale == 0 ? 0 : 1 / scale; }
-
-// To E4M3: 4 bits of exponent with bias 7, 3 of mantissa, subnormal below 2^-6; ties to even.
-uint8_t ToE4M3(float x) {
-  const float a = std::min(std::abs(x), kMostFp8);
-  const uint8_t sign = std::signbit(x) ? 0x80 : 0;
-  if (a < 0x1p-6F) return static_cast<uint8_t>(sign | static_cast<int>(std::nearbyint(a * 0x1p9F)));
-  const auto bits = std::bit_cast<uint32_t>(a);
-  // 20 bits of mantissa go; what is carried over raises the exponent
-  const uint32_t rounded = (bits + 0x7FFFFU + ((bits >> 20) & 1U)) >> 20;
-  return static_cast<uint8_t>(sign | std::min<uint32_t>(rounded - ((127U - 7U) << 3), 0x7E));
-}
-
 const std::array<float, 256>& E4M3() {
   static const std::array<float, 256> table = [] {
     std::array<float, 256> t{};
-    for (int i = 0; i < 256; ++i) {
-      const int exponent = (i >> 3) & 15, mantissa = i & 7;
-      const float a = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
-                                    : std::ldexp(static_cast<float>(8 + mantissa), exponent - 10);
-      t[static_cast<size_t>(i)] = (i & 0x7F) == 0x7F ? NAN : (i & 0x80) != 0 ? -a : a;
-    }
+    for (size_t i = 0; i < 256; ++i) t[i] = OfE4M3(static_cast<uint8_t>(i));
     return t;
   }();
   return table;
 }
 
 uint8_t* PackInt4(std::span<const float> x, uint8_t* row) {
-  PutScale(FurthestFrom0(x) / -8, row);
-  const float scale = ScaleAt(row), inverse = Inverse(scale);
+  PutKvScale(FurthestFrom0(x) / kKvMostInt4, row);
+  const float inverse = KvInverse(KvScaleAt(row));
   row += kKvScaleBytes;
-  const auto four = [&](float v) {
-    const float q = std::nearbyint(v * inverse) + 8;
-    return std::isnan(q) ? 0 : static_cast<int>(std::clamp(q, 0.0F, 15.0F));
-  };
   for (size_t i = 0; i < x.size(); i += 2)
-    *row++ = static_cast<uint8_t>(four(x[i]) | four(x[i + 1]) << 4);
+    *row++ = static_cast<uint8_t>(Int4Code(x[i] * inverse) | Int4Code(x[i + 1] * inverse) << 4);
   return row;
 }
 
 const uint8_t* UnpackInt4(const uint8_t* row, std::span<float> x) {
-  const float scale = ScaleAt(row);
+  const float scale = KvScaleAt(row);
   row += kKvScaleBytes;
   for (size_t i = 0; i < x.size(); i += 2, ++row) {
-    x[i] = scale * static_cast<float>((*row & 15) - 8);
-    x[i + 1] = scale * static_cast<float>((*row >> 4) - 8);
+    x[i] = scale * OfInt4(*row & 15);
+    x[i + 1] = scale * OfInt4(*row >> 4);
   }
   return row;
+}
+
+template <class T>
+void Write(const WriteKvRows& w) {
+  const PagedKv& kv = w.kv;
+  const PagedRows& rows = w.rows;
+  const int32_t d = kv.head_dim, kinds = kv.keys_only ? 1 : 2;
+  auto* pages = static_cast<uint8_t*>(kv.pages) + w.layer * kv.layer_stride();
+#pragma omp parallel for schedule(static) if (int64_t{rows.rows} * w.stride > kParallelElements)
+  for (int32_t r = 0; r < rows.rows; ++r) {
+    const int32_t position = rows.position[r];
+    const T* x = static_cast<const T*>(w.rows_kv) + r * w.stride;
+    const int32_t page =
+        rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
+    uint8_t* to = pages + page * kv.page_stride() + position % kv.page_tokens * kv.row_stride();
+    float widened[kWidestHead];
+    for (int32_t kind = 0; kind < kinds; ++kind) {
+      for (int32_t h = 0; h < kv.kv_heads; ++h, x += d) {
+        for (int32_t i = 0; i < d; ++i) widened[i] = ToFloat(x[i]);
+        PackKvRow(kv.format, {widened, static_cast<size_t>(d)},
+                  to + kind * kv.kv_stride() + h * kv.head_stride());
+      }
+    }
+  }
 }
 
 }  // namespace
 
 void PackKvRow(KvFormat format, std::span<const float> x, uint8_t* row) {
   if (format == KvFormat::kInt4) {
-    constexpr auto kGroup = static_cast<size_t>(kKvInt4Group);
     for (size_t at = 0; at < x.size(); at += kGroup)
       row = PackInt4(x.subspan(at, std::min(kGroup, x.size() - at)), row);
     return;
   }
   const bool fp8 = format == KvFormat::kFp8;
-  PutScale(std::abs(FurthestFrom0(x)) / (fp8 ? kMostFp8 : kMostInt8), row);
-  const float inverse = Inverse(ScaleAt(row));
+  PutKvScale(std::abs(FurthestFrom0(x)) / (fp8 ? kKvMostFp8 : kKvMostInt8), row);
+  const float inverse = KvInverse(KvScaleAt(row));
   row += kKvScaleBytes;
-  for (size_t i = 0; i < x.size(); ++i) {
-    const float q = x[i] * inverse;
-    if (fp8) row[i] = std::isnan(q) ? 0 : ToE4M3(q);
-    else
-      row[i] = static_cast<uint8_t>(std::isnan(q) ? 0
-                                                  : static_cast<int8_t>(std::clamp(
-                                                        std::nearbyint(q), -kMostInt8, kMostInt8)));
-  }
+  for (size_t i = 0; i < x.size(); ++i)
+    row[i] = fp8 ? E4M3Code(x[i] * inverse) : Int8Code(x[i] * inverse);
 }
 
 void UnpackKvRow(KvFormat format, const uint8_t* row, std::span<float> x) {
   if (format == KvFormat::kInt4) {
-    constexpr auto kGroup = static_cast<size_t>(kKvInt4Group);
     for (size_t at = 0; at < x.size(); at += kGroup)
       row = UnpackInt4(row, x.subspan(at, std::min(kGroup, x.size() - at)));
     return;
   }
-  const float scale = ScaleAt(row);
+  const float scale = KvScaleAt(row);
   row += kKvScaleBytes;
   if (format == KvFormat::kFp8) {
     const std::array<float, 256>& table = E4M3();
@@ -122,8 +104,11 @@ void UnpackKvRow(KvFormat format, const uint8_t* row, std::span<float> x) {
     return;
   }
 #pragma omp simd
-  for (size_t i = 0; i < x.size(); ++i)
-    x[i] = scale * static_cast<float>(static_cast<int8_t>(row[i]));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = scale * OfInt8(row[i]);
+}
+
+void WriteKvRows::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { Write<T>(*this); });
 }
 
 }  // namespace plumb::kernels

@@ -4,19 +4,6 @@
 namespace plumb::kernels {
 namespace {
 
-// Where the log-sum-exp of a head and token lies.
-__device__ int64_t LsePlace(const LseLayout& l, int32_t h, int32_t heads, int64_t t,
-                            int64_t tokens) {
-  if (l.pitch == 0) return h * tokens + t;
-  int32_t low = 0, high = l.sequences;  // cu_seqlens[low] <= t < cu_seqlens[high]
-  while (high - low > 1) {
-    const int32_t middle = (low + high) / 2;
-    if (l.cu_seqlens[middle] <= t) low = middle;
-    else high = middle;
-  }
-  return (int64_t{low} * heads + h) * l.pitch + t - l.cu_seqlens[low];
-}
-
 // One warp a head of a token.
 template <class T>
 __global__ void Forward(AttentionSinks k) {

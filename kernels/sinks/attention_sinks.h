@@ -20,6 +20,26 @@ struct LseLayout {
   const int32_t* cu_seqlens = nullptr;  // [B + 1]
 };
 
+// The sequence of token t: cu_seqlens[b] <= t < cu_seqlens[b + 1].
+PLUMB_HOST_DEVICE inline int32_t SequenceOf(const int32_t* cu_seqlens, int32_t sequences,
+                                            int64_t t) {
+  int32_t low = 0, high = sequences;
+  while (high - low > 1) {
+    const int32_t middle = (low + high) / 2;
+    if (cu_seqlens[middle] <= t) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+// Where the log-sum-exp of a head and token lies.
+PLUMB_HOST_DEVICE inline int64_t LsePlace(const LseLayout& l, int32_t h, int32_t heads, int64_t t,
+                                          int64_t tokens) {
+  if (l.pitch == 0) return h * tokens + t;
+  const int32_t b = SequenceOf(l.cu_seqlens, l.sequences, t);
+  return (int64_t{b} * heads + h) * l.pitch + t - l.cu_seqlens[b];
+}
+
 struct AttentionSinks {
   static constexpr const char* kName = "AttentionSinks";
   const void* sinks = nullptr;  // T[Nq]

@@ -4,11 +4,15 @@
 // log-sum-exp of the window, scores s_j + log sigmoid(gate_j) of the chosen keys join it, the
 // output becomes that of both, and the log-sum-exp takes the place of l. Then the backward of the
 // window's attention is right as it is, and this one adds what the chosen keys get. The set itself
-// has no gradient; the gate learns through what it adds to the scores. CPU only. Thread safety,
-// alignment, errors: kernels/device/launch.h.
+// has no gradient; the gate learns through what it adds to the scores. On CUDA also what a window
+// gains from the positions that shape.global_every divides, which AttentionVarlen of the CPU looks
+// at itself: `chosen` and `gate` are nullptr then, and nothing is added to scores. The arrays of a
+// shape, `parents` too, lie in the device's memory there, and sums are taken in an order that
+// depends on the shape alone. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/attention_varlen.h"
+#include "kernels/sinks/attention_sinks.h"
 
 namespace plumb::kernels {
 
@@ -21,11 +25,13 @@ struct ChosenAttention {
   int32_t count = 0;
   void* out = nullptr;   // T[tokens, Nq * D], of the window; becomes that of both
   float* lse = nullptr;  // [Nq, tokens], the same
+  LseLayout layout;      // of lse; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Floats of scratch memory of the backward.
-int64_t ChosenAttentionScratch(const VarlenShape& shape);
+int64_t ChosenAttentionScratch(const VarlenShape& shape, Device device = Device::kCpu);
 
 // After AttentionVarlenBackward with out and lse of both. Sums are in the order of the queries,
 // whatever the threads.
@@ -40,9 +46,11 @@ struct ChosenAttentionBackward {
   const int32_t* chosen = nullptr;
   int32_t count = 0;
   void* dqkv = nullptr;      // T[tokens, (Nq + 2 Nkv) * D], added to
-  float* dgate = nullptr;    // [tokens], written
-  float* scratch = nullptr;  // [ChosenAttentionScratch(shape)]
+  float* dgate = nullptr;    // [tokens], written; nullptr where there is no gate
+  float* scratch = nullptr;  // [ChosenAttentionScratch(shape, device)]; nullptr where dgate is
+  LseLayout layout;          // of lse; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

@@ -142,9 +142,13 @@ void Backward(const ChosenAttentionBackward& k) {
 
 }  // namespace
 
-int64_t ChosenAttentionScratch(const VarlenShape& shape) { return shape.kv_heads * PartOf(shape); }
+int64_t ChosenAttentionScratch(const VarlenShape& shape, Device device) {
+  return shape.kv_heads * (device.is_cpu() ? PartOf(shape) : shape.tokens);
+}
 
 void ChosenAttention::Cpu(const Launch& launch) const {
+  PLUMB_CHECK(chosen && gate,
+              "on the CPU AttentionVarlen looks at every so manyth position itself");
   ForDType(launch.dtype, [&]<class T>(T) { Forward<T>(*this); });
 }
 

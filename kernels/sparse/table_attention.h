@@ -4,10 +4,11 @@
 // Applied to what attention has computed, as chosen keys are (chosen_attention.h): scores of all
 // rows of the table join the softmax. Keys and values are floats whatever the model's type. Time
 // and memory grow with rows times N; nothing of N is kept of a token. A row's results do not depend
-// on the other rows. CPU only. Thread safety, alignment, errors: kernels/device/launch.h.
+// on the other rows. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
+#include "kernels/sinks/attention_sinks.h"
 
 namespace plumb::kernels {
 
@@ -26,7 +27,9 @@ struct TableAttention {
   const void* q = nullptr;  // T[rows, Nq * D]
   void* out = nullptr;      // T[rows, Nq * D], of the sequence; becomes that of both
   float* lse = nullptr;     // [Nq, rows], the same
+  LseLayout layout;         // of lse; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct TableAttentionBackward {
@@ -37,7 +40,9 @@ struct TableAttentionBackward {
   const void* out = nullptr;  // of both, as lse
   const float* lse = nullptr;
   void* dq = nullptr;  // T[rows, Nq * D], written
+  LseLayout layout;    // of lse; CUDA only
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 }  // namespace plumb::kernels

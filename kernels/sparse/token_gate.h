@@ -5,9 +5,11 @@
 // token at a time: the one that leaves the window comes in, the lowest goes. So a packed pass and
 // paged steps go through the same sets. A set is listed in the order of positions.
 // The gate of a token is one sum in a fixed order: it does not depend on the other rows. A gate
-// that is NaN is never chosen over another. CPU only. Thread safety, alignment, errors:
-// kernels/device/launch.h.
+// that is NaN is never chosen over another. On CUDA the arrays of a shape, `parents` too, lie in
+// the device's memory. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
+
+#include <cmath>
 
 #include "kernels/attention_varlen.h"
 #include "kernels/delta/sequence_states.h"
@@ -23,6 +25,7 @@ struct TokenGate {
   int64_t rows = 0, width = 0;
   float* gate = nullptr;  // [rows]
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct TokenGateBackward {
@@ -34,6 +37,7 @@ struct TokenGateBackward {
   float* dw = nullptr;  // [width], added to in the order of rows; nullptr: not wanted
   void* dx = nullptr;   // T[rows, width], added to; nullptr: not wanted
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 struct ChooseTokens {
@@ -43,6 +47,7 @@ struct ChooseTokens {
   int32_t count = 0;
   int32_t* chosen = nullptr;  // [tokens, count] tokens of the batch; -1 behind the last
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // Floats of a slot's state: gates of the window, gates and positions of those chosen.
@@ -59,9 +64,12 @@ struct ChooseTokensStep {
   int32_t* chosen = nullptr;    // [rows, count] positions; -1 behind the last
   float* weight = nullptr;      // [rows, count] log sigmoid(gate) of each
   void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
 };
 
 // log sigmoid(x), what the gate adds to a score.
-float LogSigmoid(float x);
+PLUMB_HOST_DEVICE inline float LogSigmoid(float x) {
+  return x < 0 ? x - log1pf(expf(x)) : -log1pf(expf(-x));
+}
 
 }  // namespace plumb::kernels

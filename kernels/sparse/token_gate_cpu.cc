@@ -75,10 +75,6 @@ struct Chosen {
 
 }  // namespace
 
-float LogSigmoid(float x) {
-  return x < 0 ? x - std::log1p(std::exp(x)) : -std::log1p(std::exp(-x));
-}
-
 void TokenGate::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Forward<T>(*this); });
 }

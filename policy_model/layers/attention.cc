@@ -9,6 +9,7 @@
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
 #include "kernels/sparse/attention_window.h"
+#include "kernels/sparse/chosen_attention.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model {
@@ -141,6 +142,13 @@ kernels::WindowShape WindowOf(const AttentionShape& s, const at::Tensor& q, cons
           .window = s.window};
 }
 
+// Their sequences where the device reads them.
+kernels::VarlenShape There(const AttentionShape& s) {
+  kernels::VarlenShape there = s;
+  there.parents = s.parents_there;
+  return there;
+}
+
 void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out,
                  float* lse) {
   const c10::InferenceMode guard;
@@ -232,7 +240,20 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
         0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
   }
   for (at::Tensor* d : {&dq, &dk, &dv}) *d = d->narrow(-1, 0, s.head_dim);
+  // What single positions add comes as the queries and keys were compared: turned.
+  const auto add_single = [&] {
+    if (s.global_every == 0) return;
+    kernels::Call(launch,
+                  kernels::ChosenAttentionBackward{.shape = There(s),
+                                                   .dout = dout,
+                                                   .qkv = qkv,
+                                                   .out = out,
+                                                   .lse = lse,
+                                                   .dqkv = dqkv,
+                                                   .layout = AttentionLseLayout(launch, s)});
+  };
   if (!s.parents) {
+    if (s.global_every > 0) turned = nullptr;
     const Turned how = turned ? *turned : Turned{};
     const at::Tensor q_rows = dq.contiguous(), k_rows = dk.contiguous(), v_rows = dv.contiguous();
     kernels::Call(launch, kernels::RopeBackward{.dq = q_rows.const_data_ptr(),
@@ -247,11 +268,13 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
                                                 .dims = how.dims,
                                                 .interleaved = how.interleaved,
                                                 .dqkv = dqkv});
+    add_single();
     return turned != nullptr;
   }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
   PutGradient(launch, s, dk, s.heads, dqkv);
   PutGradient(launch, s, dv, s.heads + s.kv_heads, dqkv);
+  add_single();
   return false;
 }
 
@@ -271,10 +294,18 @@ kernels::LseLayout AttentionLseLayout(const Launch& launch, const kernels::Varle
 
 void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out,
                       float* lse) {
-  if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
-  else
+  if (launch.device().is_cpu()) {
     kernels::Call(launch,
                   kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out, .lse = lse});
+    return;
+  }
+  CudaForward(launch, shape, qkv, out, lse);
+  if (shape.global_every == 0) return;
+  kernels::Call(launch, kernels::ChosenAttention{.shape = There(shape),
+                                                 .qkv = qkv,
+                                                 .out = out,
+                                                 .lse = lse,
+                                                 .layout = AttentionLseLayout(launch, shape)});
 }
 
 bool AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout,

@@ -1,7 +1,8 @@
 // Causal grouped-query attention of a packed batch, on whichever device: kernels/attention_varlen
 // on the CPU, LibTorch's variable-length flash (bfloat16) and memory-efficient (float32) attention
 // on CUDA, with zeros behind heads that are not whole 16 bytes, and kernels/sparse/attention_window
-// for windows in float32.
+// for windows in float32; single positions beside a window are added there by
+// kernels/sparse/chosen_attention.
 //
 // Shapes as in kernels/attention_varlen.h; shape.cu_seqlens lies in the device's memory. Thread
 // safety: pure functions of their buffers. On CUDA the results of LibTorch are copied into the
@@ -24,7 +25,8 @@ struct AttentionShape : kernels::VarlenShape {
   // 1], ascending.
   const int32_t* places = nullptr;        // [K]
   const int32_t* place_begins = nullptr;  // [T + 1]
-  // Where `parents` is set, the same in the device's memory: for layers with states.
+  // Where `parents` is set, the same in the device's memory: for layers with states, and for what
+  // is seen besides a window.
   const int32_t* parents_there = nullptr;
 };
 

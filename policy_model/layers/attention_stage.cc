@@ -256,7 +256,7 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
                            : Turned{};
   const bool turned = AttentionBackward(
       pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_), dqkv,
-      pass.scratch.Floats(attention_scratch_), table ? &how : nullptr);
+      pass.scratch.Floats(attention_scratch_), table && !far_.chooses() ? &how : nullptr);
   far_.Backward(pass, Shape(pass), dmixed, in, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_),
                 dqkv);
   Turn(pass, dqkv, true, turned);

@@ -128,7 +128,7 @@ float EmbeddingScaleOf(const TensorTable& table, DType dtype) {
   return round ? ToFloat(ToBFloat16(x)) : x;
 }
 
-std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
+std::vector<Branch> BranchesOf(const TensorTable& table) {
   const ModelShape& shape = table.shape();
   const auto eps = static_cast<float>(shape.norm_eps),
              offset = static_cast<float>(table.plan().norm_offset);
@@ -142,18 +142,6 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
-    if (spec.global_every > 0 && device.is_cuda()) {
-      throw Error(ErrorCode::kUnsupported,
-                  "positions that all tokens see beside a window (global_every = " +
-                      std::to_string(spec.global_every) +
-                      ") are computed on the CPU only: run.device = \"cpu\", or a model without");
-    }
-    if ((spec.gate_top_k > 0 || spec.table) && device.is_cuda()) {
-      throw Error(ErrorCode::kUnsupported,
-                  std::string(spec.table ? "layers with a memory table (scales)"
-                                         : "tokens that a gate chooses (gate_top_k)") +
-                      " are computed on the CPU only: run.device = \"cpu\", or a model without");
-    }
     const auto scale = static_cast<float>(spec.residual_scale);
     std::unique_ptr<Stage> mixer;
     if (spec.delta.there()) {

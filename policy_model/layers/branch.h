@@ -44,9 +44,8 @@ class Branch {
 
 inline constexpr size_t kBranchesALayer = 2;
 
-// The two branches of every layer of the plan, in order: attention, feed-forward. Throws
-// kUnsupported for what `device` does not compute.
-std::vector<Branch> BranchesOf(const TensorTable& table, Device device);
+// The two branches of every layer of the plan, in order: attention, feed-forward.
+std::vector<Branch> BranchesOf(const TensorTable& table);
 // The norm in front of the head.
 NormLayer FinalNormOf(const TensorTable& table);
 // What embeddings are multiplied by, as the family rounds it.

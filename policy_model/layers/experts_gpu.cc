@@ -18,6 +18,11 @@ namespace {
 
 int32_t* Ints(Arena& arena, int64_t at) { return static_cast<int32_t*>(arena.At(at)); }
 
+// One expert by itself.
+kernels::ExpertGroups Alone(const kernels::ExpertGroups& groups, size_t expert) {
+  return {.begin = groups.begin + expert, .experts = 1, .rows = groups.rows};
+}
+
 kernels::Launch Floats(const Pass& pass) {
   return {.stream = pass.launch.stream, .dtype = DType::kFloat32};
 }
@@ -42,6 +47,30 @@ kernels::ExpertGroups ExpertsStage::Groups(Arena& kept, const Kept& k, int64_t n
   return {.begin = Ints(kept, k.begin),
           .experts = static_cast<int32_t>(spec_.count()),
           .rows = slots(n)};
+}
+
+// The gates or the ups of one expert.
+struct ExpertsStage::Half {
+  kernels::ExpertGroups groups;
+  int64_t weight, width;  // where its matrix begins
+  void* rows;             // where its columns of the rows of gate and up begin
+  bool second;            // the ups
+};
+
+template <class Body>
+void ExpertsStage::ForEachHalf(const Pass& pass, const kernels::ExpertGroups& groups, void* gate_up,
+                               const Body& body) const {
+  PLUMB_CHECK(!spec_.biased, "experts of different widths have no biases");
+  for (size_t e = 0; e < spec_.widths.size(); ++e) {
+    const int64_t width = spec_.widths[e];
+    for (const int64_t half : {0, 1}) {
+      body(Half{.groups = Alone(groups, e),
+                .weight = at_.experts_gate_up + (gate_up_rows_[e] + half * width) * hidden_,
+                .width = width,
+                .rows = static_cast<std::byte*>(gate_up) + pass.Bytes(half * spec_.widest()),
+                .second = half == 1});
+    }
+  }
 }
 
 void ExpertsStage::PlanCounts(int64_t n, Arena& arena, Passing& p) const {
@@ -100,31 +129,154 @@ void ExpertsStage::RouteOnGpu(const Pass& pass, const void* in, int64_t n, Arena
                                             .slot_weight = kept.Floats(k.slot_weight)});
 }
 
+// Experts of one width are one product. Of different widths each is a product of its own, and rows
+// of gate and up, and of what comes of them, have room for the widest: gates from column 0 on, ups
+// behind it, and zeros where the expert is narrower, which the gated unit leaves zeros.
+void ExpertsStage::GateUpOnGpu(const Pass& pass, const kernels::ExpertGroups& groups, const void* x,
+                               void* gate_up) const {
+  const int64_t widest = spec_.widest();
+  if (spec_.equal()) {
+    const int64_t bias = GateUpBias(0);
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = x,
+                                             .w = pass.W(at_.experts_gate_up),
+                                             .n = 2 * widest,
+                                             .k = hidden_,
+                                             .bias = bias < 0 ? nullptr : pass.W(bias),
+                                             .y = gate_up});
+    return;
+  }
+  kernels::Zero(pass.launch.stream, gate_up,
+                static_cast<size_t>(pass.Bytes(groups.rows * 2 * widest)));
+  ForEachHalf(pass, groups, gate_up, [&](const Half& half) {
+    Call(pass.launch, kernels::ExpertProduct{.groups = half.groups,
+                                             .x = x,
+                                             .w = pass.W(half.weight),
+                                             .n = half.width,
+                                             .k = hidden_,
+                                             .y = half.rows,
+                                             .y_stride = 2 * widest});
+  });
+}
+
+void ExpertsStage::DownOnGpu(const Pass& pass, const kernels::ExpertGroups& groups, const void* act,
+                             void* y) const {
+  if (spec_.equal()) {
+    const int64_t bias = DownBias(0);
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = act,
+                                             .w = pass.W(at_.experts_down[0]),
+                                             .n = hidden_,
+                                             .k = spec_.widest(),
+                                             .bias = bias < 0 ? nullptr : pass.W(bias),
+                                             .y = y});
+    return;
+  }
+  for (size_t e = 0; e < spec_.widths.size(); ++e) {
+    Call(pass.launch, kernels::ExpertProduct{.groups = Alone(groups, e),
+                                             .x = act,
+                                             .w = pass.W(at_.experts_down[e]),
+                                             .n = hidden_,
+                                             .k = spec_.widths[e],
+                                             .y = y,
+                                             .x_stride = spec_.widest()});
+  }
+}
+
+void ExpertsStage::DownBackwardOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                                     const void* dy, void* dact) const {
+  const int64_t widest = spec_.widest();
+  if (!spec_.equal())
+    kernels::Zero(pass.launch.stream, dact, static_cast<size_t>(pass.Bytes(groups.rows * widest)));
+  for (size_t e = 0; e < (spec_.equal() ? 1 : spec_.widths.size()); ++e) {
+    Call(pass.launch, kernels::ExpertProduct{.groups = spec_.equal() ? groups : Alone(groups, e),
+                                             .x = dy,
+                                             .w = pass.W(at_.experts_down[e]),
+                                             .n = hidden_,
+                                             .k = spec_.widths[e],
+                                             .by_columns = true,
+                                             .y = dact,
+                                             .y_stride = widest});
+  }
+}
+
+void ExpertsStage::DownWeightsOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                                    const void* dy, const void* act) const {
+  for (size_t e = 0; e < (spec_.equal() ? 1 : spec_.widths.size()); ++e) {
+    if (float* g = pass.G(at_.experts_down[e])) {
+      Call(pass.launch,
+           kernels::ExpertWeightProduct{.groups = spec_.equal() ? groups : Alone(groups, e),
+                                        .dy = dy,
+                                        .x = act,
+                                        .n = hidden_,
+                                        .k = spec_.widths[e],
+                                        .dw = g,
+                                        .x_stride = spec_.widest()});
+    }
+  }
+}
+
+void ExpertsStage::GateUpBackwardOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                                       void* dgate_up, void* dx) const {
+  const int64_t widest = spec_.widest();
+  if (spec_.equal()) {
+    Call(pass.launch, kernels::ExpertProduct{.groups = groups,
+                                             .x = dgate_up,
+                                             .w = pass.W(at_.experts_gate_up),
+                                             .n = 2 * widest,
+                                             .k = hidden_,
+                                             .by_columns = true,
+                                             .y = dx});
+    return;
+  }
+  ForEachHalf(pass, groups, dgate_up, [&](const Half& half) {
+    Call(pass.launch, kernels::ExpertProduct{.groups = half.groups,
+                                             .x = half.rows,
+                                             .w = pass.W(half.weight),
+                                             .n = half.width,
+                                             .k = hidden_,
+                                             .by_columns = true,
+                                             .accumulate = half.second,
+                                             .y = dx,
+                                             .x_stride = 2 * widest});
+  });
+}
+
+void ExpertsStage::GateUpWeightsOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                                      void* dgate_up, const void* x) const {
+  const int64_t widest = spec_.widest();
+  if (spec_.equal()) {
+    if (float* g = pass.G(at_.experts_gate_up)) {
+      Call(pass.launch,
+           kernels::ExpertWeightProduct{
+               .groups = groups, .dy = dgate_up, .x = x, .n = 2 * widest, .k = hidden_, .dw = g});
+    }
+    return;
+  }
+  ForEachHalf(pass, groups, dgate_up, [&](const Half& half) {
+    if (float* g = pass.G(half.weight)) {
+      Call(pass.launch, kernels::ExpertWeightProduct{.groups = half.groups,
+                                                     .dy = half.rows,
+                                                     .x = x,
+                                                     .n = half.width,
+                                                     .k = hidden_,
+                                                     .dw = g,
+                                                     .dy_stride = 2 * widest});
+    }
+  });
+}
+
 void ExpertsStage::ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k,
                               Arena& passing, const Passing& p, bool accumulate, void* out) const {
   const kernels::ExpertGroups groups = Groups(kept, k, n);
-  const int64_t width = spec_.widest();
   void* rows = passing.At(p.rows);
   void* gate_up = kept.At(k.gate_up);
   void* act = passing.At(p.act);
-  const auto bias_of = [&](int64_t bias) { return bias < 0 ? nullptr : pass.W(bias); };
-  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
-                                           .x = rows,
-                                           .w = pass.W(at_.experts_gate_up),
-                                           .n = 2 * width,
-                                           .k = hidden_,
-                                           .bias = bias_of(GateUpBias(0)),
-                                           .y = gate_up});
+  GateUpOnGpu(pass, groups, rows, gate_up);
   gate_up_adapters_.AddAll(pass, passing, groups, rows, gate_up);
-  Activate(pass, gate_up, slots(n), width, act);
+  Activate(pass, gate_up, slots(n), spec_.widest(), act);
   // What went in is not needed any more: what comes out lies there.
-  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
-                                           .x = act,
-                                           .w = pass.W(at_.experts_down[0]),
-                                           .n = hidden_,
-                                           .k = width,
-                                           .bias = bias_of(DownBias(0)),
-                                           .y = rows});
+  DownOnGpu(pass, groups, act, rows);
   down_adapters_.AddAll(pass, passing, groups, act, rows);
   Call(pass.launch, kernels::CombineExperts{.y = rows,
                                             .slot = Ints(kept, k.slot),
@@ -238,13 +390,7 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
   void* dact = pass.scratch.At(dact_);
   float* slot_dweight = pass.scratch.Floats(slot_dweight_);
   Activate(pass, gate_up, s, width, act);
-  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
-                                           .x = d,
-                                           .w = pass.W(at_.experts_down[0]),
-                                           .n = hidden_,
-                                           .k = width,
-                                           .by_columns = true,
-                                           .y = dact});
+  DownBackwardOnGpu(pass, groups, d, dact);
   down_adapters_.BackwardInputAll(pass, groups, d, dact);
   Call(pass.launch, kernels::WeighSlots{.weight = pass.saved.Floats(kept_.slot_weight),
                                         .slots = s,
@@ -261,29 +407,16 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
                                               .bias = pass.W(bias),
                                               .dweight = slot_dweight});
   }
-  if (float* g = pass.G(at_.experts_down[0])) {
-    Call(pass.launch, kernels::ExpertWeightProduct{
-                          .groups = groups, .dy = d, .x = act, .n = hidden_, .k = width, .dw = g});
-  }
+  DownWeightsOnGpu(pass, groups, d, act);
   down_adapters_.BackwardWeightsAll(pass, groups, d, act);
   ActivateBackward(pass, dact, s, width, gate_up);
   if (const int64_t bias = GateUpBias(0); bias >= 0 && pass.G(bias)) {
     Call(pass.launch, kernels::ExpertBiasSums{
                           .groups = groups, .dy = gate_up, .n = 2 * width, .dbias = pass.G(bias)});
   }
-  if (float* g = pass.G(at_.experts_gate_up)) {
-    Call(pass.launch,
-         kernels::ExpertWeightProduct{
-             .groups = groups, .dy = gate_up, .x = x, .n = 2 * width, .k = hidden_, .dw = g});
-  }
+  GateUpWeightsOnGpu(pass, groups, gate_up, x);
   gate_up_adapters_.BackwardWeightsAll(pass, groups, gate_up, x);
-  Call(pass.launch, kernels::ExpertProduct{.groups = groups,
-                                           .x = gate_up,
-                                           .w = pass.W(at_.experts_gate_up),
-                                           .n = 2 * width,
-                                           .k = hidden_,
-                                           .by_columns = true,
-                                           .y = d});
+  GateUpBackwardOnGpu(pass, groups, gate_up, d);
   gate_up_adapters_.BackwardInputAll(pass, groups, gate_up, d);
   Call(pass.launch, kernels::CombineExperts{.y = d,
                                             .slot = Ints(pass.saved, kept_.slot),

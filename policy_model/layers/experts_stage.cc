@@ -70,11 +70,6 @@ kernels::RouterShape ExpertsStage::RouterOf(int64_t n) const {
 }
 
 ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& arena) const {
-  if (pass.launch.device().is_cuda() && !spec_.equal()) {
-    throw Error(ErrorCode::kUnsupported,
-                "experts of different widths are computed on the CPU only; set run.device = "
-                "\"cpu\", or give all experts one width");
-  }
   const int64_t s = slots(n), e = spec_.count();
   Kept k;
   k.logits = arena.Reserve(4 * n * e);

@@ -86,6 +86,22 @@ class ExpertsStage : public Stage {
   RouterBiases BiasesOnGpu(const Pass& pass, Arena& arena, const Passing& p) const;
   void RouteOnGpu(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
                   const RouterBiases& biases, const int64_t* capacity, int64_t* otherwise) const;
+  struct Half;
+  template <class Body>
+  void ForEachHalf(const Pass& pass, const kernels::ExpertGroups& groups, void* gate_up,
+                   const Body& body) const;
+  void GateUpOnGpu(const Pass& pass, const kernels::ExpertGroups& groups, const void* x,
+                   void* gate_up) const;
+  void DownOnGpu(const Pass& pass, const kernels::ExpertGroups& groups, const void* act,
+                 void* y) const;
+  void DownBackwardOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                         const void* dy, void* dact) const;
+  void DownWeightsOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups, const void* dy,
+                        const void* act) const;
+  void GateUpBackwardOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                           void* dgate_up, void* dx) const;
+  void GateUpWeightsOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
+                          void* dgate_up, const void* x) const;
   void ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k, Arena& passing,
                   const Passing& p, bool accumulate, void* out) const;
   void CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const;

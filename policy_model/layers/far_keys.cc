@@ -12,6 +12,13 @@ namespace {
 
 int32_t* Ints(Arena& arena, int64_t at) { return static_cast<int32_t*>(arena.At(at)); }
 
+// The sequences where the device reads them.
+kernels::VarlenShape There(const Pass& pass, const AttentionShape& shape) {
+  kernels::VarlenShape there = shape;
+  if (pass.launch.device().is_cuda()) there.parents = shape.parents_there;
+  return there;
+}
+
 }  // namespace
 
 FarKeys::FarKeys(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices,
@@ -26,13 +33,18 @@ FarKeys::FarKeys(const ModelShape& shape, const LayerSpec& spec, const LayerSlic
       state_(state),
       table_(spec.table ? KeyTableOf(shape) : nullptr) {}
 
-kernels::TableShape FarKeys::TableOf(int64_t rows) const {
+// Copies the table to a GPU in the first pass that computes there; plans take no memory.
+kernels::TableShape FarKeys::TableOf(const Pass& pass, int64_t rows) const {
+  const Stream& stream = pass.launch.stream;
+  if (stream.device().is_cuda() && !table_there_) table_there_ = KeyTableOn(table_, stream);
+  const float* keys = table_there_ ? table_there_->f32() : table_->keys.data();
+  const float* values = table_there_ ? keys + table_->keys.size() : table_->values.data();
   return {.rows = rows,
           .heads = static_cast<int32_t>(heads_),
           .head_dim = static_cast<int32_t>(head_dim_),
           .scale = scale_,
-          .keys = table_->keys.data(),
-          .values = table_->values.data(),
+          .keys = keys,
+          .values = values,
           .entries = static_cast<int64_t>(table_->keys.size()) / head_dim_};
 }
 
@@ -54,33 +66,40 @@ void FarKeys::TakeQueries(const PackedPass& pass, const void* qkv) const {
 void FarKeys::Forward(const PackedPass& pass, const AttentionShape& shape, const void* in,
                       const void* qkv, void* out, float* lse) const {
   const int64_t n = pass.tokens();
+  const kernels::LseLayout layout = AttentionLseLayout(pass.launch, shape);
   if (count_ > 0) {
     float* gates = pass.saved.Floats(gates_);
     const auto count = static_cast<int32_t>(count_);
     Call(pass.launch,
          kernels::TokenGate{
              .x = in, .w = pass.W(gate_), .rows = n, .width = pass.hidden(), .gate = gates});
-    Call(pass.launch,
-         kernels::ChooseTokens{
-             .shape = shape, .gate = gates, .count = count, .chosen = Ints(pass.saved, chosen_)});
-    Call(pass.launch, kernels::ChosenAttention{.shape = shape,
+    Call(pass.launch, kernels::ChooseTokens{.shape = There(pass, shape),
+                                            .gate = gates,
+                                            .count = count,
+                                            .chosen = Ints(pass.saved, chosen_)});
+    Call(pass.launch, kernels::ChosenAttention{.shape = There(pass, shape),
                                                .qkv = qkv,
                                                .gate = gates,
                                                .chosen = Ints(pass.saved, chosen_),
                                                .count = count,
                                                .out = out,
-                                               .lse = lse});
+                                               .lse = lse,
+                                               .layout = layout});
   }
   if (!table_) return;
-  Call(pass.launch, kernels::TableAttention{
-                        .shape = TableOf(n), .q = pass.saved.At(queries_), .out = out, .lse = lse});
+  Call(pass.launch, kernels::TableAttention{.shape = TableOf(pass, n),
+                                            .q = pass.saved.At(queries_),
+                                            .out = out,
+                                            .lse = lse,
+                                            .layout = layout});
 }
 
 void FarKeys::PlanBackward(const PackedPass& pass) {
   const int64_t n = pass.tokens();
   if (count_ > 0) {
     dgates_ = pass.scratch.Reserve(4 * n);
-    chosen_scratch_ = pass.scratch.Reserve(4 * kernels::ChosenAttentionScratch(pass.attention));
+    chosen_scratch_ = pass.scratch.Reserve(
+        4 * kernels::ChosenAttentionScratch(pass.attention, pass.launch.device()));
   }
   if (table_) dqueries_ = pass.scratch.Reserve(pass.Bytes(n * queries_width()));
 }
@@ -90,7 +109,7 @@ void FarKeys::Backward(const PackedPass& pass, const AttentionShape& shape, cons
                        void* dqkv) const {
   if (count_ > 0) {
     Call(pass.launch,
-         kernels::ChosenAttentionBackward{.shape = shape,
+         kernels::ChosenAttentionBackward{.shape = There(pass, shape),
                                           .dout = dout,
                                           .qkv = qkv,
                                           .out = out,
@@ -100,7 +119,8 @@ void FarKeys::Backward(const PackedPass& pass, const AttentionShape& shape, cons
                                           .count = static_cast<int32_t>(count_),
                                           .dqkv = dqkv,
                                           .dgate = pass.scratch.Floats(dgates_),
-                                          .scratch = pass.scratch.Floats(chosen_scratch_)});
+                                          .scratch = pass.scratch.Floats(chosen_scratch_),
+                                          .layout = AttentionLseLayout(pass.launch, shape)});
     Call(pass.launch, kernels::TokenGateBackward{.dgate = pass.scratch.Floats(dgates_),
                                                  .x = in,
                                                  .w = pass.W(gate_),
@@ -109,12 +129,14 @@ void FarKeys::Backward(const PackedPass& pass, const AttentionShape& shape, cons
                                                  .dw = pass.G(gate_)});
   }
   if (!table_) return;
-  Call(pass.launch, kernels::TableAttentionBackward{.shape = TableOf(pass.tokens()),
-                                                    .dout = dout,
-                                                    .q = pass.saved.At(queries_),
-                                                    .out = out,
-                                                    .lse = lse,
-                                                    .dq = pass.scratch.At(dqueries_)});
+  Call(pass.launch,
+       kernels::TableAttentionBackward{.shape = TableOf(pass, pass.tokens()),
+                                       .dout = dout,
+                                       .q = pass.saved.At(queries_),
+                                       .out = out,
+                                       .lse = lse,
+                                       .dq = pass.scratch.At(dqueries_),
+                                       .layout = AttentionLseLayout(pass.launch, shape)});
 }
 
 void FarKeys::AddQueries(const PackedPass& pass, void* dqkv) const {
@@ -175,7 +197,7 @@ void FarKeys::BeginStep(const PagedPass& pass, const void* in, const void* qkv,
 
 void FarKeys::EndStep(const PagedPass& pass, const kernels::AttentionPaged& step) const {
   if (!table_) return;
-  Call(pass.launch, kernels::TableAttention{.shape = TableOf(pass.rows.rows),
+  Call(pass.launch, kernels::TableAttention{.shape = TableOf(pass, pass.rows.rows),
                                             .q = pass.scratch.At(step_queries_),
                                             .out = step.out,
                                             .lse = step.lse});

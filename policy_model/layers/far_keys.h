@@ -4,8 +4,7 @@
 // does nothing.
 //
 // Saved for the backward: gates, sets, queries before rotation. A paged step reads and writes the
-// layer's part of its slot's state. On the CPU only. Thread safety, protocol: stage.h. Ownership:
-// shares the table.
+// layer's part of its slot's state. Thread safety, protocol: stage.h. Ownership: shares the table.
 #pragma once
 
 #include <memory>
@@ -21,6 +20,8 @@ class FarKeys {
  public:
   // `state`: where the layer's part of a slot's state begins.
   FarKeys(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices, int64_t state);
+
+  bool chooses() const { return count_ > 0; }
 
   void PlanForward(const PackedPass& pass);
   // qkv before rotation.
@@ -47,14 +48,15 @@ class FarKeys {
   void EndStep(const PagedPass& pass, const kernels::AttentionPaged& step) const;
 
  private:
-  kernels::TableShape TableOf(int64_t rows) const;
+  kernels::TableShape TableOf(const Pass& pass, int64_t rows) const;
   int64_t width() const { return (heads_ + 2 * kv_heads_) * head_dim_; }
   int64_t queries_width() const { return heads_ * head_dim_; }
 
   const int64_t heads_, kv_heads_, head_dim_, window_, count_;
   const float scale_;
-  const int64_t gate_, state_;                   // offset of the gate's weights
-  const std::shared_ptr<const KeyTable> table_;  // nullptr: none
+  const int64_t gate_, state_;                             // offset of the gate's weights
+  const std::shared_ptr<const KeyTable> table_;            // nullptr: none
+  mutable std::shared_ptr<const FlatBuffer> table_there_;  // on a GPU
 
   // Offsets of the last plans: saved, the backward's scratch, the step's.
   int64_t gates_ = 0, chosen_ = 0, queries_ = 0;

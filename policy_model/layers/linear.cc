@@ -268,6 +268,8 @@ void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x
                                                               .rows = n,
                                                               .width = rank / part.groups,
                                                               .groups = part.groups,
+                                                              .tasks = static_cast<int32_t>(
+                                                                  set.adapter->spec().tasks.size()),
                                                               .task = gate->task,
                                                               .weight = gate->weight,
                                                               .scale = part.scale,

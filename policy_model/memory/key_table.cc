@@ -2,13 +2,13 @@
 
 #include <cmath>
 #include <map>
+#include <span>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/hash/sha256.h"
 #include "common/base/mutex.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/memory/flat_buffer.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -104,6 +104,29 @@ std::shared_ptr<const KeyTable> KeyTableOf(const ModelShape& shape) {
   auto table = std::make_shared<const KeyTable>(std::move(read.table));
   known = table;
   return table;
+}
+
+std::shared_ptr<const FlatBuffer> KeyTableOn(const std::shared_ptr<const KeyTable>& table,
+                                             const Stream& stream) {
+  struct Copy {
+    std::weak_ptr<const KeyTable> of;
+    Device device;
+    std::weak_ptr<const FlatBuffer> there;
+  };
+  static Mutex mutex;
+  static std::vector<Copy> copies;
+  const MutexLock lock(mutex);
+  std::erase_if(copies, [](const Copy& c) { return c.there.expired(); });
+  for (const Copy& c : copies) {
+    if (c.device != stream.device() || c.of.lock() != table) continue;
+    if (auto there = c.there.lock()) return there;
+  }
+  const auto n = static_cast<int64_t>(table->keys.size());
+  auto there = std::make_shared<FlatBuffer>(stream, DType::kFloat32, 2 * n);
+  there->CopyFromHost(std::as_bytes(std::span(table->keys)));
+  there->CopyFromHost(std::as_bytes(std::span(table->values)), n);
+  copies.push_back({table, stream.device(), there});
+  return there;
 }
 
 }  // namespace plumb::policy_model

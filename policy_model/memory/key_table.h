@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "policy_model/families/model_shape.h"
+#include "policy_model/memory/flat_buffer.h"
 
 namespace plumb::policy_model {
 
@@ -24,5 +25,9 @@ struct KeyTable {
 KeyTableShape DescribeKeyTable(const std::string& path, int64_t head_dim);
 // REQUIRES: shape.table.there().
 std::shared_ptr<const KeyTable> KeyTableOf(const ModelShape& shape);
+// Its keys, then its values, in the memory of the stream's device: once a device of a process, for
+// as long as somebody has it. Filled when it is returned.
+std::shared_ptr<const FlatBuffer> KeyTableOn(const std::shared_ptr<const KeyTable>& table,
+                                             const Stream& stream);
 
 }  // namespace plumb::policy_model

@@ -12,17 +12,42 @@ namespace {
 // `n` numbers of a set's buffer, whatever its type.
 std::vector<float> Read(const ParameterSet& set, int64_t first, int64_t n) {
   std::vector<float> out(static_cast<size_t>(n));
-  ConvertToFloat(set.flat.at(first), set.flat.dtype(), out);
+  if (set.flat.device().is_cpu()) {
+    ConvertToFloat(set.flat.at(first), set.flat.dtype(), out);
+    return out;
+  }
+  std::vector<std::byte> bytes(out.size() * ElementSize(set.flat.dtype()));
+  set.flat.CopyToHost(bytes, first);
+  ConvertToFloat(bytes.data(), set.flat.dtype(), out);
   return out;
 }
 
-// A row of the embeddings or of the gate. No memory is taken: a step of generation reads them.
+// The embeddings or the gate. No memory is taken on the CPU, where a step of generation reads them
+// in their place; of a GPU all of them are copied at once.
 using Numbers = std::array<float, kTaskDim>;
-Numbers RowOf(const ParameterSet& set, int64_t table, size_t row) {
-  Numbers out;
-  ConvertToFloat(set.flat.at(table + static_cast<int64_t>(row) * kTaskDim), set.flat.dtype(), out);
-  return out;
-}
+class Rows {
+ public:
+  Rows(const ParameterSet& set, int64_t table, size_t rows) : set_(set), table_(table) {
+    if (!set.flat.device().is_cpu())
+      copy_ = Read(set, table, static_cast<int64_t>(rows) * kTaskDim);
+  }
+  Numbers operator[](size_t row) const {
+    Numbers out;
+    if (copy_.empty()) {
+      ConvertToFloat(set_.flat.at(table_ + static_cast<int64_t>(row) * kTaskDim), set_.flat.dtype(),
+                     out);
+    } else {
+      std::copy_n(copy_.begin() + static_cast<std::ptrdiff_t>(row * out.size()), out.size(),
+                  out.begin());
+    }
+    return out;
+  }
+
+ private:
+  const ParameterSet& set_;
+  const int64_t table_;
+  std::vector<float> copy_;
+};
 
 void Put(ParameterSet& set, int64_t first, std::span<const float> values) {
   std::vector<std::byte> bytes(values.size() * ElementSize(set.flat.dtype()));
@@ -35,12 +60,13 @@ void Put(ParameterSet& set, int64_t first, std::span<const float> values) {
 void TaskWeights(const ParameterSet& set, std::vector<float>& weights) {
   const size_t tasks = TasksOf(set), adapters = AdaptersOf(set);
   const TaskSlices& at = set.adapter->tasks();
+  const Rows embeddings(set, at.embedding, tasks), gate(set, at.gate, adapters);
   weights.resize(tasks * adapters);
   for (size_t t = 0; t < tasks; ++t) {
     const auto row = std::span(weights).subspan(t * adapters, adapters);
-    const Numbers e = RowOf(set, at.embedding, t);
+    const Numbers e = embeddings[t];
     for (size_t k = 0; k < adapters; ++k) {
-      const Numbers w = RowOf(set, at.gate, k);
+      const Numbers w = gate[k];
       double logit = 0;
       for (size_t i = 0; i < w.size(); ++i)
         logit += static_cast<double>(w[i]) * static_cast<double>(e[i]);
@@ -57,13 +83,14 @@ void TaskWeightsBackward(const ParameterSet& set, std::span<const float> weights
                          std::span<const double> dweights, float* dembedding, float* dgate) {
   const size_t tasks = TasksOf(set), adapters = AdaptersOf(set);
   const TaskSlices& at = set.adapter->tasks();
+  const Rows embeddings(set, at.embedding, tasks), gate(set, at.gate, adapters);
   for (size_t t = 0; t < tasks; ++t) {
     double mean = 0;
     for (size_t k = 0; k < adapters; ++k)
       mean += static_cast<double>(weights[t * adapters + k]) * dweights[t * adapters + k];
-    const Numbers e = RowOf(set, at.embedding, t);
+    const Numbers e = embeddings[t];
     for (size_t k = 0; k < adapters; ++k) {
-      const Numbers w = RowOf(set, at.gate, k);
+      const Numbers w = gate[k];
       const auto dlogit = static_cast<float>(static_cast<double>(weights[t * adapters + k]) *
                                              (dweights[t * adapters + k] - mean));
       for (size_t i = 0; i < w.size(); ++i) {

@@ -2,7 +2,9 @@
 //
 // Purpose: the few numbers that every pass over such a policy begins with (forward) and ends with
 // (backward); what they weigh is layers/linear.h.
-// Thread safety: pure functions of what they are given. CPU only. Errors: none.
+// Thread safety: pure functions of what they are given. All numbers but the set's lie in the
+// memory of the host; of a set on a GPU its tables are copied, which waits for its stream. Errors:
+// none.
 #pragma once
 
 #include <cstdint>

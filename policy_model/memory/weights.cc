@@ -18,7 +18,6 @@
 #include "policy_model/families/experts/exact_floats.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/memory/device_check.h"
 #include "policy_model/memory/load_check.h"
 #include "policy_model/memory/stacked_tensor.h"
 #include "policy_model/memory/task_weights.h"
@@ -345,23 +344,13 @@ std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::str
   return problems;
 }
 
-namespace {
-
-// Before memory is taken.
-std::shared_ptr<const TensorTable> TableFor(const ModelShape& shape, const Stream& stream) {
-  CheckDeviceOf(shape, stream.device());
-  return std::make_shared<const TensorTable>(shape);
-}
-
-}  // namespace
-
 Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
-    : table_(TableFor(shape, stream)),
+    : table_(std::make_shared<const TensorTable>(shape)),
       sets_{std::make_shared<ParameterSet>("base", table_, stream, dtype)} {}
 
 Weights Weights::WithoutMemory(const ModelShape& shape, const Stream& stream, DType dtype) {
   Weights out;
-  out.table_ = TableFor(shape, stream);
+  out.table_ = std::make_shared<const TensorTable>(shape);
   out.sets_ = {std::make_shared<ParameterSet>(
       "base", out.table_, FlatBuffer::WithoutMemory(stream, dtype, out.table_->flat_elements()))};
   return out;
@@ -369,11 +358,6 @@ Weights Weights::WithoutMemory(const ModelShape& shape, const Stream& stream, DT
 
 void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
   PLUMB_CHECK(spec.tasks.empty() || gated() < 0, "one set of adapters has tasks");
-  if (!spec.tasks.empty() && !device().is_cpu()) {
-    throw Error(ErrorCode::kUnsupported,
-                "adapters that are weighed by tasks are computed on the CPU only: run.device = "
-                "\"cpu\", or one task's adapter by `plumb convert --task NAME`");
-  }
   const bool planned = flat().data() == nullptr;
   for (const auto& set : sets_) {
     set->trained = false;

@@ -13,7 +13,6 @@
 #include "environment/environments.h"
 #include "kernels/device/process_gpu.h"
 #include "policy_model/families/family.h"
-#include "policy_model/memory/device_check.h"
 #include "policy_model/memory/key_table.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
@@ -119,7 +118,6 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   kernels::CheckDevice(*device, "run.device");
   s.stream_ = OwnedStream(*device);
   s.ReadModel();
-  policy_model::CheckDeviceOf(s.shape_, *device);
   return session;
 }
 

@@ -78,10 +78,34 @@ policy_model::ModelShape WithStates() {
   return s;
 }
 
-TEST(EngineCuda, ModelsWithExpertsOrStatesAnswerAsOnTheCpuRecordedOrNot) {
+policy_model::ModelShape WithUnevenExperts() {
+  policy_model::ModelShape s = WithExperts();
+  s.experts.widths = {24, 9, 17, 24, 1, 16};
+  return s;
+}
+
+policy_model::ModelShape WithSinglePositions() {
+  policy_model::ModelShape s = TinyShape();
+  s.family = "plumb";
+  s.window = 9;
+  s.global_every = 4;
+  s.sinks = true;
+  return s;
+}
+
+policy_model::ModelShape WithGates() {
+  policy_model::ModelShape s = TinyShape();
+  s.family = "plumb";
+  s.window = 9;
+  s.gate_top_k = 3;
+  return s;
+}
+
+TEST(EngineCuda, EveryKindOfModelAnswersAsOnTheCpuRecordedOrNot) {
   if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: generation was not run on CUDA";
   const OwnedStream stream(Device::Cuda(0));
-  for (const policy_model::ModelShape& shape : {WithExperts(), WithStates()}) {
+  for (const policy_model::ModelShape& shape :
+       {WithExperts(), WithStates(), WithUnevenExperts(), WithSinglePositions(), WithGates()}) {
     policy_model::SetThreads(1);
     policy_model::Weights cpu(shape, Device::kCpu, DType::kFloat32),
         cuda(shape, stream, DType::kFloat32);
@@ -120,6 +144,69 @@ TEST(EngineCuda, ModelsWithExpertsOrStatesAnswerAsOnTheCpuRecordedOrNot) {
       // At a rounding's distance two experts may change places.
       EXPECT_GE(alike, chosen * 99 / 100) << shape.family;
       EXPECT_EQ(chosen > 0, options.record_experts);
+    }
+  }
+}
+
+policy_model::ModelShape WithLatents() {
+  policy_model::ModelShape s = TinyShape();
+  s.family = "plumb";
+  s.latent = {.kv_rank = 24, .nope = 12, .rope = 4, .value = 16};
+  s.kv_heads = s.heads;
+  s.head_dim = s.latent.head();
+  return s;
+}
+
+// Keys and values of both devices differ in their last bits, so that one number in some thousands
+// falls on the other side of a tie and is a step of its row's grid away: that moves log-probs by
+// thousandths and a few draws to the next token.
+TEST(EngineCuda, PagesInFewerBitsAnswerAsOnTheCpuRecordedOrNot) {
+  if (!kernels::CudaAvailable())
+    GTEST_SKIP() << "NO GPU: pages in fewer bits were not used on CUDA";
+  const OwnedStream stream(Device::Cuda(0));
+  for (const policy_model::ModelShape& shape :
+       {TinyShape(), WithLatents(), WithSinglePositions()}) {
+    policy_model::SetThreads(1);
+    policy_model::Weights cpu(shape, Device::kCpu, DType::kFloat32),
+        cuda(shape, stream, DType::kFloat32);
+    cpu.Initialise(3, 0.15);
+    std::vector<std::byte> bytes(cpu.flat().bytes());
+    cpu.flat().CopyToHost(bytes);
+    cuda.flat().CopyFromHost(bytes);
+    EngineOptions options = TinyOptions();
+    options.max_batch = 7;
+    options.prefill_tokens = 5;
+    const auto whole = Generate(options, cuda);
+    for (const kernels::KvFormat format :
+         {kernels::KvFormat::kInt8, kernels::KvFormat::kFp8, kernels::KvFormat::kInt4}) {
+      options.kv_format = format;
+      const auto want = Generate(options, cpu);
+      for (const bool record : {false, true}) {
+        options.record_steps = record;
+        EngineCounters counters;
+        const auto got = Generate(options, cuda, &counters);
+        ASSERT_EQ(got.size(), want.size());
+        EXPECT_EQ(counters.replayed_steps > counters.decode_steps / 8, record);
+        size_t equal = 0, compared = 0, rounded = 0;
+        double distance = 0;
+        for (const auto& [key, x] : want) {
+          const GeneratedSample& y = got.at(key);
+          equal += x.tokens == y.tokens;
+          rounded += y.logprobs != whole.at(key).logprobs;
+          for (size_t i = 0;
+               i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i];
+               ++i, ++compared) {
+            distance +=
+                std::abs(static_cast<double>(x.logprobs[i]) - static_cast<double>(y.logprobs[i]));
+          }
+        }
+        const std::string what = "format " + std::to_string(static_cast<int>(format));
+        EXPECT_GE(equal, want.size() * 6 / 10) << what;
+        EXPECT_GT(compared, 100u) << what;
+        EXPECT_LT(distance / static_cast<double>(compared), 0.005) << what;
+        EXPECT_GT(rounded, want.size() / 2) << what << ": pages are in fewer bits";
+      }
+      options.record_steps = true;
     }
   }
 }

@@ -46,7 +46,7 @@ EngineOptions Options(int64_t task_tokens, int32_t tasks = 2) {
 
 Samples Generate(const EngineOptions& options, const policy_model::Weights& weights,
                  const std::vector<GenerateRequest>& requests) {
-  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  Engine engine(weights.shape(), weights.flat().stream(), DType::kFloat32, options);
   for (const GenerateRequest& r : requests) engine.Submit(r);
   while (engine.Step(weights, 0)) {
   }
@@ -94,6 +94,39 @@ TEST(EngineTasks, ARowIsThatOfItsTasksOwnAdapter) {
     other += s.logprobs[0] != own[1 - key.first % 2].at(key).logprobs[0];
   }
   EXPECT_GT(other, static_cast<int>(mixed.size()) / 2);
+}
+
+TEST(EngineTasks, OnAGpuTheyAnswerAsOnTheCpu) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: tasks were NOT generated for on CUDA";
+  const OwnedStream stream(Device::Cuda(0));
+  for (const int64_t task_tokens : {0, 3}) {
+    const policy_model::Weights cpu = TaskWeights(task_tokens);
+    policy_model::Weights cuda(cpu.shape(), stream, DType::kFloat32);
+    cuda.AddAdapter(cpu.adapters()[0]->adapter->spec(), 5);
+    for (const auto& [from, to] : {std::pair{&cpu.flat(), &cuda.flat()},
+                                   {&cpu.adapters()[0]->flat, &cuda.adapters()[0]->flat}}) {
+      std::vector<std::byte> bytes(from->bytes());
+      from->CopyToHost(bytes);
+      to->CopyFromHost(bytes);
+    }
+    EngineOptions options = Options(task_tokens);
+    options.max_batch = 7;
+    options.prefill_tokens = 5;
+    const std::vector<GenerateRequest> requests = Requests(task_tokens);
+    const Samples want = Generate(options, cpu, requests), got = Generate(options, cuda, requests);
+    ASSERT_EQ(got.size(), want.size());
+    size_t equal = 0;
+    for (const auto& [key, x] : want) {
+      const GeneratedSample& y = got.at(key);
+      equal += x.tokens == y.tokens;
+      for (size_t i = 0;
+           i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i]; ++i) {
+        ASSERT_NEAR(x.logprobs[i], y.logprobs[i], 2e-4) << key.first << " " << i;
+      }
+    }
+    // A draw within a rounding of a boundary may fall on its other side.
+    EXPECT_GE(equal, want.size() * 9 / 10);
+  }
 }
 
 TEST(EngineTasks, LogprobsAreThoseOfTheTrainingForward) {

@@ -164,8 +164,6 @@ TEST(ConfigTest, ContradictionsAreSentences) {
       "model.rope_dim are of a new model");
   has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
   has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
-  has("[run]\ndevice = \"cuda\"\n[rollout]\nkv_type = \"int8\"\n",
-      "rollout.kv_type: keys and values");
   has("[model]\npath = \"m\"\nsinks = true\n", "model.sinks are of a new model");
   has("[model]\npath = \"m\"\ngate_top_k = 4\n", "model.memory_table are of a new model");
   has("[model]\ngate_top_k = 4\n", "model.gate_top_k is about tokens outside a window");

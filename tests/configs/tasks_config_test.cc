@@ -38,7 +38,6 @@ TEST(TasksConfigTest, AdaptersAndTasksGoTogether) {
            {"policy.adapter=none", "policy.tasks needs policy.adapter = \"lora\"."},
            {"policy.tasks=[\"a\",\"a\"]", "policy.tasks names a task twice"},
            {"data.train=arithmetic", "which generated rows have not"},
-           {"run.device=cuda", "policy.tasks are computed on the CPU only"},
            {"run.parallel=dp=2", "were never tried together"},
            {"rollout.replay_experts=true", "rollout.replay_experts numbers the tokens"},
            {"policy.adapters=65", "policy.adapters"},

@@ -165,7 +165,6 @@ TEST_P(AttentionPagedTest, IsSoftmaxOverTheSequence) {
         Shape{2, 1, 32, 4, {40}, 1}, Shape{4, 1, 128, 16, {300}, 64},
         Shape{4, 2, 64, 16, {70, 5}, 17, 0.1f, 4}, Shape{2, 1, 32, 4, {40}, 1, 0, 1},
         Shape{4, 1, 24, 8, {300}, 9, 0, 7}, Shape{2, 2, 128, 16, {300}, 20, 0, 256}}) {
-    if (s.global_every > 0 && device().is_cuda()) continue;  // layers/branch.cc refuses it there
     Scene scene(GetParam(), s, s.page_tokens);
     std::vector<int32_t> slot, position;
     ManyRows(s, &slot, &position);

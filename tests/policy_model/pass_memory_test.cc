@@ -211,7 +211,7 @@ TEST(PassMemoryTest, APlanForAGpuReadsNothingThatLiesThere) {
     const ModelShape shape = ReadModelConfig(folder.path(), LongestOf(family));
     for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
       const Weights weights = Weights::WithoutMemory(shape, gpu, dtype);
-      std::vector<Branch> branches = BranchesOf(weights.table(), gpu.device());
+      std::vector<Branch> branches = BranchesOf(weights.table());
       Arena saved = Arena::WithoutMemory(gpu), scratch = Arena::WithoutMemory(gpu);
       const AttentionShape attention{{.tokens = 24,
                                       .sequences = 3,

@@ -84,6 +84,89 @@ TEST_P(ExpertProductsTest, RowsMeetTheirExpertsMatrix) {
   }
 }
 
+// One expert's columns of wider rows: what lies beside them stays.
+TEST_P(ExpertProductsTest, RowsMayBeWiderThanTheProduct) {
+  for (const Sizes& size : kSizes) {
+    const std::vector<int32_t> begin = Begins(size.largest);
+    const int32_t experts = static_cast<int32_t>(begin.size()) - 1;
+    const int64_t there = begin.back();
+    Array<int32_t> tbegin(device(), begin);
+    for (const int64_t aside : {8, 3}) {
+      for (const bool by_columns : {false, true}) {
+        const int64_t inputs = by_columns ? size.n : size.k, outputs = by_columns ? size.k : size.n,
+                      x_width = 2 * inputs + aside, y_width = outputs + 2 * aside;
+        const auto count = [](int64_t n) { return static_cast<size_t>(n); };
+        const auto x = Normal(count(there * x_width), 1, dtype()),
+                   w = Normal(count(experts * size.n * size.k), 2, dtype()),
+                   dy = Normal(count(there * (size.n + aside)), 3, dtype());
+        std::vector<float> narrow;
+        for (int64_t s = 0; s < there; ++s) {
+          for (int64_t i = 0; i < inputs; ++i) narrow.push_back(x[count(s * x_width + aside + i)]);
+        }
+        Tensor tx(GetParam(), x), tw(GetParam(), w), tnarrow(GetParam(), narrow),
+            wide(GetParam(), std::vector<float>(count(there * y_width), 2.0f)),
+            dense(GetParam(), count(there * outputs));
+        const auto at = [&](Tensor& t, int64_t elements) {
+          return static_cast<std::byte*>(t.data()) + count(elements) * ElementSize(dtype());
+        };
+        for (int32_t e = 0; e < experts; ++e) {
+          const ExpertGroups alone{tbegin.data() + e, 1, there};
+          const void* matrix = at(tw, e * size.n * size.k);
+          Call(launch(), ExpertProduct{.groups = alone,
+                                       .x = at(tx, aside),
+                                       .w = matrix,
+                                       .n = size.n,
+                                       .k = size.k,
+                                       .by_columns = by_columns,
+                                       .y = at(wide, aside),
+                                       .x_stride = x_width,
+                                       .y_stride = y_width});
+        }
+        Call(launch(), ExpertProduct{.groups = {tbegin.data(), experts, there},
+                                     .x = tnarrow.data(),
+                                     .w = tw.data(),
+                                     .n = size.n,
+                                     .k = size.k,
+                                     .by_columns = by_columns,
+                                     .y = dense.data()});
+        const std::vector<float> got = wide.Host(), want = dense.Host();
+        std::vector<float> mine;
+        for (int64_t i = 0; i < there * y_width; ++i) {
+          const int64_t column = i % y_width;
+          if (column >= aside && column < aside + outputs) mine.push_back(got[count(i)]);
+          else ASSERT_EQ(got[count(i)], 2.0f) << "what lies beside, column " << column;
+        }
+        ExpectSameBits(mine, want, "rows of " + std::to_string(size.n));
+        if (by_columns) continue;
+        std::vector<float> dy_narrow;
+        for (int64_t i = 0; i < there * (size.n + aside); ++i) {
+          if (i % (size.n + aside) < size.n) dy_narrow.push_back(dy[count(i)]);
+        }
+        Tensor tdy(GetParam(), dy), tdy_narrow(GetParam(), dy_narrow);
+        Array<float> dw(device(), std::vector<float>(w.size(), 0.0f)),
+            dw_dense(device(), std::vector<float>(w.size(), 0.0f));
+        for (int32_t e = 0; e < experts; ++e) {
+          Call(launch(), ExpertWeightProduct{.groups = {tbegin.data() + e, 1, there},
+                                             .dy = tdy.data(),
+                                             .x = at(tx, aside),
+                                             .n = size.n,
+                                             .k = size.k,
+                                             .dw = dw.data() + e * size.n * size.k,
+                                             .dy_stride = size.n + aside,
+                                             .x_stride = x_width});
+        }
+        Call(launch(), ExpertWeightProduct{.groups = {tbegin.data(), experts, there},
+                                           .dy = tdy_narrow.data(),
+                                           .x = tnarrow.data(),
+                                           .n = size.n,
+                                           .k = size.k,
+                                           .dw = dw_dense.data()});
+        ExpectSameBits(dw.Host(), dw_dense.Host(), "weights of " + std::to_string(size.n));
+      }
+    }
+  }
+}
+
 TEST_P(ExpertProductsTest, WeightsAreSumsOverTheirRows) {
   for (const Sizes& size : kSizes) {
     const std::vector<int32_t> begin = Begins(size.largest);

@@ -13,7 +13,6 @@
 #include "policy_model/families/adapter_table.h"
 #include "policy_model/families/experts/exact_floats.h"
 #include "policy_model/layers/experts_stage.h"
-#include "policy_model/memory/device_check.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::policy_model {
@@ -39,7 +38,7 @@ ModelShape Shape(const ExpertsShape& experts) {
 
 std::vector<std::pair<std::string, ExpertsShape>> Kinds() {
   const ExpertsShape plain = {.count = 6, .widths = {24}, .per_token = 2};
-  ExpertsShape sigmoid = plain, shared = plain, gated = plain;
+  ExpertsShape sigmoid = plain, shared = plain, gated = plain, uneven = plain;
   sigmoid.sigmoid = true;
   sigmoid.bias = true;
   sigmoid.groups = 3;
@@ -49,7 +48,12 @@ std::vector<std::pair<std::string, ExpertsShape>> Kinds() {
   shared.dense = {1, 0, 0};
   gated.shared_ffn = 20;
   gated.shared_gate = true;
-  return {{"plain", plain}, {"sigmoid", sigmoid}, {"shared", shared}, {"gated", gated}};
+  uneven.widths = {24, 9, 17, 24, 1, 16};
+  return {{"plain", plain},
+          {"sigmoid", sigmoid},
+          {"shared", shared},
+          {"gated", gated},
+          {"uneven", uneven}};
 }
 
 PackedBatch Batch() {
@@ -209,21 +213,6 @@ TEST_F(ExpertsGpuTest, AdaptersOfAllExpertsAreTheCpus) {
   ExpectNear(cuda.adapter_grad, cpu.adapter_grad, "the adapters' gradient");
   EXPECT_NE(std::count(cpu.adapter_grad.begin(), cpu.adapter_grad.end(), 0.0f),
             static_cast<int64_t>(cpu.adapter_grad.size()));
-}
-
-TEST(ExpertsGpuCheckTest, ExpertsOfDifferentWidthsAreRefusedOnAGpuAlone) {
-  const ModelShape mixed = Shape({.count = 6, .widths = {8, 24}, .per_token = 2}),
-                   even = Shape({.count = 6, .widths = {24}, .per_token = 2});
-  CheckDeviceOf(mixed, Device::kCpu);
-  CheckDeviceOf(even, Device::Cuda(0));
-  try {
-    CheckDeviceOf(mixed, Device::Cuda(0));
-    ADD_FAILURE();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(std::string(e.what()).find("different widths"), std::string::npos) << e.what();
-    EXPECT_NE(std::string(e.what()).find("run.device = \"cpu\""), std::string::npos) << e.what();
-  }
 }
 
 }  // namespace

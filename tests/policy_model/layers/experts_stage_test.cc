@@ -371,18 +371,6 @@ TEST(ExpertsStageTest, AdaptersGoWithAttentionAndAreRefusedOnExpertsByName) {
             (std::vector<std::string>{"k_proj", "o_proj", "q_proj", "v_proj"}));
 }
 
-TEST(ExpertsStageTest, DifferentWidthsAreRefusedOnAGpuBeforeMemoryIsTaken) {
-  int place = 0;
-  const Stream gpu = Stream::Borrow(Device::Cuda(0), &place);
-  try {
-    Weights weights(Shape({.count = 4, .widths = {8, 16}, .per_token = 1}), gpu, DType::kFloat32);
-    ADD_FAILURE();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(std::string(e.what()).find("run.device = \"cpu\""), std::string::npos) << e.what();
-  }
-}
-
 TEST(ExpertsStageTest, ActiveParametersAreThoseThatATokenGoesThrough) {
   const ExpertsShape experts = {.count = 6,
                                 .widths = {8, 16},

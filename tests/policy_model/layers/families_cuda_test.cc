@@ -16,7 +16,6 @@
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "policy_model/families/model_config.h"
-#include "policy_model/memory/device_check.h"
 #include "policy_model/transformer.h"
 #include "tests/policy_model/layers/families_golden.h"
 #include "tests/testing/temp_folder.h"
@@ -104,13 +103,6 @@ class FamiliesCudaTest : public ::testing::TestWithParam<std::string> {
     if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: the family was NOT run on CUDA here";
     WriteFamilyFolder(GetParam(), temp_.path());
     shape_ = ReadModelConfig(temp_.path(), LongestOf(GetParam()));
-    try {
-      CheckDeviceOf(shape_, Device::Cuda(0));
-      const OwnedStream stream(Device::Cuda(0));
-      const Transformer model(shape_, stream, DType::kFloat32);
-    } catch (const Error& e) {
-      GTEST_SKIP() << "on the CPU only: " << e.what();
-    }
   }
 
   // Of the family's weights, as `dtype` holds them.

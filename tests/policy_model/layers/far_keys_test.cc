@@ -251,21 +251,5 @@ TEST_F(FarKeysTest, AFolderHasItsTableAndComesBack) {
   EXPECT_EQ(ReadModelConfig(first.path()), shape);
 }
 
-TEST_F(FarKeysTest, AreRefusedOnAGpuWhenTheModelIsMade) {
-  EXPECT_EQ(BranchesOf(TensorTable(Shape()), Device::kCpu).size(), 6u);
-  const auto refuses = [](const ModelShape& shape, const std::string& says) {
-    try {
-      BranchesOf(TensorTable(shape), Device::Cuda(0));
-      ADD_FAILURE() << "no error: " << says;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
-    }
-  };
-  refuses(Shape({}), "gate_top_k");
-  refuses(Shape({"memory"}, 0), "memory table");
-  EXPECT_EQ(BranchesOf(TensorTable(Shape({"local", "global"}, 0)), Device::Cuda(0)).size(), 6u);
-}
-
 }  // namespace
 }  // namespace plumb::policy_model

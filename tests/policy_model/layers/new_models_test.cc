@@ -173,22 +173,5 @@ TEST(NewModels, AFolderComesBackByteForByte) {
   }
 }
 
-TEST(NewModels, GlobalPositionsAreRefusedOnAGpuWhenTheModelIsMade) {
-  EXPECT_EQ(BranchesOf(TensorTable(Mixed()), Device::kCpu).size(), 6u);
-  const auto refuses = [](const ModelShape& shape, const std::string& says) {
-    try {
-      BranchesOf(TensorTable(shape), Device::Cuda(0));
-      ADD_FAILURE() << "no error: " << says;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
-    }
-  };
-  ModelShape without = Mixed();
-  refuses(without, "global_every = 5");
-  without.global_every = 0;
-  EXPECT_EQ(BranchesOf(TensorTable(without), Device::Cuda(0)).size(), 6u);
-}
-
 }  // namespace
 }  // namespace plumb::policy_model
