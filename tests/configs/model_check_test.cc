@@ -24,6 +24,20 @@ std::string Refused(const std::vector<std::string>& set) {
   }
 }
 
+TEST(ModelCheck, AGpuTakesWhatTheCpuTakes) {
+  for (const std::vector<std::string>& set : std::vector<std::vector<std::string>>{
+           {"rollout.kv_type=int8"},
+           {"rollout.kv_type=int4"},
+           {"model.window=8", "model.global_every=4"},
+           {"model.window=8", "model.gate_top_k=4"},
+           {"experts.count=4", "experts.per_token=2", "experts.widths=[\"16\",\"8\"]"}}) {
+    std::vector<std::string> there = set;
+    there.push_back("run.device=cuda");
+    EXPECT_EQ(Refused(set), "") << set[0];
+    EXPECT_EQ(Refused(there), "") << set[0];
+  }
+}
+
 TEST(ModelCheck, ContradictionsNameTheirOptions) {
   const struct {
     std::vector<std::string> set;

@@ -32,6 +32,7 @@ std::string ProblemsOf(const std::vector<std::string>& overrides,
 
 TEST(TasksConfigTest, AdaptersAndTasksGoTogether) {
   EXPECT_EQ(ProblemsOf({}), "");
+  EXPECT_EQ(ProblemsOf({"run.device=cuda"}), "");
   EXPECT_EQ(ProblemsOf({"policy.adapters=1", "policy.task_tokens=8"}), "");
   for (const auto& [set, sentence] : std::vector<std::pair<std::string, std::string>>{
            {"policy.tasks=[]", "policy.adapters are weighed by the task of a row"},

@@ -109,6 +109,15 @@ TEST(TaskPassTest, ARowGetsWhatItsTaskWeighs) {
   }
 }
 
+TEST(TaskPassTest, AGpuTakesPoliciesWithTasks) {
+  int place = 0;
+  Weights weights = Weights::WithoutMemory(TaskShape(), Stream::Borrow(Device::Cuda(0), &place),
+                                           DType::kBFloat16);
+  weights.AddAdapter(TaskSpec(2), 5);
+  EXPECT_EQ(weights.gated(), 0);
+  EXPECT_EQ(weights.task_tokens(), 2);
+}
+
 TEST(TaskPassTest, NewAdaptersChangeNothingAndTheBaseDoesNotSeeTasks) {
   Weights weights(TaskShape(), Device::kCpu, DType::kFloat32);
   weights.Initialise(11, 0.15);
