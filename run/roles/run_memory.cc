@@ -133,7 +133,8 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
   if (!configs::ActorsApart(config)) AddActors(config, weights, plan);
   AddHandOver(config, weights, plan);
   if (device.is_cpu() && processes) {
-    const int64_t programs = 1 + ranks + config.run.actors + config.run.reward_workers;
+    const int64_t programs =
+        1 + ranks + config.run.actors * config.rollout.tp + config.run.reward_workers;
     plan.Add("programs", programs * ResidentBytes(),
              std::to_string(programs) + " processes without their data");
   }
