@@ -5,9 +5,12 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <thread>
+#include <vector>
 
 #include "run/agents/agent_programs.h"
 #include "run/agents/open_agents.h"
@@ -229,6 +232,84 @@ TEST(AgentTrain, AgentsThatFailAreCountedAndTheRunGoesOn) {
   EXPECT_TRUE(Has(samples, "environment.timeout_s")) << samples;
 }
 
+// Processes whose command line has `text`, by their arguments.
+std::map<pid_t, std::string> ProcessesOf(const std::string& text) {
+  std::map<pid_t, std::string> out;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    try {
+      std::string line = RealFileSystem().ReadFile(entry.path() / "cmdline", 1 << 20);
+      std::replace(line.begin(), line.end(), '\0', ' ');
+      if (Has(line, text)) out[std::stoi(name)] = line;
+    } catch (const Error&) {  // it has just ended
+    }
+  }
+  return out;
+}
+
+int64_t Descriptors(pid_t process) {
+  const std::filesystem::directory_iterator open("/proc/" + std::to_string(process) + "/fd");
+  return std::distance(begin(open), end(open));
+}
+
+// Somebody kills agents -9 in the middle of their conversations, one of each group. There are slots
+// for two answers: one that a dead agent kept would be the end of the run.
+TEST(AgentTrain, AnAgentThatIsKilledInTheMiddleIsGivenUpAndLeavesNothing) {
+  const TempFolder temp;
+  std::string agent = kPlainAgent;
+  // Another program from here on, so that it is found by its name. It is in the middle of its loop.
+  agent.replace(agent.find("    reply = post("), 0,
+                "    if turn == 2 and task['sample'] == 1:\n"
+                "        os.execv(sys.executable, [sys.executable, '-c', "
+                "'import time; time.sleep(600)', 'WAITS'])\n");
+  const std::string waits = temp / "waits";
+  agent.replace(agent.find("WAITS"), 5, waits);
+  const std::string recipe = WriteRecipe(temp, {.agent = agent, .steps = 6}), out = temp / "run";
+  const pid_t run =
+      testing::StartProgram({"train", recipe, "--out", out, "--set", "rollout.max_batch=2", "--set",
+                             "environment.timeout_s=120", "--set", "data.shuffle=false"},
+                            out);
+  int killed = 0, status = 0;
+  std::vector<int64_t> descriptors;  // of the run, at each kill
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(5);
+  while (waitpid(run, &status, WNOHANG) == 0 && std::chrono::steady_clock::now() < deadline) {
+    // What holds an agent's walls has no such word on its command line.
+    for (const auto& [process, line] : ProcessesOf(waits)) {
+      descriptors.push_back(Descriptors(run));
+      killed += kill(process, SIGKILL) == 0;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  }
+  if (kill(run, 0) == 0 && std::chrono::steady_clock::now() >= deadline) {
+    kill(run, SIGKILL);
+    waitpid(run, &status, 0);
+    FAIL() << "the run does not go on: " << Read(out + ".out");
+  }
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << Read(out + ".out");
+  EXPECT_EQ(killed, 12) << "one of each group";
+  EXPECT_EQ(Aborted(out), 12);
+  int64_t spoke = 0;
+  for (const auto& sample : Lines(out + "/samples.jsonl")) {
+    if (sample.at("finish") != "aborted") continue;
+    const std::string why = sample.at("unscored_reason");
+    // Where bubblewrap is its parent, that says it by its own exit code.
+    EXPECT_TRUE(Has(why, "the agent ended by signal 9") || Has(why, "137")) << why;
+    EXPECT_FALSE(sample.contains("reward") && sample.at("reward").is_number()) << sample.dump();
+    ++spoke;
+  }
+  EXPECT_EQ(spoke, 12);
+  const auto lines = Lines(out + "/metrics.jsonl");
+  ASSERT_EQ(lines.size(), 6u);
+  EXPECT_GE(lines.back().at("environment/failures"), 11) << "the last may be counted later";
+  EXPECT_TRUE(ProcessesOf(temp.path()).empty()) << ProcessesOf(temp.path()).begin()->second;
+  // As many in the second half as in the first, but for what is in flight.
+  ASSERT_GE(descriptors.size(), 8u);
+  const auto half = descriptors.begin() + descriptors.size() / 2;
+  EXPECT_LE(*std::max_element(half, descriptors.end()),
+            *std::max_element(descriptors.begin(), half) + 4);
+}
+
 // Nothing but the endpoint is there.
 TEST(AgentTrain, AnAgentSeesNoOtherNetwork) {
   if (ProbeNamespaces()) GTEST_SKIP() << "NOT TESTED: " << *ProbeNamespaces();
@@ -296,6 +377,75 @@ TEST(AgentTrain, AgentsFromElsewhereLeadTheEpisodesThatTheyFetch) {
   train.join();
   EXPECT_FALSE(std::filesystem::exists(file)) << "it goes with the endpoint";
   EXPECT_EQ(Lines(out + "/metrics.jsonl").back().at("reward/mean"), 0.5);
+}
+
+// Clients from elsewhere that fetch an episode and are not heard of again: one behind a call, with
+// its connection open, one in the middle of a request, one before it said anything.
+TEST(AgentTrain, AClientThatNeverComesBackIsGivenUpAndTheRunGoesOn) {
+  const TempFolder temp;
+  const std::string recipe = WriteRecipe(temp, {.agent = "", .steps = 2}), out = temp / "run";
+  std::thread train([&] {
+    EXPECT_EQ(Train(recipe, out, "--set environment.timeout_s=2 --set rollout.max_batch=2"), 0)
+        << Read(out + ".out");
+  });
+  const std::string file = out + "/agents/actor-0.json";
+  for (int i = 0; i < 600 && !std::filesystem::exists(file); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ASSERT_TRUE(std::filesystem::exists(file)) << Read(out + ".out");
+  const auto house = nlohmann::json::parse(Read(file));
+  const std::string url = house["url"];
+  const int port = std::stoi(url.substr(url.rfind(':') + 1));
+  const auto bearer = [](const nlohmann::json& key) {
+    return "Authorization: Bearer " + key.get<std::string>() + "\r\n";
+  };
+  const int half_said = socket(AF_INET, SOCK_STREAM, 0);
+  int fetched = 0, late = 0, finished = 0;
+  std::string lost_path, lost_key;  // of the first, which comes back too late
+  for (int i = 0; i < 300 && fetched < 8; ++i) {
+    const auto got = testing::Post(port, "/episodes", {{"wait", 1}}, bearer(house["api_key"]));
+    if (got.status != 200) continue;
+    const auto episode = got.json();
+    const std::string base = episode["base_url"], path = base.substr(base.find("/episodes")),
+                      key = episode["api_key"];
+    const nlohmann::json call = {{"messages", episode["task"]["prompt"]}, {"max_tokens", 4}};
+    ++fetched;
+    if (fetched == 1) {
+      EXPECT_EQ(testing::Post(port, path + "/chat/completions", call, bearer(key)).status, 200);
+      lost_path = path, lost_key = key;
+      continue;
+    }
+    if (fetched == 2) {
+      sockaddr_in address = {};
+      address.sin_family = AF_INET;
+      address.sin_port = htons(static_cast<uint16_t>(port));
+      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      ASSERT_EQ(connect(half_said, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+      const std::string half = "POST " + path + "/chat/completions HTTP/1.1\r\nHost: x\r\n" +
+                               bearer(key) + "Content-Length: 500\r\n\r\n{\"messages\"";
+      ASSERT_EQ(write(half_said, half.data(), half.size()), static_cast<ssize_t>(half.size()));
+      // It has said something once, or the minute that a first call may take would pass.
+      EXPECT_EQ(testing::Post(port, path + "/chat/completions", call, bearer(key)).status, 200);
+      continue;
+    }
+    EXPECT_EQ(testing::Post(port, path + "/chat/completions", call, bearer(key)).status, 200);
+    EXPECT_EQ(testing::Post(port, path + "/reward", {{"reward", 0.5}, {"done", true}}, bearer(key))
+                  .status,
+              200);
+    ++finished;
+    if (fetched == 6) {  // of the second step: the first one's were given up
+      late = testing::Post(port, lost_path + "/chat/completions", call, bearer(lost_key)).status;
+    }
+  }
+  EXPECT_EQ(finished, 6);
+  EXPECT_GE(late, 400) << "its episode is over";
+  train.join();
+  close(half_said);
+  EXPECT_EQ(Aborted(out), 2);
+  EXPECT_TRUE(Has(Read(out + "/samples.jsonl"), "environment.timeout_s"));
+  const auto lines = Lines(out + "/metrics.jsonl");
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines.back().at("environment/failures"), 2);
+  EXPECT_EQ(lines.back().at("reward/mean"), 0.5) << "nobody got a zero";
 }
 
 TEST(AgentTrain, WhatDoesNotGoTogetherIsSaidBeforeARun) {
