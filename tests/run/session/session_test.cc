@@ -68,11 +68,14 @@ TEST(SessionTest, PromptsMayLieInAStore) {
     }
     store->PutPrompts("train", prompts);
     prompts.resize(2);
-    store->PutPrompts("eval", prompts);
+    store->PutPrompts("more", prompts);
+    const auto held = replay::Store::Open(temp / "held");
+    held->PutPrompts("eval", prompts);
+    held->PutPrompts("others", prompts);
   }
   const auto load = [&](std::vector<std::string> more) {
-    more.insert(more.end(), {"data.train=" + (temp / "store"), "data.eval=" + (temp / "store"),
-                             "rollout.prompts_per_step=4"});
+    more.insert(more.begin(), {"data.train=" + (temp / "store"), "data.eval=" + (temp / "held"),
+                               "rollout.prompts_per_step=4"});
     return LoadPrompts(*Session::WithoutRun(Recipe(temp / "run", more)));
   };
   const PromptData data = load({});
@@ -80,7 +83,9 @@ TEST(SessionTest, PromptsMayLieInAStore) {
   EXPECT_EQ(data.eval.size(), 2u) << "the dataset of that name";
   EXPECT_EQ(data.train[3].ground_truth, "4");
   EXPECT_FALSE(data.train[3].tokens.empty());
-  EXPECT_EQ(load({"data.eval_skip=6", "data.limit=6"}).eval.size(), 2u) << "of train, then";
+  EXPECT_EQ(load({"data.eval=" + (temp / "store"), "data.eval_skip=6", "data.limit=6"}).eval.size(),
+            2u)
+      << "of train, then";
   const Error none = ErrorOf([&] { load({"data.dataset=pairs"}); });
   EXPECT_NE(none.message().find("no dataset of prompts 'pairs'"), std::string::npos);
   EXPECT_NE(none.message().find("train (8 prompts)"), std::string::npos) << none.message();
