@@ -7,7 +7,6 @@
 #include "configs/checks/actor_device.h"
 #include "configs/pattern_number.h"
 #include "policy_model/families/tensor_share.h"
-#include "policy_model/memory/device_check.h"
 #include "run/roles/observer.h"
 #include "run/roles/run_memory.h"
 
@@ -166,7 +165,6 @@ void CheckActors(const Session& session, int ranks_here) {
                                      (tp > 1 ? ", process " + std::to_string(i % tp + 1) +
                                                    " of rollout.tp = " + std::to_string(tp)
                                              : ""));
-    policy_model::CheckDeviceOf(session.shape(), device);
   }
   const auto memory = PlanActors(session, ranks_here);
   if (memory) memory->Check();

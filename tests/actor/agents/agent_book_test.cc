@@ -11,8 +11,8 @@
 
 #include "actor/rollout.h"
 #include "common/record/agent.h"
-#include "tests/actor/turns/scripted.h"
 #include "tests/actor/tiny.h"
+#include "tests/actor/turns/scripted.h"
 
 namespace plumb::actor {
 namespace {

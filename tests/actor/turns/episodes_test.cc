@@ -10,8 +10,8 @@
 
 #include "actor/rollout.h"
 #include "common/base/error.h"
-#include "tests/actor/turns/scripted.h"
 #include "tests/actor/tiny.h"
+#include "tests/actor/turns/scripted.h"
 
 namespace plumb::actor {
 namespace {
