@@ -4,6 +4,8 @@
 // toml++. Errors: toml::parse throws toml::parse_error.
 #pragma once
 
+#include <cstdint>  // what is included first of it forgets
+
 #define TOML_EXCEPTIONS 1
 // toml++ 3.3 asserts what a recipe can break ("[(a]"), and reports it properly right behind the
 // assertion.
