@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """make_shape.py SHAPE FOLDER: a model folder of a published shape (0.5B, 1.5B, 7B: Qwen 2.5; tiny proves that everything runs) with
-drawn weights in bfloat16 and a tokenizer of the 256 bytes, for measures of speed that need no trained model. The bytes' ids lie over the
-whole vocabulary, so that ranks that share it (tp) have tokens each. Needs nothing but Python: of a normal distribution a million numbers
-are drawn, and tensors read them from different places on."""
+drawn weights in bfloat16 and a tokenizer of the 256 bytes, for measures of speed that need no trained model. The rest of the vocabulary
+are tokens that no text has, so that ranks that share it (tp) have tokens each. Needs nothing but Python: of a normal distribution a
+million numbers are drawn, and tensors read them from different places on."""
 import json
 import pathlib
 import random
@@ -41,7 +41,7 @@ level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, 
 tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [end], "normalizer": None, "pre_tokenizer": level,
              "post_processor": None, "decoder": level,
              "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                       "fuse_unk": False, "byte_fallback": False, "vocab": {letters[b]: b * (ends // 256) for b in range(256)}, "merges": []}}
+                       "fuse_unk": False, "byte_fallback": False, "vocab": {letters[b]: b for b in range(256)} | {f"<unused {i}>": i for i in range(256, ends)}, "merges": []}}
 (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
 
