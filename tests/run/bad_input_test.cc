@@ -130,14 +130,14 @@ TEST(BadInputTest, RowsWithoutTheGroundTruthThatAPartComparesWith) {
       << some.out << some.err;
 }
 
-// A folder that is no file of rows is told what it is.
-TEST(BadInputTest, AStoreAsPromptsIsToldHowToExportThem) {
+// A store is taken for its prompts, and one without any says so.
+TEST(BadInputTest, AStoreOfPairsHasNoPromptsToAnswer) {
   const TempFolder temp;
   const std::string rows = temp / "rows.jsonl", store = temp / "store";
-  RealFileSystem().WriteFileAtomic(rows, "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n");
+  RealFileSystem().WriteFileAtomic(
+      rows, "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n");
   ASSERT_EQ(RunPlumb({"data", "import", rows, "--store", store}).code, 0);
-  ExpectRefused(temp, {"data.train=" + store}, "is a store, not a file of rows");
-  ExpectRefused(temp, {"data.train=" + store}, "data export rows.jsonl --store " + store);
+  ExpectRefused(temp, {"data.train=" + store}, store);
 }
 
 TEST(BadInputTest, AStoppedRunSaysHowFarItCameAndGoesOnFromThere) {

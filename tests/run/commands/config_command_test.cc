@@ -268,7 +268,7 @@ TEST_F(ConfigNew, SaysWhatDoesNotFit) {
   EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "did you mean 'grpo'?"));
   EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "'grpo'? it is one of"));
   EXPECT_TRUE(Has(refused({"dpo", "--data", "arithmetic"}), "name it with --data"));
-  const std::string folder = refused({"grpo", "--data", temp_.path()});
+  const std::string folder = refused({"grpo", "--data", temp_.path()}, 3);
   EXPECT_TRUE(Has(folder, "is a folder") && !Has(folder, "--model")) << folder;
   RealFileSystem().CreateDirectories(temp_ / "run");
   RealFileSystem().WriteFileAtomic(temp_ / "run/run.json", "{}");

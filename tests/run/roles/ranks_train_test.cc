@@ -473,9 +473,9 @@ TEST(RanksTrainTest, WhatCannotBeIsSaid) {
     return std::to_string(run.code) + " " + run.err;
   };
   EXPECT_TRUE(Has(error_of({"--set", "run.parallel=\"dp=2\""}), "docs/ranks.md"));
-  const std::string pipeline =
-      error_of({"--roles", "processes", "--set", "run.parallel=\"dp=2,pp=2\""});
-  EXPECT_TRUE(Has(pipeline, "9 ") && Has(pipeline, "asks for pp=2")) << pipeline;
+  const std::string both =
+      error_of({"--roles", "processes", "--set", "run.parallel=\"tp=2,pp=2\""});
+  EXPECT_TRUE(Has(both, "tp") && Has(both, "pp") && !Has(both, "0 ")) << both;
   EXPECT_TRUE(Has(error_of({"--roles", "processes"}), "has none, use local"));
   setenv("WORLD_SIZE", "3", 1);
   EXPECT_TRUE(Has(error_of({}), "is not set, but WORLD_SIZE is 3"));
