@@ -544,7 +544,7 @@ std::string RecipeMeant(const std::string& path) {
 }  // namespace
 
 Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
-                  std::vector<std::string>& problems) {
+                  std::vector<std::string>& problems, std::vector<std::string>* notes) {
   if (path.empty())
     throw Error(ErrorCode::kInvalidArgument, "is empty: name a TOML file", "recipe");
   if (!std::filesystem::exists(path)) {
@@ -563,7 +563,8 @@ Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overr
   }
   Loaded loaded =
       Parse(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides, problems);
-  FindBesideRecipe(loaded.config, path);
+  std::vector<std::string> two = FindBesideRecipe(loaded.config, path, loaded.origins);
+  if (notes) notes->insert(notes->end(), two.begin(), two.end());
   return loaded;
 }
 

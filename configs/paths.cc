@@ -34,7 +34,7 @@ std::string Full(const fs::path& path) {
 }
 
 // In full, with the last name as it is.
-fs::path Place(const std::string& path) {
+fs::path FullPlace(const std::string& path) {
   fs::path place = fs::absolute(path);
   if (!place.has_filename()) place = place.parent_path();  // "model/"
   if (place.filename() == "." || place.filename() == "..") return Full(place);
@@ -100,12 +100,33 @@ std::string FunctionApart(const std::string& path) {
 // Visits every option.
 struct Finder {
   fs::path folder;
+  bool of_run;  // its folder's names are the run's, and no data
+  const Origins& origins;
+  std::vector<std::string>& notes;
+  std::string prefix;
   template <class Field>
   void operator()(const FieldInfo& info, Field& field) {
     const std::string_view unit = info.unit;
+    const std::string key = prefix + info.name;
+    const auto origin = origins.find(key);
+    const bool typed = origin != origins.end() && origin->second.starts_with("--set");
     const auto find = [&](std::string& file) {
       const fs::path path = file;
-      if (path.is_relative() && !Exists(path) && Exists(folder / path)) file = Full(folder / path);
+      if (file.empty() || IsGenerated(file) || !path.is_relative() || !Exists(folder / path))
+        return;
+      const bool here = Exists(path);
+      std::error_code ignored;
+      if (here && fs::equivalent(path, folder / path, ignored)) return;
+      const std::string beside = FullPlace((folder / path).string()).string();
+      const bool stays = here && (typed || of_run);
+      if (here && !of_run) {
+        const std::string from_here = FullPlace(file).string();
+        notes.push_back(key + " = \"" + file + "\" is " + (stays ? from_here : beside) + ", " +
+                        (stays ? "of the current folder, where --set looks first; "
+                               : "beside the recipe, where its paths lead first; ") +
+                        (stays ? beside : from_here) + " is another");
+      }
+      if (!stays) file = beside;
     };
     if constexpr (std::same_as<Field, std::string>) {
       if ((unit == "file" || unit == "folder") && !field.empty()) find(field);
@@ -123,12 +144,16 @@ struct Finder {
         }
       }
     } else if constexpr (std::same_as<Field, std::vector<RewardPartConfig>>) {
-      for (RewardPartConfig& part : field) part.Visit(*this);
+      for (size_t i = 0; i < field.size(); ++i) {
+        Finder inner{folder, of_run, origins, notes, key + "." + std::to_string(i) + "."};
+        field[i].Visit(inner);
+      }
     }
   }
   template <class Table>
-  void Section(const char*, Table& table) {
-    table.Visit(*this);
+  void Section(const char* name, Table& table) {
+    Finder inner{folder, of_run, origins, notes, std::string(name) + "."};
+    table.Visit(inner);
   }
 };
 
@@ -136,16 +161,21 @@ struct Finder {
 
 bool IsGenerated(std::string_view data) { return data == "arithmetic" || data == "tiny_texts"; }
 
-void FindBesideRecipe(Config& config, const std::string& recipe) {
-  Finder finder{fs::path(recipe).parent_path()};
+std::vector<std::string> FindBesideRecipe(Config& config, const std::string& recipe,
+                                          const Origins& origins) {
+  std::vector<std::string> notes;
+  const fs::path folder = fs::path(recipe).parent_path();
+  const bool of_run = fs::path(recipe).filename() == "config.toml" && Exists(folder / "run.json");
+  Finder finder{folder, of_run, origins, notes, ""};
   config.Visit(finder);
+  return notes;
 }
 
 std::string PathInRecipe(const std::string& path, const std::string& recipe) {
   if (path.empty() || IsGenerated(path)) return path;
-  const fs::path place = Place(path);
+  const fs::path place = FullPlace(path);
   if (recipe.empty()) return place.string();
-  const fs::path folder = Place(recipe).parent_path();
+  const fs::path folder = FullPlace(recipe).parent_path();
   const fs::path below = place.relative_path(), beside = folder.relative_path();
   const bool near = !below.empty() && !beside.empty() && *below.begin() == *beside.begin();
   return (near && OnOneFileSystem(place, folder) ? place.lexically_relative(folder) : place)

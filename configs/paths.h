@@ -1,5 +1,5 @@
-// Where the files of a recipe lie: as the path says from the working folder, else from the recipe's
-// own folder.
+// Where the files of a recipe lie: what stands in the recipe is looked for in its own folder first,
+// then in the working folder; what comes by --set the other way round.
 //
 // Purpose: a recipe starts from any folder, and what is missing is named by the full paths that
 // were tried.
@@ -23,17 +23,19 @@ bool IsGenerated(std::string_view data);
 // name.
 inline constexpr std::string_view kOfStage = "stage:";
 
-// Relative paths of options whose unit is file or folder: one that leads nowhere from the working
-// folder and somewhere from the folder of `recipe` becomes that place, in full; so a run folder
-// remembers it. All others stay as they are.
-void FindBesideRecipe(Config& config, const std::string& recipe);
+// Relative paths of options whose unit is file or folder: one that leads somewhere from the folder
+// of `recipe`, and by --set (says `origins`) nowhere from the working folder, becomes that place,
+// in full; so a run folder remembers it. All others stay as they are, and so do those in the recipe
+// that a run keeps in its folder, which are of the working folder first. A sentence for each path
+// that leads to two places: which of them is taken.
+std::vector<std::string> FindBesideRecipe(Config& config, const std::string& recipe,
+                                          const Origins& origins = {});
 
 // `path` as a recipe says it that is written to the file `recipe` (empty: to no file), so that it
-// leads to the same place from every working folder (but one that has a file of that very path
-// itself, which goes before: FindBesideRecipe): relative to the recipe's folder, so that both
-// may be moved together; in full where they share no folder below the root or not their file
-// system. Names of generated rows and an empty path stay. The last name of the path is not followed
-// where it is a link: its ending says what the file is.
+// leads to the same place from every working folder (FindBesideRecipe): relative to the recipe's
+// folder, so that both may be moved together; in full where they share no folder below the root or
+// not their file system. Names of generated rows and an empty path stay. The last name of the path
+// is not followed where it is a link: its ending says what the file is.
 std::string PathInRecipe(const std::string& path, const std::string& recipe);
 
 // A sentence for each of the data, model, environment and reward options that leads nowhere, with

@@ -14,9 +14,9 @@
 namespace plumb::configs {
 
 // As LoadRecipe; `problems` gets what is wrong, a sentence each with its place in front, and the
-// options that are fine are read.
+// options that are fine are read. `notes`: of paths that lead to two places (configs/paths.h).
 Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
-                  std::vector<std::string>& problems);
+                  std::vector<std::string>& problems, std::vector<std::string>* notes = nullptr);
 
 // One Error that lists them; none: returns.
 void ThrowProblems(const std::vector<std::string>& problems,

@@ -12,6 +12,7 @@
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/session/fresh_folder.h"
+#include "run/session/recipe/recipe_check.h"
 #include "run/session/rescoring.h"
 
 namespace plumb::run {
@@ -87,7 +88,7 @@ void Rescore(const RescoreArguments& a, CliResult& result) {
   std::vector<std::string> overrides = a.overrides;
   // No prompts are read: [[reward.parts]] alone will do.
   overrides.insert(overrides.begin(), "data.train=arithmetic");
-  const configs::Loaded recipe = configs::LoadRecipe(a.recipe, overrides);
+  const configs::Loaded recipe = LoadAndSayPaths(a.recipe, overrides);
   const configs::Config& config = recipe.config;
   const std::unique_ptr<Tokenizer> tokenizer = NeededTokenizer(recipe, a.store);
   replay::StoreOptions how;

@@ -19,6 +19,7 @@
 #include "run/commands/cli.h"
 #include "run/roles/cluster/cluster_keys.h"
 #include "run/session/model_folder.h"
+#include "run/session/recipe/recipe_check.h"
 
 namespace plumb::run {
 namespace {
@@ -46,7 +47,7 @@ int Serve(const ServeArguments& a) {
   std::vector<std::string> overrides = a.overrides;
   // no prompts are read: [[reward.parts]] alone will do
   overrides.insert(overrides.begin(), "data.train=arithmetic");
-  const configs::Config config = configs::LoadRecipe(a.recipe, overrides).config;
+  const configs::Config config = LoadAndSayPaths(a.recipe, overrides).config;
   std::vector<reward::ServedPart> parts;
   std::string names;
   // tokenizer and chat template of the model parts, without weights

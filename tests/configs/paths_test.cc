@@ -1,4 +1,4 @@
-// configs/paths.h: from the working folder first, then from the recipe's.
+// configs/paths.h: from the recipe's folder first, then from the working folder.
 #include "configs/paths.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "configs/recipe_problems.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::configs {
@@ -33,6 +34,52 @@ TEST(Paths, AreFoundBesideTheRecipe) {
   const auto missing = MissingFiles(config, temp / "r.toml");
   ASSERT_EQ(missing.size(), 1u);
   EXPECT_NE(missing[0].find((real / "no/such/model").string()), std::string::npos) << missing[0];
+}
+
+TEST(Paths, OfTheRecipeGoBeforeThoseOfTheWorkingFolderAndThoseOfSetBehind) {
+  namespace fs = std::filesystem;
+  const TempFolder temp;
+  const fs::path real = fs::canonical(temp.path());
+  for (const char* folder : {"recipes", "here", "run"}) {
+    fs::create_directories(temp / folder);
+    RealFileSystem().WriteFileAtomic(temp / folder + "/rows.jsonl", "{}\n");
+    RealFileSystem().WriteFileAtomic(temp / folder + "/rule.py", "");
+  }
+  RealFileSystem().WriteFileAtomic(temp / "here/only.jsonl", "{}\n");
+  const std::string text =
+      "[data]\ntrain = \"rows.jsonl\"\neval = \"only.jsonl\"\n"
+      "[[reward.parts]]\nkind = \"python\"\npath = \"rule.py\"\n";
+  RealFileSystem().WriteFileAtomic(temp / "recipes/r.toml", text);
+  RealFileSystem().WriteFileAtomic(temp / "run/config.toml", text);
+  RealFileSystem().WriteFileAtomic(temp / "run/run.json", "{}");
+  const fs::path before = fs::current_path();
+  fs::current_path(temp / "here");
+  std::vector<std::string> problems, notes, none;
+  const Config own = ReadRecipe("../recipes/r.toml", {}, problems, &notes).config;
+  const Config set =
+      ReadRecipe("../recipes/r.toml", {"data.train=rows.jsonl", "reward.parts.0.path=rule.py"},
+                 problems, &notes)
+          .config;
+  RealFileSystem().WriteFileAtomic("r.toml", text);
+  const Config beside = ReadRecipe("r.toml", {}, problems, &none).config;
+  const Config run = ReadRecipe("../run/config.toml", {}, problems, &none).config;
+  fs::current_path(before);
+  EXPECT_TRUE(problems.empty());
+  EXPECT_EQ(own.data.train, real / "recipes/rows.jsonl");
+  EXPECT_EQ(own.data.eval, "only.jsonl") << "there is none beside the recipe";
+  EXPECT_EQ(own.reward.parts[0].path, real / "recipes/rule.py");
+  EXPECT_EQ(set.data.train, "rows.jsonl");
+  EXPECT_EQ(set.reward.parts[0].path, "rule.py");
+  ASSERT_EQ(notes.size(), 4u);
+  const std::string of_here = (real / "here/rows.jsonl").string(),
+                    of_recipe = (real / "recipes/rows.jsonl").string();
+  EXPECT_TRUE(notes[0].starts_with("data.train = \"rows.jsonl\" is " + of_recipe)) << notes[0];
+  EXPECT_NE(notes[0].find(of_here), std::string::npos) << notes[0];
+  EXPECT_TRUE(notes[1].starts_with("reward.parts.0.path = \"rule.py\" is ")) << notes[1];
+  EXPECT_TRUE(notes[2].starts_with("data.train = \"rows.jsonl\" is " + of_here)) << notes[2];
+  EXPECT_EQ(beside.data.train, "rows.jsonl") << "the two are one";
+  EXPECT_EQ(run.data.train, "rows.jsonl") << "what a run holds is no data of its recipe";
+  EXPECT_TRUE(none.empty()) << none.front();
 }
 
 TEST(Paths, OfANewRecipeLeadToTheSamePlaceFromEverywhere) {

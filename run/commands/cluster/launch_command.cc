@@ -12,6 +12,7 @@
 #include "run/commands/cluster/launch_scripts.h"
 #include "run/roles/cluster/cluster_keys.h"
 #include "run/roles/cluster/role_files.h"
+#include "run/session/recipe/recipe_check.h"
 
 namespace plumb::run {
 namespace {
@@ -69,7 +70,7 @@ LaunchJob JobOf(const LaunchArguments& a, const std::string& scheduler) {
                        {"run.roles=cluster", "run.listen=tcp://0.0.0.0:" + std::to_string(a.port)});
   if (!job.keys.empty()) job.overrides.push_back("run.keys=" + job.keys);
   // Its files are the head's, which may be another machine.
-  configs::Config config = configs::LoadRecipe(a.recipe, job.overrides).config;
+  configs::Config config = LoadAndSayPaths(a.recipe, job.overrides).config;
   job.actors = a.actors > 0 ? a.actors : config.run.actors;
   job.nodes = a.nodes > 0 ? a.nodes : 1 + job.actors + job.rewards;
   if (a.nodes > 0 && a.actors == 0) job.actors = std::max<int64_t>(1, a.nodes - 1 - job.rewards);

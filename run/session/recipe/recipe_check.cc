@@ -1,6 +1,7 @@
 #include "run/session/recipe/recipe_check.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "common/base/error.h"
 #include "configs/paths.h"
@@ -14,6 +15,10 @@
 
 namespace plumb::run {
 namespace {
+
+void SayPaths(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) std::fprintf(stderr, "plumb: note: %s\n", note.c_str());
+}
 
 // Throws what does not go together with agents.
 void CheckAgents(const configs::Config& config) {
@@ -84,6 +89,15 @@ std::vector<std::string> PartProblems(const configs::RewardConfig& rewards,
   return problems;
 }
 
+configs::Loaded LoadAndSayPaths(const std::string& path,
+                                const std::vector<std::string>& overrides) {
+  std::vector<std::string> problems, notes;
+  configs::Loaded loaded = configs::ReadRecipe(path, overrides, problems, &notes);
+  configs::ThrowProblems(problems);
+  SayPaths(notes);
+  return loaded;
+}
+
 configs::Config PartsAlone(const configs::Loaded& recipe, bool heldout) {
   configs::Config read;
   if (heldout) read.data.eval = recipe.config.data.eval;
@@ -96,8 +110,9 @@ configs::Loaded CheckedRecipe(const std::string& path, const std::vector<std::st
                               const ReadOf& read_of,
                               const std::function<void(configs::Config&)>& change,
                               Surroundings surroundings) {
-  std::vector<std::string> problems;
-  configs::Loaded loaded = configs::ReadRecipe(path, overrides, problems);
+  std::vector<std::string> problems, notes;
+  configs::Loaded loaded = configs::ReadRecipe(path, overrides, problems, &notes);
+  SayPaths(notes);
   if (change) change(loaded.config);
   const configs::Config& config = loaded.config;
   // A key of a part that was misspelt may have been its kind, and is said already.

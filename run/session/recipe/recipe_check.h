@@ -30,7 +30,10 @@ using ReadOf = std::function<configs::Config(const configs::Loaded&)>;
 // For a verb that asks for scores only: reward parts, and no model or prompts; held-out rows where
 // `heldout`.
 configs::Config PartsAlone(const configs::Loaded& recipe, bool heldout = false);
-// LoadRecipe with all of these checks. `change`: what the verb's own arguments make of the recipe.
+// LoadRecipe, with a line on stderr for each path that leads to two places.
+configs::Loaded LoadAndSayPaths(const std::string& path, const std::vector<std::string>& overrides);
+// LoadAndSayPaths with all of these checks. `change`: what the verb's own arguments make of the
+// recipe.
 configs::Loaded CheckedRecipe(const std::string& path, const std::vector<std::string>& overrides,
                               const ReadOf& read_of = nullptr,
                               const std::function<void(configs::Config&)>& change = nullptr,
