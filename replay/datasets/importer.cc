@@ -415,6 +415,9 @@ class Import {
       }
       throw Error(ErrorCode::kInvalidArgument, message, file);
     }
+    if (const std::string column = parser.NeverThere(); skip == 0 && !column.empty())
+      throw Error(ErrorCode::kInvalidArgument, column + "; --map names it, and no row has it",
+                  file);
     if (request_.progress) request_.progress(file, 1, ledger.read);
     return true;
   }

@@ -201,6 +201,10 @@ void ForEachRow(const std::string& path, const ImportOptions& options, RowKind k
     }
   }
   RefuseNothing(path, ledger);
+  // Held-out rows need no weights, and share the map of those that have them.
+  if (const std::string column = parser.NeverThere(); options.dataset != "eval" && !column.empty())
+    throw Error(ErrorCode::kInvalidArgument, column + "; data.map names it, and no row has it",
+                path);
 }
 
 }  // namespace

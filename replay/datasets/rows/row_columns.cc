@@ -130,15 +130,10 @@ Column Columns::Need(const char* part, std::initializer_list<std::string_view> n
   auto found = Find(part, names);
   if (!found) {
     const auto mapped = map_.find(part);
-    const std::string want =
-        mapped != map_.end() ? "'" + mapped->second + "'" : "for '" + std::string(part) + "'";
     if (mapped == map_.end())
-      throw RowProblem{"missing_column",
-                       "no column " + want + "; the row has: " + Names() + NearMisses()};
-    const std::string meant = Meant(mapped->second);
-    throw RowProblem{"missing_column", "no column " + want + meant +
-                                           (meant.ends_with("?") ? " The" : "; the") +
-                                           " row has: " + Names()};
+      throw RowProblem{"missing_column", "no column for '" + std::string(part) +
+                                             "'; the row has: " + Names() + NearMisses()};
+    throw RowProblem{"missing_column", NoColumn(mapped->second)};
   }
   Use(found->name);
   return *found;
@@ -235,6 +230,12 @@ std::string Columns::Meant(std::string_view name) const {
     keys.emplace_back(key.substr(0, 100));
   }
   return DidYouMean(name, keys);
+}
+
+std::string Columns::NoColumn(const std::string& name) const {
+  const std::string meant = Meant(name);
+  return "no column '" + name + "'" + meant + (meant.ends_with("?") ? " The" : "; the") +
+         " row has: " + Names();
 }
 
 }  // namespace plumb::replay

@@ -212,6 +212,8 @@ class Columns {
   // What became of a column that was asked for and not found: ", did you mean 'prompt'?" of those
   // that the row has, or that it is null.
   std::string Meant(std::string_view name) const;
+  // "no column 'promt', did you mean 'prompt'? The row has: prompt"
+  std::string NoColumn(const std::string& name) const;
 
  private:
   std::optional<Column> At(std::string_view name) const {

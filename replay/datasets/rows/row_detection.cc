@@ -12,7 +12,11 @@ namespace {
 RowForm DetectPrompt(const Columns& row, std::string_view prompt) {
   if (row.Find("", {"reward_spec"}) || row.Find("", {"env_class"})) return RowForm::kSkyRl;
   if (row.Find("", {"reward_model"}) || row.Find("", {"data_source"})) return RowForm::kVerl;
-  if (const auto answer = row.Find("answer", {"answer"})) {
+  auto answer = row.Find("answer", {"answer"});
+  if (answer && !row.Mapped("answer") && row.Mapped("ground_truth") &&
+      row.MappedTo("ground_truth") != answer->name)
+    answer.reset();  // the truth is said to be another column
+  if (answer) {
     const bool worked = answer->value.is_string() &&
                         std::string_view(answer->value).find("####") != std::string_view::npos;
     return worked ? RowForm::kGsm8k : RowForm::kPromptAnswer;

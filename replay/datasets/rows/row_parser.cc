@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -61,9 +62,13 @@ std::string NoForm(const Columns& row, const std::map<std::string, std::string>&
 }
 
 std::string ReadTruth(Columns& row, RowForm form) {
-  auto column = row.Find("answer", {"answer", "ground_truth", "label"});
-  if (!column) column = row.Find("ground_truth", {"ground_truth"});
-  if (!column) row.RequireMapped({"answer", "ground_truth"});
+  // What was asked for by name is not replaced by a column that has the usual one.
+  for (const char* part : {"answer", "ground_truth"}) {
+    if (row.Mapped(part) && !row.Find(part, {})) row.RequireMapped({part});
+  }
+  auto column = row.Mapped("answer") || !row.Mapped("ground_truth")
+                    ? row.Find("answer", {"answer", "ground_truth", "label"})
+                    : row.Find("ground_truth", {});
   if (!column) {
     for (const char* name : {"reward_model", "reward_spec"}) {
       const auto nested = row.Find(name, {name});
@@ -253,7 +258,8 @@ struct RowParser::Impl {
   RowParserOptions options;
   dom::parser parser;
   Memory memory;
-  std::string mended;  // a row without its odd values
+  std::string mended;                              // a row without its odd values
+  std::map<std::string, std::string> never_there;  // column -> what is said of it; "" before rows
 
   dom::object Parse(std::string_view text, std::vector<OddValue>& odd);
   void Read(Columns& row, ParsedRow& out);
@@ -265,6 +271,10 @@ RowParser::RowParser(RowParserOptions options) : impl_(std::make_unique<Impl>())
     throw Error(ErrorCode::kInvalidArgument, "--map: '" + part + "=" + column +
                                                  "' names no part of a row; known: " + RowParts());
   }
+  for (const char* part : {"weight", "system", "history"}) {
+    const auto mapped = options.map.find(part);
+    if (mapped != options.map.end()) impl_->never_there.emplace(mapped->second, "");
+  }
   impl_->options = std::move(options);
   if (impl_->parser.allocate(size_t{1} << 16, kMaxJsonDepth) != simdjson::SUCCESS) {
     throw Error(ErrorCode::kIo, "no memory for a parser of rows");
@@ -272,6 +282,9 @@ RowParser::RowParser(RowParserOptions options) : impl_(std::make_unique<Impl>())
 }
 RowParser::~RowParser() = default;
 
+std::string RowParser::NeverThere() const {
+  return impl_->never_there.empty() ? "" : impl_->never_there.begin()->second;
+}
 std::optional<RowForm> RowParser::form() const { return impl_->options.form; }
 void RowParser::SetForm(RowForm form) { impl_->options.form = form; }
 
@@ -360,6 +373,12 @@ void RowParser::Parse(std::string_view text, ParsedRow& out) {
   const dom::object object = impl_->Parse(text, odd);
   impl_->memory.TakeBack(out);
   Columns row(object, impl_->options.map, impl_->options.convert_numbers, impl_->memory, odd);
+  for (auto at = impl_->never_there.begin(); at != impl_->never_there.end();) {
+    auto& [name, said] = *at;
+    const bool there = row.Find("", {name}) || row.HasNull({name});
+    if (!there && said.empty()) said = row.NoColumn(name);
+    at = there ? impl_->never_there.erase(at) : std::next(at);
+  }
   impl_->memory.sampled = row.Find("", {"plumb_tokens"}).has_value();
   impl_->Read(row, out);
   for (const OddValue& value : odd) out.notes.push_back({WhatWasDone(value.kind), Describe(value)});

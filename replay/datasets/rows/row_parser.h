@@ -96,6 +96,9 @@ class RowParser {
   // The same into `out`, whose memory is used again: rows of one kind, one after the other,
   // allocate next to nothing.
   void Parse(std::string_view text, ParsedRow& out);
+  // Of the columns that `map` names for what a row may lack (weight, system, history) one that no
+  // row had so far, as a sentence; "": none, or no row was read.
+  std::string NeverThere() const;
   std::optional<RowForm> form() const;
   void SetForm(RowForm form);  // of an import that goes on
 

@@ -357,6 +357,45 @@ TEST(ImportTest, ADemonstrationWithoutACompletionIsToldWhatIsMissing) {
   EXPECT_EQ(read(kPair, {{"completion", "chosen"}}).demonstrations.size(), 1u);
 }
 
+TEST(ImportTest, ATruthThatIsAskedForByNameIsNotReplacedByAnotherColumn) {
+  const auto truth = [&](const char* row, std::map<std::string, std::string> map) {
+    ImportOptions options;
+    options.map = std::move(map);
+    return Import(row, options).prompts.at(0).ground_truth;
+  };
+  for (const char* part : {"ground_truth", "answer"}) {
+    EXPECT_THROWS(
+        ErrorCode::kInvalidArgument,
+        "no column 'solutoin', did you mean 'solution'? The row has: prompt, "
+        "ground_truth, solution",
+        truth(R"({"prompt": "p", "ground_truth": "1", "solution": "2"})", {{part, "solutoin"}}));
+    EXPECT_THROWS(ErrorCode::kInvalidArgument, "no column 'solutoin'",
+                  truth(R"({"question": "p", "answer": "so #### 1"})", {{part, "solutoin"}}));
+    EXPECT_EQ(
+        truth(R"({"prompt": "p", "answer": "so #### 1", "solution": "2"})", {{part, "solution"}}),
+        "2");
+    EXPECT_EQ(truth(R"({"question": "p", "answer": "so #### 1"})", {{part, "answer"}}), "1");
+  }
+}
+
+TEST(ImportTest, AColumnThatMayBeLackingIsThereInOneRowAtLeastWhereItIsNamed) {
+  ImportOptions options;
+  const std::string rows = R"({"prompt": "p"})"
+                           "\n"
+                           R"({"prompt": "q", "share": 2, "about": null})";
+  options.map = {{"weight", "share"}, {"system", "about"}};
+  EXPECT_EQ(Import(rows, options).prompts.at(1).weight, 2);
+  for (const char* part : {"weight", "system", "history"}) {
+    options.map = {{part, "promptt"}};
+    EXPECT_THROWS(ErrorCode::kInvalidArgument,
+                  "no column 'promptt', did you mean 'prompt'? The row has: prompt; data.map "
+                  "names it, and no row has it",
+                  Import(rows, options));
+  }
+  options.dataset = "eval";
+  EXPECT_EQ(Import(rows, options).prompts.size(), 2u) << "the map is that of other rows, too";
+}
+
 TEST(ImportTest, PromptsOfAStoreAreTakenAsThoseOfAFile) {
   const std::string rows = R"({"prompt": "one", "answer": "1"})"
                            "\n"
