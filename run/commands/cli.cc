@@ -20,6 +20,7 @@
 #include "run/commands/environment/env_command.h"
 #include "run/commands/plan/plan_command.h"
 #include "run/commands/training/role_process.h"
+#include "run/session/recipe/map_advice.h"
 
 namespace plumb::run {
 
@@ -266,7 +267,11 @@ int RunCli(int argc, char** argv) {
     } else {
       // the run's log; the terminal gets it once
       LogInfo(std::string("ended by an error: ") + e.what());
-      std::fprintf(stderr, "plumb: error: %s\n", AsCalled(e.what()).c_str());
+      const CLI::App* verb = GivenVerb(app).first;
+      const bool by_set = verb->get_option_no_throw("--map") == nullptr &&
+                          verb->get_option_no_throw("--set") != nullptr;
+      const std::string what = by_set ? MapAdviceBySet(e.what()) : e.what();
+      std::fprintf(stderr, "plumb: error: %s\n", AsCalled(what).c_str());
     }
     return ExitCodeOf(e);
   } catch (const std::exception& e) {
