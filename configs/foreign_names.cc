@@ -38,9 +38,7 @@ constexpr Elsewhere kElsewhere[] = {
     {"total_epochs", "run.steps counts the updates of the whole run"},
     {"logging_steps", kEverySteps},
     {"log_every_n_steps", kEverySteps},
-    {"report_to",
-     "metrics.tensorboard, metrics.prometheus_port and metrics.follow (wandb, trackio, mlflow) say "
-     "where metrics go"},
+    {"report_to", kWhereMetricsGo},
     {"bf16", "it is model.dtype = \"bfloat16\""},
     {"fp16", "model.dtype is float32 or bfloat16"},
     {"use_peft", "it is policy.adapter = \"lora\""},
@@ -94,6 +92,8 @@ constexpr Elsewhere kElsewhere[] = {
     {"filter_overlong_prompts", "longer prompts follow data.overlong"},
     {"reward_fn_key", "every column of a row reaches its reward function"},
     {"remove_unused_columns", "every column of a row reaches its reward function"},
+    {"lora_rank", kLoraOptions},
+    {"lora_r", kLoraOptions},
     {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
 };
 

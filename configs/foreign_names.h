@@ -11,6 +11,14 @@
 
 namespace plumb::configs {
 
+// What is said of a key of adapters, and of one that names where metrics go.
+inline constexpr char kLoraOptions[] =
+    "it is policy.adapter = \"lora\" with policy.rank and policy.alpha; without an adapter all "
+    "weights train";
+inline constexpr char kWhereMetricsGo[] =
+    "metrics.tensorboard, metrics.prometheus_port and metrics.follow (wandb, trackio, mlflow) say "
+    "where metrics go";
+
 // "it is policy.adapter = \"lora\"", behind "here". `key` with or without its table.
 std::string ForeignKey(std::string_view key);
 

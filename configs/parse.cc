@@ -13,6 +13,7 @@
 #include "common/base/nearest.h"
 #include "common/base/place.h"
 #include "common/base/text.h"
+#include "configs/checks/adapter_asked_for.h"
 #include "configs/config.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
@@ -20,6 +21,7 @@
 #include "configs/foreign/foreign_paths.h"
 #include "configs/foreign/toml_table.h"
 #include "configs/foreign_names.h"
+#include "configs/option_names.h"
 #include "configs/paths.h"
 #include "configs/recipe_problems.h"
 
@@ -29,44 +31,6 @@ namespace {
 constexpr size_t kMaxRecipeBytes = size_t{4} << 20;
 constexpr size_t kMaxParts = 1000;    // reward parts
 constexpr size_t kMaxProblems = 100;  // said in one message; the others are counted
-
-std::vector<std::string> Words(const char* text) {
-  std::istringstream in(text);
-  std::vector<std::string> out;
-  for (std::string w; in >> w;) out.push_back(w);
-  return out;
-}
-
-// Names and aliases of one table.
-struct Names {
-  std::vector<std::string> names;
-  std::map<std::string, std::string> canonical;  // alias or name -> name
-  template <class Field>
-  void operator()(const FieldInfo& info, Field&) {
-    names.push_back(info.name);
-    canonical[info.name] = info.name;
-    for (const std::string& alias : Words(info.aliases)) canonical.emplace(alias, info.name);
-  }
-};
-
-template <class Table>
-Names NamesOf() {
-  Table table;
-  Names names;
-  table.Visit(names);
-  return names;
-}
-
-// Every name and alias of every table -> where it belongs ("rollout.samples_per_prompt").
-struct Index {
-  std::multimap<std::string, std::string> places;
-  template <class Table>
-  void Section(const char* name, Table&) {
-    const Names names = NamesOf<Table>();
-    for (const auto& [word, canonical] : names.canonical)
-      places.emplace(word, std::string(name) + "." + canonical);
-  }
-};
 
 class Parser {
  public:
@@ -111,6 +75,11 @@ class Parser {
     std::set<std::string> homes;
     for (auto [at, end] = index_.places.equal_range(last); at != end; ++at)
       homes.insert(at->second);
+    // Of an adapter, which has to be asked for, too.
+    if (homes.size() == 1 && (homes.contains("policy.rank") || homes.contains("policy.alpha"))) {
+      problems_.push_back(place + ": unknown key '" + key + "': here " + ForeignKey("lora_rank"));
+      return;
+    }
     if (!homes.empty()) {
       std::string list;
       for (const std::string& home : homes) list += (list.empty() ? "" : " or ") + home;
@@ -209,6 +178,12 @@ class Parser {
     return std::string::npos;
   }
 
+  // A number that is too large comes as a text, too, where it is given by --set.
+  std::string DigitsInQuotes(const std::string& digits) const {
+    const bool fits = digits.size() < 19;
+    return (override_.empty() && fits ? std::string() : " of at most 64 bits") +
+           (fits ? ", without quotes: " + digits : "");
+  }
   void Wrong(const toml::node& node, const std::string& key, const std::string& wanted) {
     std::ostringstream type;
     type << node.type();
@@ -218,7 +193,7 @@ class Parser {
         text->find_first_not_of("0123456789", text->starts_with('-') ? 1 : 0) == std::string::npos;
     const std::string foreign = text ? ForeignValue(key, *text) : "";
     problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted +
-                        (digits ? " of at most 64 bits" : ", not " + type.str()) +
+                        (digits ? DigitsInQuotes(*text) : ", not " + type.str()) +
                         (foreign.empty() ? "" : ": " + foreign));
   }
 
@@ -406,6 +381,18 @@ toml::table ParseOverride(const std::string& key, const std::string& value) {
   }
 }
 
+// What numbers there are, and that of the part that `name` names.
+std::string NumbersOfParts(const std::string& name, const std::vector<RewardPartConfig>& parts) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (!name.empty() &&
+        (parts[i].name == name || (parts[i].name.empty() && parts[i].kind == name)))
+      return "; numbers begin at 0, part '" + name.substr(0, 100) + "' is reward.parts." +
+             std::to_string(i);
+  }
+  return "; numbers begin at 0, the recipe has " + std::to_string(parts.size()) +
+         (parts.size() == 1 ? " part" : " parts");
+}
+
 // --set reward.parts.N.key=value reaches into the list; the number behind the last makes a new one.
 bool OverridePart(const std::string& key, const std::string& value, Parser& parser,
                   std::vector<std::string>& problems, Config& config) {
@@ -416,7 +403,8 @@ bool OverridePart(const std::string& key, const std::string& value, Parser& pars
       key.substr(prefix.size(), dot == std::string::npos ? dot : dot - prefix.size());
   if (dot == std::string::npos || number.empty() || number.size() > 4 ||
       !std::all_of(number.begin(), number.end(), [](unsigned char c) { return std::isdigit(c); })) {
-    problems.push_back("--set " + key + ": use reward.parts.NUMBER.KEY=VALUE");
+    problems.push_back("--set " + key + ": use reward.parts.NUMBER.KEY=VALUE" +
+                       NumbersOfParts(number, config.reward.parts));
     return true;
   }
   const size_t index = static_cast<size_t>(std::strtoul(number.c_str(), nullptr, 10));
@@ -495,7 +483,10 @@ Loaded Parse(const std::string& text, const std::string& name,
   }
   ResolveForeignNames(parser.given_as(), switches, loaded.origins, problems, loaded.config);
   ApplyAlgorithmDefaults(loaded.config.algorithm, loaded.origins);
-  for (const std::string& problem : Validate(loaded.config))
+  std::vector<std::string> wrong = Validate(loaded.config);
+  if (const std::string problem = AdapterNotAskedFor(loaded); !problem.empty())
+    wrong.push_back(problem);
+  for (const std::string& problem : wrong)
     problems.push_back(parser.PlaceOf(problem) + ": " + problem);
   DefaultOrigins defaults{loaded.origins, ""};
   loaded.config.Visit(defaults);

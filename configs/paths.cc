@@ -59,7 +59,7 @@ bool IsInPath(const std::string& name) {
 }
 
 // "; a comment of the recipe says how it is made: RECIPE:3: COMMAND" where one of the recipe has a
-// line with `path`, with the commands in front of it, which are set in; else "".
+// command (set in) with `path`, with those in front of it, which are set in; else "".
 std::string CommentOn(const std::string& path, const std::string& recipe) {
   if (path.empty()) return "";
   std::ifstream in(recipe);
@@ -82,7 +82,7 @@ std::string CommentOn(const std::string& path, const std::string& recipe) {
     const bool names =
         at != std::string::npos &&  // not "runs/pairs2"
         (end >= line.size() || std::isalnum(static_cast<unsigned char>(line[end])) == 0);
-    if (names) return "; a comment of the recipe says how it is made: " + before + said;
+    if (names && command) return "; a comment of the recipe says how it is made: " + before + said;
     if (command) before += said + "; then ";
     else before.clear();
   }

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "configs/foreign_names.h"
+
 namespace plumb::configs {
 namespace {
 
@@ -69,9 +71,6 @@ constexpr char kFunction[] =
     "a reward function is a part: [[reward.parts]] with kind = \"python\", path = \"FILE.py\" and, "
     "where the file has several, args = [\"function=NAME\"]";
 constexpr char kFolder[] = "run.out, or --out, names the run's folder";
-constexpr char kLora[] =
-    "it is policy.adapter = \"lora\" with policy.rank and policy.alpha; without an adapter all "
-    "weights train";
 constexpr char kMachines[] =
     "run.device says on which GPU a run computes, run.parallel how many processes learn together "
     "(docs/ranks.md), run.roles where the roles live (docs/cluster.md)";
@@ -81,7 +80,7 @@ constexpr char kEngine[] =
 
 // Of another meaning, or of none here: whole tables, too.
 constexpr Path kOther[] = {
-    {"actor_rollout_ref.model.lora_rank", kLora},
+    {"actor_rollout_ref.model.lora_rank", kLoraOptions},
     {"actor_rollout_ref.model.enable_gradient_checkpointing",
      "optimizer.recompute says what the backward computes again"},
     {"actor_rollout_ref.model.use_remove_padding", "sequences are always packed without padding"},
@@ -126,7 +125,7 @@ constexpr Path kOther[] = {
     {"trainer.nnodes", kMachines},
     {"trainer.device", kMachines},
     {"trainer.total_epochs", "run.steps counts the updates of the whole run"},
-    {"trainer.logger", "metrics.tensorboard and metrics.prometheus_port say where metrics go"},
+    {"trainer.logger", kWhereMetricsGo},
     {"trainer.val_before_train",
      "held-out prompts are answered before, after and every eval.every"},
     {"trainer.val_only", "`plumb eval MODEL --recipe RECIPE` measures a model"},

@@ -10,6 +10,7 @@
 #include "common/base/nearest.h"
 #include "common/base/output_path.h"
 #include "common/base/program_call.h"
+#include "configs/option_names.h"
 #include "environment/doors/environment_host.h"
 #include "learner/algorithms/scoreless.h"
 #include "learner/ranks/rank_mesh.h"
@@ -19,6 +20,7 @@
 #include "run/commands/environment/env_command.h"
 #include "run/commands/plan/plan_command.h"
 #include "run/commands/training/role_process.h"
+#include "run/session/recipe/map_advice.h"
 
 namespace plumb::run {
 
@@ -111,6 +113,13 @@ std::string WhatIsMissing(const CLI::App& verb, const std::string& call, const s
   return missing.empty() ? "" : missing + ", e.g. `" + call + words + options + "`";
 }
 
+// "--lr", "--learning-rate": the options of a recipe that have this name.
+std::vector<std::string> OptionsOfRecipe(const std::string& flag) {
+  std::string name = flag.substr(2);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return configs::OptionsNamed(name);
+}
+
 // What CLI11 could not read, said with the verb it was given to, and what was probably meant.
 void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   const auto [at, verb] = GivenVerb(root);
@@ -131,11 +140,19 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   std::string what = error.what();
   if (option != left.end() && !IsMisspeltVerb(root)) {
     const std::string name = option->substr(0, option->find('='));
-    const std::string meant = NearestName(name, options, std::max<size_t>(2, name.size() / 3));
-    what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
     // as trl's own command line has them
-    if (meant.empty() && name.starts_with("--") && at->get_option_no_throw("--set") != nullptr)
-      what += "; an option of the recipe is given by --set SECTION." + name.substr(2) + "=VALUE";
+    const bool recipe = name.starts_with("--") && at->get_option_no_throw("--set") != nullptr;
+    const std::vector<std::string> of_recipe =
+        recipe ? OptionsOfRecipe(name) : std::vector<std::string>();
+    const std::string meant =
+        of_recipe.empty() ? NearestName(name, options, std::max<size_t>(2, name.size() / 3)) : "";
+    what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
+    if (meant.empty() && recipe) {
+      what += "; an option of the recipe is given by --set ";
+      if (of_recipe.empty()) what += "SECTION." + name.substr(2) + "=VALUE";
+      for (size_t i = 0; i < of_recipe.size(); ++i)
+        what += (i == 0 ? "" : " or ") + of_recipe[i] + "=VALUE";
+    }
   } else if (!verbs.empty() && !left.empty()) {
     what = "no verb '" + left.front() + "'" + DidYouMean(left.front(), verbs);
   } else if (!verbs.empty()) {
@@ -250,7 +267,11 @@ int RunCli(int argc, char** argv) {
     } else {
       // the run's log; the terminal gets it once
       LogInfo(std::string("ended by an error: ") + e.what());
-      std::fprintf(stderr, "plumb: error: %s\n", AsCalled(e.what()).c_str());
+      const CLI::App* verb = GivenVerb(app).first;
+      const bool by_set = verb->get_option_no_throw("--map") == nullptr &&
+                          verb->get_option_no_throw("--set") != nullptr;
+      const std::string what = by_set ? MapAdviceBySet(e.what()) : e.what();
+      std::fprintf(stderr, "plumb: error: %s\n", AsCalled(what).c_str());
     }
     return ExitCodeOf(e);
   } catch (const std::exception& e) {

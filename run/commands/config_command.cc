@@ -20,6 +20,7 @@
 #include "configs/paths.h"
 #include "configs/recipe_text.h"
 #include "run/commands/cli.h"
+#include "run/commands/model_options.h"
 #include "run/commands/stages/train_stages.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/recipe_proposal.h"
@@ -35,6 +36,7 @@ struct ShowArguments {
 
 struct NewArguments {
   std::string algorithm = "grpo", model, data, out = "-";
+  std::vector<std::string> map;
 };
 
 // What COLUMNS says, else the terminal; 80 where there is none.
@@ -105,8 +107,14 @@ void New(const NewArguments& a) {
     if (path.empty() || path == "arithmetic" || files.Exists(path)) continue;
     throw Error(ErrorCode::kNotFound, "is not there (names on a hub are not fetched)", path);
   }
-  const RecipeProposal recipe = ProposeRecipe(
-      {.algorithm = *algorithm, .model = a.model, .data = a.data, .recipe = to_file ? a.out : ""});
+  if (!a.map.empty() && a.data == "arithmetic")
+    throw Error(ErrorCode::kInvalidArgument, "is for rows of a file, not for generated sums",
+                "--map");
+  const RecipeProposal recipe = ProposeRecipe({.algorithm = *algorithm,
+                                               .model = a.model,
+                                               .data = a.data,
+                                               .map = ReadMap(a.map),
+                                               .recipe = to_file ? a.out : ""});
   for (const std::string& note : recipe.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
   if (!to_file) {
     std::fputs(recipe.text.c_str(), stdout);
@@ -143,6 +151,11 @@ void AddConfigCommand(CLI::App& app, CliResult&) {
       ->add_option("--data", made->data,
                    "file of prompts, pairs or demonstrations, or \"arithmetic\"")
       ->required();
+  fresh
+      ->add_option("--map", made->map,
+                   "columns of other names, e.g. prompt=COLUMN or answer=COLUMN (data.map); any "
+                   "number of times")
+      ->allow_extra_args(false);
   fresh->add_option("--out", made->out, "file that does not exist yet (default: -, the terminal)");
   fresh->callback([made] { New(*made); });
 }

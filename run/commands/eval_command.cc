@@ -29,6 +29,7 @@
 #include "run/models/perplexity_eval.h"
 #include "run/report/count_progress.h"
 #include "run/session/recipe/recipe_check.h"
+#include "run/session/recipe/usual_truth.h"
 
 namespace plumb::run {
 namespace {
@@ -144,19 +145,13 @@ Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& mo
   options.overlong = configs::OverlongPolicy::kDrop;
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, plan.raw); };
   options.skip_untokenizable = true;
-  replay::ImportedPrompts imported = replay::ImportPrompts(dataset, options);
-  plan.ledger = imported.ledger.Describe();
+  std::string truths;  // where they are from
+  replay::ImportedPrompts imported = plan.judged ? replay::ImportPrompts(dataset, options)
+                                                 : ImportWithTruths(dataset, options, truths);
+  plan.ledger = imported.ledger.Describe() + truths;
   plan.left_out = a.named(imported.ledger.LeftOut());
   plan.rejected = imported.ledger.rejected;
   plan.prompts = std::move(imported.prompts);
-  const bool truths = std::any_of(plan.prompts.begin(), plan.prompts.end(),
-                                  [](const Prompt& p) { return !p.ground_truth.empty(); });
-  if (!truths && !plan.judged) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "no row has a ground truth: name its column with --map answer=COLUMN, judge the "
-                "answers by --rewards RECIPE, or rank the rows, if they are pairs, with --pairs",
-                dataset);
-  }
   return plan;
 }
 

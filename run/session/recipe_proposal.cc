@@ -16,11 +16,11 @@
 #include "policy_model/speed.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
-#include "reward/part/truth.h"
 #include "run/session/demonstration_data.h"
 #include "run/session/generated_sums.h"
 #include "run/session/offline_source.h"
 #include "run/session/preference_data.h"
+#include "run/session/recipe/usual_truth.h"
 #include "run/session/session.h"
 
 namespace plumb::run {
@@ -71,7 +71,7 @@ PairCounts CountPairs(
   }
   const auto source = replay::RowSource::Open(data.train);
   replay::RowParser parser(
-      {.map = {}, .form = {}, .convert_numbers = source->all_text(), .as = {}});
+      {.map = data.map, .form = {}, .convert_numbers = source->all_text(), .as = {}});
   replay::SourceRow row;
   for (int64_t i = 0; i < kLooked && source->Next(row); ++i) {
     if (row.blank || row.too_long || !row.problem.empty()) continue;
@@ -100,6 +100,7 @@ class Proposal {
     Set("run.seed", c_.run.seed, c_.run.seed);
     Set("algorithm.name", c_.algorithm.name, request_.algorithm);
     Set("data.train", c_.data.train, request_.data);
+    if (!request_.map.empty()) Set("data.map", c_.data.map, request_.map);
     ChooseModel();
     if (!configs::IsOffline(c_)) ChooseRollouts();
     else if (request_.algorithm == AlgorithmName::kSft) ChooseDemonstrations();
@@ -206,7 +207,7 @@ class Proposal {
     probe.data.max_prompt_tokens = session_->shape().max_positions;
     PromptData data = Reading([&] { return LoadPrompts(*Session::WithoutRun(probe)); });
     if (const std::string column = UsualTruth(data.train); !column.empty()) {
-      probe.data.map = {{"ground_truth", column}};
+      probe.data.map["ground_truth"] = column;
       PromptData mapped = LoadPrompts(*Session::WithoutRun(probe));
       if (AllTruths(mapped.train)) {
         Set("data.map", c_.data.map, probe.data.map);
@@ -263,31 +264,6 @@ class Proposal {
     Set("sft.lr_schedule", c_.sft.lr_schedule, LrSchedule::kCosine);
     Set("data.arithmetic_digits", c_.data.arithmetic_digits, 2);
     Set("data.arithmetic_sft_examples", c_.data.arithmetic_sft_examples, 270);
-  }
-
-  static bool AllTruths(const std::vector<Prompt>& prompts) {
-    return std::all_of(prompts.begin(), prompts.end(), [](const Prompt& p) {
-      std::string why;
-      return !reward::Truths(p, &why).empty();
-    });
-  }
-
-  // Of rows that have no ground truth, a column that is usually one; "": none that all of them
-  // have.
-  static std::string UsualTruth(const std::vector<Prompt>& prompts) {
-    const auto none = [](const Prompt& p) { return p.ground_truth.empty(); };
-    if (!std::all_of(prompts.begin(), prompts.end(), none)) return "";
-    for (const char* name :
-         {"solution", "solutions", "reference_answer", "expected_answer", "final_answer",
-          "correct_answer", "gold_answer", "gold", "reference", "target", "answers", "expected"}) {
-      const auto has = [&](const Prompt& p) {
-        const auto columns = nlohmann::json::parse(p.extra_json, nullptr,
-                                                   /*allow_exceptions=*/false);
-        return columns.is_object() && columns.contains(name) && !columns[name].is_null();
-      };
-      if (!prompts.empty() && std::all_of(prompts.begin(), prompts.end(), has)) return name;
-    }
-    return "";
   }
 
   void NoteRejected(const std::map<std::string, int64_t>& counters) {
@@ -407,7 +383,7 @@ class Proposal {
       return LoadSftData(*Session::WithoutRun(probe));
     } catch (const Error& as_it_is) {
       if (sums() || IsStoreFolder(request_.data)) throw;
-      probe.data.map = {{"completion", "answer"}};
+      if (!probe.data.map.emplace("completion", "answer").second) throw;
       std::optional<DemonstrationData> mapped;
       try {
         mapped = LoadSftData(*Session::WithoutRun(probe));

@@ -8,6 +8,7 @@
 // algorithm trains on, with what it is.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,9 @@ namespace plumb::run {
 
 struct RecipeRequest {
   configs::AlgorithmName algorithm = configs::AlgorithmName::kGrpo;
-  std::string model;  // folder; empty: a new small model of sums
-  std::string data;   // file or a store's folder, or "arithmetic"
+  std::string model;                       // folder; empty: a new small model of sums
+  std::string data;                        // file or a store's folder, or "arithmetic"
+  std::map<std::string, std::string> map;  // data.map: names of columns that have others
   // file that the recipe is written to (configs/paths.h, PathInRecipe); empty: none, then model and
   // data stand in it in full
   std::string recipe;

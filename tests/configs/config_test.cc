@@ -77,6 +77,23 @@ TEST(ConfigTest, ANumberBeyond64BitsIsCalledSo) {
   }
 }
 
+TEST(ConfigTest, ANumberInQuotesIsToldToLeaveThem) {
+  const std::string said = ProblemsOf("[run]\nsteps = \"100\"\n" + std::string(kMinimal));
+  EXPECT_NE(said.find("r.toml:2: run.steps has to be a whole number, without quotes: 100"),
+            std::string::npos)
+      << said;
+}
+
+TEST(ConfigTest, APartIsReachedByItsNumber) {
+  const std::string text =
+      std::string(kMinimal) + "[[reward.parts]]\nname = \"b\"\nkind = \"length\"\n";
+  const std::string said = ProblemsOf(text, {"reward.parts.b.kind=python"});
+  EXPECT_NE(said.find("use reward.parts.NUMBER.KEY=VALUE; numbers begin at 0, part 'b' is "
+                      "reward.parts.1"),
+            std::string::npos)
+      << said;
+}
+
 TEST(ConfigTest, AGpuIsNamedByItsNumber) {
   const auto with = [](const std::string& device) {
     return std::string(kMinimal) + "[run]\ndevice = \"" + device + "\"\n";

@@ -50,8 +50,7 @@ TEST(ForeignNamesTest, AValueOfAnotherSystemIsToldWhatToWrite) {
 
 TEST(ForeignNamesTest, WhatIsWrittenInsteadIsTaken) {
   for (const char* set : {"algorithm.aggregation=sequence", "algorithm.aggregation=constant",
-                          "algorithm.advantage_std=false", "policy.targets=[\"all-linear\"]",
-                          "preference.loss=sigmoid"})
+                          "algorithm.advantage_std=false", "preference.loss=sigmoid"})
     EXPECT_EQ(ProblemsOf(set), "") << set;
 }
 

@@ -122,6 +122,24 @@ TEST(Paths, AllThatIsMissingIsRefusedAtOnce) {
   }
 }
 
+TEST(Paths, OnlyACommentWithACommandSaysHowAFileIsMade) {
+  const TempFolder temp;
+  Config config;
+  config.data.train = "none/rows.jsonl";
+  const auto missing = [&](const std::string& comment) {
+    RealFileSystem().WriteFileAtomic(temp / "r.toml", comment);
+    return MissingFiles(config, temp / "r.toml").front();
+  };
+  const std::string header =
+      "# grpo of m on none/rows.jsonl: 3 prompts. Made by `plumb config new`";
+  EXPECT_EQ(missing(header + "\n#   plumb train RECIPE\n").find("a comment of the recipe"),
+            std::string::npos)
+      << missing(header);
+  EXPECT_NE(missing("# It needs\n#   make rows > none/rows.jsonl\n")
+                .find("says how it is made: " + (temp / "r.toml") + ":2: make rows > "),
+            std::string::npos);
+}
+
 TEST(Paths, WhatRewardPartsNameIsLookedForToo) {
   const TempFolder temp;
   Config config;

@@ -188,6 +188,24 @@ TEST_F(ConfigNew, AColumnThatIsUsuallyTheTruthIsTakenAsIt) {
   EXPECT_TRUE(Has(made.err, "note: the column 'expected_answer' is taken as")) << made.err;
 }
 
+TEST_F(ConfigNew, ColumnsOfOtherNamesAreNamedByMapAndInARecipeBySet) {
+  RealFileSystem().WriteFileAtomic(
+      Data("promt"),
+      "{\"promt\": \"1+1=\", \"sum\": \"2\"}\n{\"promt\": \"1+2=\", \"sum\": \"3\"}\n");
+  const auto refused = RunPlumb({"config", "new", "--data", Data("promt")});
+  EXPECT_TRUE(Has(refused.err, "--map prompt=promt")) << refused.err;
+  const auto made = RunPlumb(
+      {"config", "new", "--data", Data("promt"), "--map", "prompt=promt", "--map", "answer=sum"});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(Has(made.out, "map = { \"answer\" = \"sum\", \"prompt\" = \"promt\" }")) << made.out;
+  EXPECT_TRUE(Has(made.out, "kind = \"answer\"")) << made.out;
+  const auto trained = RunPlumb({"train", SourcePath("configs/toy_grpo.toml"), "--out",
+                                 temp_ / "run", "--set", "data.train=" + Data("promt")});
+  EXPECT_EQ(trained.code, 2);
+  EXPECT_TRUE(Has(trained.err, "--set 'data.map={prompt=\"promt\"}'")) << trained.err;
+  EXPECT_FALSE(Has(trained.err, "--map ")) << trained.err;
+}
+
 TEST_F(ConfigNew, WhatARecipeLeavesAsideOfTheRowsIsSaid) {
   const auto pairs = RunPlumb({"config", "new", "--data", Data("pairs")});
   EXPECT_EQ(pairs.code, 0) << pairs.err;

@@ -1,0 +1,55 @@
+#include "run/session/recipe/usual_truth.h"
+
+#include <algorithm>
+
+#include <nlohmann/json.hpp>
+
+#include "common/base/error.h"
+#include "reward/part/truth.h"
+
+namespace plumb::run {
+
+bool AllTruths(const std::vector<Prompt>& prompts) {
+  return std::all_of(prompts.begin(), prompts.end(), [](const Prompt& p) {
+    std::string why;
+    return !reward::Truths(p, &why).empty();
+  });
+}
+
+std::string UsualTruth(const std::vector<Prompt>& prompts) {
+  const auto none = [](const Prompt& p) { return p.ground_truth.empty(); };
+  if (!std::all_of(prompts.begin(), prompts.end(), none)) return "";
+  for (const char* name :
+       {"solution", "solutions", "reference_answer", "expected_answer", "final_answer",
+        "correct_answer", "gold_answer", "gold", "reference", "target", "answers", "expected"}) {
+    const auto has = [&](const Prompt& p) {
+      const auto columns = nlohmann::json::parse(p.extra_json, nullptr, /*allow_exceptions=*/false);
+      return columns.is_object() && columns.contains(name) && !columns[name].is_null();
+    };
+    if (!prompts.empty() && std::all_of(prompts.begin(), prompts.end(), has)) return name;
+  }
+  return "";
+}
+
+replay::ImportedPrompts ImportWithTruths(const std::string& file, replay::ImportOptions options,
+                                         std::string& said) {
+  const auto known = [](const Prompt& p) { return !p.ground_truth.empty(); };
+  replay::ImportedPrompts imported = replay::ImportPrompts(file, options);
+  if (std::any_of(imported.prompts.begin(), imported.prompts.end(), known)) return imported;
+  const std::string column = UsualTruth(imported.prompts);
+  if (!column.empty() && !options.map.contains("answer") && !options.map.contains("ground_truth")) {
+    options.map["ground_truth"] = column;
+    replay::ImportedPrompts mapped = replay::ImportPrompts(file, options);
+    if (AllTruths(mapped.prompts)) {
+      said = "; the column '" + column + "' is taken as the right answer (--map answer=" + column +
+             ")";
+      return mapped;
+    }
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "no row has a ground truth: name its column with --map answer=COLUMN, judge the "
+              "answers by --rewards RECIPE, or rank the rows, if they are pairs, with --pairs",
+              file);
+}
+
+}  // namespace plumb::run
