@@ -94,7 +94,7 @@ sys.exit("never a seven")
 }
 
 TEST(EnvTestCommand, LeadsTheCalculatorOfAShippedRecipe) {
-  const std::string recipe = testing::SourcePath("configs/calculator_agent.toml");
+  const std::string recipe = plumb::testing::SourcePath("configs/calculator_agent.toml");
   const auto ran = RunPlumb({"env", "test", recipe, "--rows", "2", "--json"});
   ASSERT_EQ(ran.code, 0) << ran.err;
   const auto rows = nlohmann::json::parse(ran.out)["rows"];
