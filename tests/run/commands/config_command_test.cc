@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "run/session/recipe_proposal.h"
+#include "tests/run/models/toy_model.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -186,6 +187,15 @@ TEST_F(ConfigNew, APlaceholderRewardAndTooFewHeldOutRowsAreSaid) {
   EXPECT_TRUE(Has(made.err, "plumb reward test")) << made.err;
   EXPECT_TRUE(Has(made.out, "1 row is held out (eval_prompts): so few measure nothing"))
       << made.out;
+}
+
+TEST_F(ConfigNew, ASystemPromptThatIsAddedIsSaid) {
+  testing::WriteToyModel(temp_ / "chat", {.max_positions = 300, .chat_template = true});
+  const auto made =
+      RunPlumb({"config", "new", "--model", temp_ / "chat", "--data", Data("answers")});
+  EXPECT_TRUE(Has(made.out, "kind = \"soft_format\"")) << made.out << made.err;
+  EXPECT_TRUE(Has(made.err, "note: the prompts get a system prompt that asks for <think>"))
+      << made.err;
 }
 
 TEST_F(ConfigNew, AFolderThatIsNoStoreIsToldOfAFileInIt) {
