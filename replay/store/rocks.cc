@@ -133,10 +133,21 @@ uint64_t NeededBytes(const std::string& path, uint64_t write_buffer) {
   return bytes;
 }
 
+// Whether the folder has files that a store alone has, by RocksDB's names of them: a folder of data
+// may have logs of its own.
 bool HoldsData(const std::filesystem::path& folder) {
+  const auto numbered = [](const std::filesystem::path& file) {
+    const std::string stem = file.stem().string();
+    return stem.size() >= 6 && stem.find_first_not_of("0123456789") == std::string::npos;
+  };
+  std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const auto extension = entry.path().extension();
-    if (extension == ".sst" || (extension == ".log" && entry.file_size() > 0)) return true;
+    const std::filesystem::path file = entry.path().filename();
+    const std::string name = file.string();
+    if (name.starts_with("MANIFEST-") || name.starts_with("OPTIONS-")) return true;
+    if (!numbered(file)) continue;
+    if (file.extension() == ".sst") return true;
+    if (file.extension() == ".log" && entry.file_size(ignored) > 0 && !ignored) return true;
   }
   return false;
 }

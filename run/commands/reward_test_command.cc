@@ -13,6 +13,7 @@
 #include "replay/store/unscored.h"
 #include "reward/models/reward_model.h"
 #include "reward/part/reply.h"
+#include "reward/part/truth.h"
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
@@ -362,12 +363,19 @@ int Test(const TestArguments& a) {
   const bool one_answer = std::all_of(samples.begin(), samples.end(), [&](const RewardSample& s) {
     return s.completion == samples.front().completion;
   });
+  const bool right = std::all_of(samples.begin(), samples.end(), [](const RewardSample& s) {
+    std::string why;
+    const auto truths = reward::Truths(s.prompt, &why);
+    return std::any_of(truths.begin(), truths.end(), [&](const std::string& truth) {
+      return !truth.empty() && s.completion.find(truth) != std::string::npos;
+    });
+  });
   for (size_t p = 0; p < parts.size() && !one_answer; ++p) {
     const std::vector<double>& values = parts[p].values;
     if (values.size() < 2 || values.size() < samples.size()) continue;  // others say it already
     const auto [least, most] = std::minmax_element(values.begin(), values.end());
     if (*least == *most)
-      parts[p].equal = EqualScores(config.reward.parts[p], *least, values.size(), messages);
+      parts[p].equal = EqualScores(config.reward.parts[p], *least, values.size(), messages, right);
   }
   if (a.json) {
     PrintJson(a.recipe, scored, parts);

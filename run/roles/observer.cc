@@ -447,14 +447,17 @@ std::string HeldOutText(const configs::Config& config, const learner::EvalResult
                   e.accuracy, e.reward, e.loss.value_or(0), n);
   } else if (!e.measured()) {
     std::snprintf(text, sizeof text,
-                  "pass@1 -, mean reward - (%lld answers, none with a score, temperature %g)", n,
-                  config.rollout.temperature);
+                  "pass@1 -, mean reward - (%lld answer%s, none with a score, temperature %g)", n,
+                  n == 1 ? "" : "s", config.rollout.temperature);
   } else {
     const std::string scored =
         e.unscored > 0 ? ", " + std::to_string(e.scored()) + " with a score" : "";
+    char error[32] = "";  // of one answer there is none
+    if (e.scored() > 1) std::snprintf(error, sizeof error, " +- %.3f", e.reward_se);
     std::snprintf(text, sizeof text,
-                  "pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers%s, temperature %g)",
-                  e.accuracy, e.reward, e.reward_se, n, scored.c_str(), config.rollout.temperature);
+                  "pass@1 %.3f, mean reward %.3f%s (%lld answer%s%s, temperature %g)", e.accuracy,
+                  e.reward, error, n, n == 1 ? "" : "s", scored.c_str(),
+                  config.rollout.temperature);
   }
   return text;
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "common/base/error.h"
+#include "common/base/place.h"
 #include "replay/datasets/rows/row_source.h"
 
 namespace plumb::run {
@@ -27,6 +28,37 @@ std::string DatasetsOf(const replay::Store& store) {
   return out;
 }
 
+// The first file of rows in a folder, by name; "": none.
+std::string FirstRowsIn(const std::string& folder) {
+  std::error_code ignored;
+  std::string first;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string path = entry.path().string();
+    const bool rows = path.ends_with(".jsonl") || path.ends_with(".parquet");
+    if (rows && (first.empty() || path < first)) first = path;
+  }
+  return first;
+}
+
+// The store whose folder is given as data; of another folder what to give instead.
+std::unique_ptr<replay::Store> OpenDataStore(const std::string& folder) {
+  replay::StoreOptions how;
+  how.read_only = true;
+  try {
+    return replay::Store::Open(folder, how);
+  } catch (const Error& e) {
+    const Place place = PlaceOf(folder);
+    const bool other = place == Place::kFolder || place == Place::kEmptyFolder;
+    if (e.code() != ErrorCode::kNotFound || !other) throw;
+    const std::string file = FirstRowsIn(folder);
+    throw Error(e.code(),
+                "is a folder and no store: give a file in it" +
+                    (file.empty() ? std::string(" (it has no .jsonl and no .parquet)")
+                                  : ", such as " + file),
+                folder);
+  }
+}
+
 }  // namespace
 
 bool IsStoreFolder(const std::string& path) {
@@ -34,9 +66,7 @@ bool IsStoreFolder(const std::string& path) {
 }
 
 StoredRows OpenStoredRows(const configs::DataConfig& data) {
-  replay::StoreOptions how;
-  how.read_only = true;
-  StoredRows out{.store = replay::Store::Open(data.train, how), .dataset = data.dataset};
+  StoredRows out{.store = OpenDataStore(data.train), .dataset = data.dataset};
   const auto datasets = out.store->PreferenceDatasets();
   if (out.dataset.empty() && datasets.size() == 1) out.dataset = datasets.begin()->first;
   if (!datasets.contains(out.dataset)) {
@@ -61,9 +91,7 @@ StoredRows OpenStoredRows(const configs::DataConfig& data) {
 
 StoredRows OpenStoredPrompts(const std::string& folder, const std::string& wanted,
                              const std::string& role) {
-  replay::StoreOptions how;
-  how.read_only = true;
-  StoredRows out{.store = replay::Store::Open(folder, how), .dataset = wanted};
+  StoredRows out{.store = OpenDataStore(folder), .dataset = wanted};
   const auto datasets = out.store->Datasets();
   if (out.dataset.empty()) out.dataset = datasets.size() == 1 ? datasets.begin()->first : role;
   if (!datasets.contains(out.dataset)) {

@@ -309,6 +309,12 @@ class Proposal {
       Set("data.eval", c_.data.eval, request_.data);
       Set("data.eval_skip", c_.data.eval_skip, rows - heldout);
       Set("data.eval_prompts", c_.data.eval_prompts, heldout);
+      if (heldout < 10) {
+        remarks_["data"] += (remarks_["data"].empty() ? "" : " ") + std::to_string(heldout) +
+                            (heldout == 1 ? " row is" : " rows are") +
+                            " held out (eval_prompts): so few measure nothing; name a file with "
+                            "more in eval, without eval_skip.";
+      }
     } else {
       keys_.erase("eval.every");
       c_.eval.every = 0;
@@ -327,6 +333,10 @@ class Proposal {
       if (think) {
         Set("data.system_prompt", c_.data.system_prompt, kThinkFirst);
         c_.reward.parts.push_back({.name = "form", .kind = "soft_format", .weight = 0.2});
+        notes_.push_back(
+            "the prompts get a system prompt that asks for <think> and <answer> "
+            "(data.system_prompt), and a reward part 'form' likes these tags: take both out where "
+            "the prompts say themselves how to answer");
       }
       remarks_["reward"] = "`plumb reward test RECIPE` shows what each part says to a few answers.";
       return;
@@ -336,6 +346,10 @@ class Proposal {
     part.target_tokens = is_new() ? 4 : 64;
     part.max_tokens = is_new() ? 24 : 256;
     c_.reward.parts.push_back(part);
+    notes_.push_back(
+        "the rows have no right answer: the reward part 'brief' is a placeholder that only likes "
+        "short answers, an empty one most; put a reward of your own there and try it with `plumb "
+        "reward test RECIPE`");
     remarks_["reward"] =
         "The rows have no right answer to compare with, so that this part is a stand-in: it only "
         "likes short answers. Write what is good as a function of yours, in Python as TRL, verl or "

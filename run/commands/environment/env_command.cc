@@ -12,6 +12,7 @@
 #include "common/text/template/chat_template.h"
 #include "configs/config.h"
 #include "environment/doors/open_environment.h"
+#include "environment/environments.h"
 #include "replay/datasets/rows/line_reader.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "run/agents/agent_environment.h"
@@ -94,11 +95,19 @@ EnvironmentReply Await(EnvironmentPort& port, const configs::EnvironmentConfig& 
   return replies[0];
 }
 
+// What the policy says where --reply does not: the answer; of a calculator the sum itself before
+// it.
+std::vector<std::string> Script(const configs::Config& config, const Prompt& prompt) {
+  if (config.environment.kind == configs::EnvironmentKind::kCalculator &&
+      prompt.text.ends_with("="))
+    return {prompt.text, prompt.ground_truth};
+  return {prompt.ground_truth};
+}
+
 Talk Converse(EnvironmentPort& port, const configs::Config& config, const Prompt& prompt,
               const std::vector<std::string>& replies, uint64_t episode) {
   Talk talk{.prompt = prompt};
-  const std::vector<std::string> script =
-      replies.empty() ? std::vector<std::string>{prompt.ground_truth} : replies;
+  const std::vector<std::string> script = replies.empty() ? Script(config, prompt) : replies;
   size_t next = 0;
   while (true) {
     Turn turn;
@@ -188,15 +197,16 @@ constexpr char kPlainTemplate[] =
 
 // What a recipe's environment needs to be led.
 struct Led {
-  std::unique_ptr<Tokenizer> tokenizer;  // of agents, as are the next two
-  std::unique_ptr<ChatTemplate> chat;
+  std::unique_ptr<Tokenizer> tokenizer;  // of agents and calculators
+  std::unique_ptr<ChatTemplate> chat;    // of agents, as is the next
   std::unique_ptr<Agents> agents;
   std::unique_ptr<EnvironmentPort> port;
-  environment::EnvironmentPool* pool = nullptr;  // the port, of every kind but agents
+  environment::EnvironmentPool* pool = nullptr;  // the port, of a kind that has a door
 
   std::map<std::string, double> Counters() const {
     if (pool != nullptr) return pool->Counters();
     std::map<std::string, double> out;
+    if (agents == nullptr) return out;
     for (const auto& [name, n] : agents->door().Counters()) out[name] = static_cast<double>(n);
     return out;
   }
@@ -223,7 +233,19 @@ Led LeadAgents(const configs::Config& config) {
   return led;
 }
 
+Led LeadCalculator(const configs::Config& config) {
+  const std::string& model = config.model.path;
+  Led led;
+  led.tokenizer = model.empty() ? Tokenizer::BuiltIn(configs::NameOf(config.model.vocabulary))
+                                : Tokenizer::Load(model);
+  led.port = environment::MakeEnvironments(config.environment, *led.tokenizer, nullptr,
+                                           config.reward.allow_unsandboxed);
+  return led;
+}
+
 Led LeadEnvironment(const configs::Config& config) {
+  if (config.environment.kind == configs::EnvironmentKind::kCalculator)
+    return LeadCalculator(config);
   if (config.environment.kind == configs::EnvironmentKind::kAgent) return LeadAgents(config);
   environment::OpenOptions options;
   options.allow_unsandboxed = config.reward.allow_unsandboxed;
@@ -303,7 +325,7 @@ void AddEnvCommand(CLI::App& app, CliResult& result) {
   test->add_option("recipe", a->recipe, "TOML file with [environment] and data.train")->required();
   test->add_option("--reply", a->replies,
                    "what the policy writes, a turn each time it is given; without it each row's "
-                   "ground truth, once")
+                   "ground truth, once (of a calculator its sum before that)")
       ->allow_extra_args(false);
   test->add_option("--rows", a->rows, "how many rows of the data")->check(WholeNumber(1, 10000));
   test->add_option("--set", a->overrides, "section.key=value, any number of times")

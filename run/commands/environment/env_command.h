@@ -3,8 +3,9 @@
 //
 // Purpose: adds itself to the command line (run/commands/cli.h). The environment is made as a run
 // makes it; what the policy would write is given by --reply, turn by turn, or else is the row's
-// ground truth, said once. Thread safety: one caller, main. Errors: those of the recipe, of rows
-// and of environments; exit code 10 where no conversation came through.
+// ground truth, said once, of a calculator after the prompt's sum. Thread safety: one caller, main.
+// Errors: those of the recipe, of rows and of environments; exit code 10 where no conversation came
+// through.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -180,6 +180,16 @@ TEST(StoreTest, ALostCurrentFileIsNotANewStore) {
   EXPECT_THROWS(ErrorCode::kCorruption, "no CURRENT", OpenStore(folder / "store"));
 }
 
+TEST(StoreTest, AFolderWithALogOfSomethingElseIsNoBrokenStore) {
+  TempFolder folder;
+  for (const char* name : {"train.log", "2026.log", "table.sst"})
+    RealFileSystem().WriteFileAtomic(folder / name, "text");
+  EXPECT_THROWS(ErrorCode::kNotFound, "not a store", Store::Open(folder / "", {.read_only = true}));
+  RealFileSystem().WriteFileAtomic(folder / "000012.log", "text");
+  EXPECT_THROWS(ErrorCode::kCorruption, "no CURRENT",
+                Store::Open(folder / "", {.read_only = true}));
+}
+
 TEST(StoreTest, TrimmedLeasesStayComplete) {
   TempFolder folder;
   {

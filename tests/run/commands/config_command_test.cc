@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "run/session/recipe_proposal.h"
+#include "tests/run/models/toy_model.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -171,6 +172,44 @@ TEST_F(ConfigNew, TheRewardFitsWhatTheRowsKnow) {
   const std::string without = MakeAndTrain("rloo", "", Data("prompts"));
   EXPECT_TRUE(Has(without, "kind = \"length\"") && Has(without, "#   kind = \"python\""))
       << without;
+}
+
+TEST_F(ConfigNew, APlaceholderRewardAndTooFewHeldOutRowsAreSaid) {
+  std::string rows;
+  for (int i = 0; i < 12; ++i) rows += "{\"prompt\": \"" + std::to_string(i) + "+1=\"}\n";
+  RealFileSystem().WriteFileAtomic(Data("plain"), rows);
+  const auto made = RunPlumb({"config", "new", "--data", Data("plain")});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(Has(made.err,
+                  "note: the rows have no right answer: the reward part 'brief' is a "
+                  "placeholder"))
+      << made.err;
+  EXPECT_TRUE(Has(made.err, "plumb reward test")) << made.err;
+  EXPECT_TRUE(Has(made.out, "1 row is held out (eval_prompts): so few measure nothing"))
+      << made.out;
+}
+
+TEST_F(ConfigNew, ASystemPromptThatIsAddedIsSaid) {
+  testing::WriteToyModel(temp_ / "chat", {.max_positions = 300, .chat_template = true});
+  const auto made =
+      RunPlumb({"config", "new", "--model", temp_ / "chat", "--data", Data("answers")});
+  EXPECT_TRUE(Has(made.out, "kind = \"soft_format\"")) << made.out << made.err;
+  EXPECT_TRUE(Has(made.err, "note: the prompts get a system prompt that asks for <think>"))
+      << made.err;
+}
+
+TEST_F(ConfigNew, AFolderThatIsNoStoreIsToldOfAFileInIt) {
+  RealFileSystem().CreateDirectories(temp_ / "rows");
+  for (const char* name : {"rows/b.jsonl", "rows/a.parquet", "rows/import.log"})
+    RealFileSystem().WriteFileAtomic(temp_ / name, "{\"prompt\": \"1+1=\"}\n");
+  for (const char* algorithm : {"grpo", "dpo", "sft"}) {
+    const auto made =
+        RunPlumb({"config", "new", "--algorithm", algorithm, "--data", temp_ / "rows"});
+    EXPECT_EQ(made.code, 3) << made.err;
+    EXPECT_TRUE(Has(made.err, "is a folder and no store: give a file in it, such as " +
+                                  (temp_ / "rows/a.parquet")))
+        << made.err;
+  }
 }
 
 // Columns that are usually the right answer are taken as it, where a rule can compare with them.

@@ -218,6 +218,10 @@ TEST(ObserverTest, WhatIsHeldOutIsSaidInTheWordsOfTheAlgorithm) {
             "pass@1 0.500, mean reward 0.250 +- 0.000 (8 answers, 5 with a score, temperature 1)");
   EXPECT_EQ(HeldOutText(config, {.answers = 8, .unscored = 8}),
             "pass@1 -, mean reward - (8 answers, none with a score, temperature 1)");
+  learner::EvalResult one = e;
+  one.answers = 1;
+  EXPECT_EQ(HeldOutText(config, one), "pass@1 0.500, mean reward 0.250 (1 answer, temperature 1)")
+      << "of one there is no standard error";
   config.algorithm.name = configs::AlgorithmName::kDpo;
   EXPECT_EQ(HeldOutText(config, e), "accuracy 0.500, margin 0.2500, loss 0.7000 (8 pairs)");
   config.algorithm.name = configs::AlgorithmName::kSft;

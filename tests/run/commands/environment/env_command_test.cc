@@ -9,6 +9,7 @@
 
 #include "common/base/file.h"
 #include "tests/run/cli_runner.h"
+#include "tests/testing/paths.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -90,6 +91,23 @@ sys.exit("never a seven")
             "<|im_start|>assistant\n");
   EXPECT_EQ(json["rows"][0]["reward"], 1.0);
   EXPECT_TRUE(Has(json["rows"][1]["turns"].back()["error"], "never a seven"));
+}
+
+TEST(EnvTestCommand, LeadsTheCalculatorOfAShippedRecipe) {
+  const std::string recipe = plumb::testing::SourcePath("configs/calculator_agent.toml");
+  const auto ran = RunPlumb({"env", "test", recipe, "--rows", "2", "--json"});
+  ASSERT_EQ(ran.code, 0) << ran.err;
+  const auto rows = nlohmann::json::parse(ran.out)["rows"];
+  ASSERT_EQ(rows.size(), 2u);
+  for (const auto& row : rows) {
+    ASSERT_EQ(row["turns"].size(), 3u) << row;
+    EXPECT_EQ(row["turns"][1]["text"], row["turns"][2]["policy"]) << "the sum's result";
+    EXPECT_EQ(row["turns"][2]["done"], true);
+  }
+  const auto failed = RunPlumb({"env", "test", recipe, "--rows", "1", "--reply", "no sum="});
+  EXPECT_EQ(failed.code, 0) << failed.err;
+  EXPECT_TRUE(Has(failed.out, "> text      ...")) << failed.out;
+  EXPECT_TRUE(Has(failed.out, "failed call")) << failed.out;
 }
 
 TEST(EnvTestCommand, SaysWhatIsWrong) {
