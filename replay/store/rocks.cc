@@ -133,8 +133,9 @@ uint64_t NeededBytes(const std::string& path, uint64_t write_buffer) {
   return bytes;
 }
 
-// Whether the folder has files that a store alone has, by RocksDB's names of them: a folder of data
-// may have logs of its own.
+// Whether the folder has rows of a store, by RocksDB's names of such files: a folder of data may
+// have logs of its own. A MANIFEST alone is of a store that a full or faulty disk kept from
+// beginning.
 bool HoldsData(const std::filesystem::path& folder) {
   const auto numbered = [](const std::filesystem::path& file) {
     const std::string stem = file.stem().string();
@@ -143,8 +144,6 @@ bool HoldsData(const std::filesystem::path& folder) {
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::filesystem::path file = entry.path().filename();
-    const std::string name = file.string();
-    if (name.starts_with("MANIFEST-") || name.starts_with("OPTIONS-")) return true;
     if (!numbered(file)) continue;
     if (file.extension() == ".sst") return true;
     if (file.extension() == ".log" && entry.file_size(ignored) > 0 && !ignored) return true;

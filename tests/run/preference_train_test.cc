@@ -354,7 +354,7 @@ TEST(PreferenceTrainTest, AFileOfPromptsIsToldWhatAPairIs) {
                                    R"({"prompt": "1+2=", "answer": "3"})");
   EXPECT_TRUE(Has(prompts, "0 usable pairs") && Has(prompts, "2 that are no pairs left out") &&
               Has(prompts, "(2 rows are prompts; a pair has prompt, chosen and rejected") &&
-              Has(prompts, "--map chosen=COLUMN"))
+              Has(prompts, "data.map={chosen=\"COLUMN\"}"))
       << prompts;
   const std::string shown = said(R"({"prompt": "1+1=", "completion": "2"})");
   EXPECT_TRUE(Has(shown, "(1 row is a demonstration; a pair has")) << shown;
