@@ -13,7 +13,7 @@
 #   float32   40 queries, 200 keys, window   64: 4.7e-07 1.2e+00 1.1e+00 1.1e+00
 #   float32  150 queries, 200 keys, window   16: 3.2e-07 3.8e+00 3.5e+00 2.6e+00
 #   bfloat16  40 queries, 200 keys, window   16: 1.9e-03 2.8e+00 2.6e+00 2.4e+00
-# Fails when these gradients become right, or the others wrong. Installs 5 GB.
+# Fails when these gradients become right, or the others wrong. Installs torch with its CUDA libraries, several GB.
 set -euo pipefail
 if ! nvidia-smi -L >/dev/null 2>&1; then
   echo "no GPU answers (nvidia-smi -L)" >&2
