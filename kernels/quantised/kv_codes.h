@@ -10,27 +10,12 @@
 #include <cstdint>
 
 #include "common/base/dtype.h"
+#include "kernels/device/float_bits.h"
 
 namespace plumb::kernels {
 
 // What the largest number of a row becomes.
 inline constexpr float kKvMostInt8 = 127, kKvMostFp8 = 448, kKvMostInt4 = -8;
-
-PLUMB_HOST_DEVICE inline float FloatOfBits(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __uint_as_float(bits);
-#else
-  return std::bit_cast<float>(bits);
-#endif
-}
-
-PLUMB_HOST_DEVICE inline uint32_t BitsOfFloat(float x) {
-#ifdef __CUDA_ARCH__
-  return __float_as_uint(x);
-#else
-  return std::bit_cast<uint32_t>(x);
-#endif
-}
 
 PLUMB_HOST_DEVICE inline void PutKvScale(float scale, uint8_t* row) {
   const BFloat16 rounded = ToBFloat16(scale);
@@ -67,12 +52,11 @@ PLUMB_HOST_DEVICE inline float OfInt4(int code) { return static_cast<float>(code
 // E4M3: 4 bits of exponent with bias 7, 3 of mantissa, subnormal below 2^-6; ties to even.
 PLUMB_HOST_DEVICE inline uint8_t E4M3Code(float q) {
   if (q != q) return 0;
-  const uint32_t sign = BitsOfFloat(q) >> 31 << 7;
-  const float whole = FloatOfBits(BitsOfFloat(q) & 0x7FFFFFFFU),
-              a = whole > kKvMostFp8 ? kKvMostFp8 : whole;
+  const uint32_t sign = BitsOf(q) >> 31 << 7;
+  const float whole = FloatOf(BitsOf(q) & 0x7FFFFFFFU), a = whole > kKvMostFp8 ? kKvMostFp8 : whole;
   if (a < 0x1p-6F)
     return static_cast<uint8_t>(sign | static_cast<uint32_t>(nearbyintf(a * 0x1p9F)));
-  const uint32_t bits = BitsOfFloat(a);
+  const uint32_t bits = BitsOf(a);
   // 20 bits of mantissa go; what is carried over raises the exponent
   const uint32_t code = ((bits + 0x7FFFFU + ((bits >> 20) & 1U)) >> 20) - ((127U - 7U) << 3);
   return static_cast<uint8_t>(sign | (code > 0x7EU ? 0x7EU : code));
@@ -80,9 +64,9 @@ PLUMB_HOST_DEVICE inline uint8_t E4M3Code(float q) {
 
 PLUMB_HOST_DEVICE inline float OfE4M3(uint8_t code) {
   const uint32_t exponent = code >> 3 & 15U, mantissa = code & 7U, sign = code >> 7;
-  if ((code & 0x7FU) == 0x7FU) return FloatOfBits(0x7FC00000U);
+  if ((code & 0x7FU) == 0x7FU) return FloatOf(0x7FC00000U);
   const float a = exponent == 0 ? static_cast<float>(mantissa) * 0x1p-9F
-                                : FloatOfBits((exponent + 120U) << 23 | mantissa << 20);
+                                : FloatOf((exponent + 120U) << 23 | mantissa << 20);
   return sign != 0 ? -a : a;
 }
 

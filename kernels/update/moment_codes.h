@@ -11,6 +11,7 @@
 
 #include "common/base/dtype.h"
 #include "common/base/rng.h"
+#include "kernels/device/float_bits.h"
 
 namespace plumb::kernels {
 
@@ -18,21 +19,6 @@ inline constexpr int kCodeFraction = 4;               // bits
 inline constexpr int kCodeDraw = 23 - kCodeFraction;  // of a float's fraction, rounded away
 inline constexpr float kLargestCode = 31.0f / 16.0f;  // before it is scaled to 1
 inline constexpr uint8_t kCodeSign = 0x80;            // of a first moment
-
-PLUMB_HOST_DEVICE inline uint32_t BitsOf(float x) {
-#ifdef __CUDA_ARCH__
-  return __float_as_uint(x);
-#else
-  return std::bit_cast<uint32_t>(x);
-#endif
-}
-PLUMB_HOST_DEVICE inline float FloatOf(uint32_t bits) {
-#ifdef __CUDA_ARCH__
-  return __uint_as_float(bits);
-#else
-  return std::bit_cast<float>(bits);
-#endif
-}
 
 // A floating-point number of 8 bits or, under a sign, of 7: exponents up to 0.
 template <int kExponent>
