@@ -110,6 +110,12 @@ template <>
 inline constexpr auto kNames<Distance> =
     std::to_array<std::string_view>({"reverse_k1", "reverse_k3", "forward_top_k", "jsd"});
 
+// What the learner's products of layers read: numbers as model.dtype has them, or FP8 (e4m3
+// forward, e5m2 gradients) with a scale a row.
+enum class Products : uint8_t { kDType, kFp8 };
+template <>
+inline constexpr auto kNames<Products> = std::to_array<std::string_view>({"dtype", "fp8"});
+
 // Activations that a backward computes again instead of keeping them: of no layer or of every
 // layer; auto: of every layer where the others do not fit.
 enum class Recompute : uint8_t { kAuto, kNone, kLayer };

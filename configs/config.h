@@ -56,6 +56,7 @@ struct RunConfig {
   int64_t keep_checkpoints = 1;
   int64_t threads = 0;         // 0: one per core
   std::string device = "cpu";  // cpu | cuda | cuda:N
+  bool exact = true;           // on a GPU: same bits whatever is computed beside
   double memory_gb = 0;        // of the device that the run may take; 0: what is free
   int64_t actors = 1;          // processes of that role
   int64_t reward_workers = 1;
@@ -86,6 +87,7 @@ struct CheckpointConfig {
 struct ModelConfig {
   std::string path;               // HF directory; empty: from scratch with the fields below
   DType dtype = DType::kFloat32;  // weights and activations of forward and backward
+  Products products = Products::kDType;
   int64_t layers = 4;
   int64_t hidden = 128;
   int64_t heads = 4;
@@ -253,6 +255,7 @@ struct RolloutConfig {
   bool replay_experts = false;  // the learner sends a token to the experts that the actor chose
   std::string device;           // of the actors; empty: run.device
   int64_t tp = 1;               // processes that compute an actor's model together
+  bool share_prefixes = true;   // prompts that begin alike share those pages
   template <class V>
   void Visit(V& v);
 };
@@ -467,6 +470,7 @@ struct OptimizerConfig {
   Moments moments = Moments::kFloat32;
   Gradients gradients = Gradients::kFloat32;
   Recompute recompute = Recompute::kAuto;
+  bool offload = false;  // moments and masters in the host's memory
   template <class V>
   void Visit(V& v);
 };
