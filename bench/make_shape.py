@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""make_shape.py SHAPE FOLDER: a model folder of a published shape (0.5B, 1.5B, 7B: Qwen 2.5; tiny proves that everything runs) with
+"""make_shape.py SHAPE FOLDER: a model folder of a published shape (0.5B, 1.5B, 7B: Qwen 2.5; 135M: SmolLM2; tiny proves that everything runs) with
 drawn weights in bfloat16 and a tokenizer of the 256 bytes, for measures of speed that need no trained model. The rest of the vocabulary
 are tokens that no text has, so that ranks that share it (tp) have tokens each. Needs nothing but Python: of a normal distribution a
 million numbers are drawn, and tensors read them from different places on."""
@@ -10,6 +10,7 @@ import struct
 import sys
 
 SHAPES = {  # layers, hidden, heads, kv heads, ffn, vocabulary, one matrix for embedding and head
+    "135M": (30, 576, 9, 3, 1536, 49152, True),
     "0.5B": (24, 896, 14, 2, 4864, 151936, True),
     "1.5B": (28, 1536, 12, 2, 8960, 151936, True),
     "7B": (28, 3584, 28, 4, 18944, 152064, False),
