@@ -1,7 +1,8 @@
 #!/bin/bash
 # How training scales over the GPUs of one machine: models of 0.5 B and 1.5 B parameters with random weights, SFT on made-up rows,
 # with 1, 2 and 4 ranks (as many as there are GPUs) and run.zero = 1, 2 and 3, and of 2 and 4 ranks with pairs that compute the
-# model together (tp=2) under run.zero = 1; ZEROS="pp2 pp4" tries pipelines (docs/ranks.md).
+# model together (tp=2) under run.zero = 1; ZEROS="pp2 pp4" tries pipelines (docs/ranks.md). "half" behind the first word of ZEROS is one
+# GPU with micro-batches of half the size: what the order of sums alone does to the losses.
 #
 #   bench/scale.sh [folder for its runs]
 #
@@ -41,13 +42,16 @@ for model in $shapes; do
   for ranks in $ranks_all; do
     if [ "$device" = cuda ] && [ "$ranks" -gt "$gpus" ]; then continue; fi
     for zero in $zeros; do
-      if [ "$ranks" -eq 1 ] && [ "$zero" != "${zeros%% *}" ]; then continue; fi
+      if [ "$ranks" -eq 1 ] && [ "$zero" != "${zeros%% *}" ] && [ "$zero" != half ]; then continue; fi
+      if [ "$ranks" -gt 1 ] && [ "$zero" = half ]; then continue; fi
       run=$out/$model-$ranks-$zero
       rm -rf "$run"
+      micro=$tokens
+      if [ "$zero" = half ]; then micro=$((tokens / 2)); fi
       sets=(run.device="\"$device\"" run.steps="$steps" run.checkpoint_every=0 eval.every=0
             data.train="\"$rows\"" 'model.dtype="bfloat16"' model.path="\"$out/$model\""
             'checkpoint.optimizer="never"'
-            sft.batch=32 sft.max_tokens=1024 sft.heldout=0 optimizer.micro_batch_tokens="$tokens"
+            sft.batch=32 sft.max_tokens=1024 sft.heldout=0 optimizer.micro_batch_tokens="$micro"
             'optimizer.recompute="layer"' 'optimizer.lr_schedule="constant"')
       line=("$plumb" train configs/toy_sft.toml --out "$run" --quiet)
       if [ "$ranks" -gt 1 ]; then
@@ -71,10 +75,10 @@ lines = [json.loads(x) for x in open(sys.argv[1])]
 model, ranks, zero, alone = sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5])
 later = lines[1:] or lines
 speed = sum(x['perf/train_tokens'] for x in later) / sum(x['time/train'] for x in later)
-if ranks == 1: alone = speed
+if ranks == 1 and zero != 'half': alone = speed
 open(sys.argv[6], 'w').write(str(alone))
 print('%-5s %5d %4s %10.0f %10s %7.1fGB %12.0f  %.5f %.5f' % (
-    model, ranks, zero if ranks > 1 else '-', speed, '%.3f' % (speed / alone / ranks) if alone else '-',
+    model, ranks, zero if ranks > 1 or zero == 'half' else '-', speed, '%.3f' % (speed / alone / ranks) if alone else '-',
     max(x['perf/peak_memory_gb'] for x in lines), lines[-1].get('ranks/sent_bytes', 0),
     lines[0]['sft/loss'], lines[-1]['sft/loss']))
 PY
