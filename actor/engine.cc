@@ -201,8 +201,9 @@ void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows,
   decode_slot.Upload(drawn_rows);
   const int32_t* table =
       launch.device().is_cpu() ? scheduler.page_table().data() : page_table.device();
-  const kernels::PagedRows paged{rows, row_slot.device(), row_position.device(), table,
-                                 scheduler.page_table_stride()};
+  kernels::PagedRows paged{rows, row_slot.device(), row_position.device(), table,
+                           scheduler.page_table_stride()};
+  paged.single = decode_rows;
   const kernels::SlidingPages sliding = Sliding();
   const kernels::SequenceStates held = states.view();
   const float* logits = model.ForwardPaged(
