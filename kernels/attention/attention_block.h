@@ -68,7 +68,7 @@ struct AttentionWork {
   float* totals = nullptr;
   bool is_shared = false;  // this launch computes the totals
   // Not nullptr: each split's sums go here, [rows, heads, most_splits, D + 2]: `pieces` blocks
-  // share a row's splits out.
+  // share a row's splits out, of rows without a shared part.
   float* partials = nullptr;
   int32_t most_splits = 0, pieces = 1;
   BFloat16* out = nullptr;  // [rows, heads, D]
@@ -132,6 +132,7 @@ class AttentionBlock {
 
  private:
   static constexpr float kNothing = -INFINITY;
+  static constexpr int32_t kNowhere = -1;
 
   PLUMB_OF_BLOCK AttentionBlock(const AttentionWork& w, int32_t x, int32_t kv_head, int32_t piece,
                                 BFloat16* memory)
@@ -165,23 +166,26 @@ class AttentionBlock {
     const auto page_of = [&](int32_t p) {
       return w_.page_shift >= 0 ? p >> w_.page_shift : p / w_.page_tokens;
     };
-    // A lane looks up two keys' pages for the whole warp; -1: not to be read.
-    const int32_t start = tile * kTileKeys, here = start + lane_, there = here + 32;
-    const int32_t page_here = here >= low && here <= high ? table[page_of(here)] : -1,
-                  page_there = there >= low && there <= high ? table[page_of(there)] : -1;
+    // A lane looks up two keys for the whole warp: where they lie, in portions of 16 bytes.
+    const auto place_of = [&](int32_t p) {
+      if (p < low || p > high) return kNowhere;
+      const int32_t page = page_of(p);
+      return static_cast<int32_t>(
+          (table[page] * w_.page_stride + int64_t{p - page * w_.page_tokens} * D) / 8);
+    };
+    const int32_t start = tile * kTileKeys, here = place_of(start + lane_),
+                  there = place_of(start + lane_ + 32);
     const BFloat16* base = w_.pages + kv_head_ * w_.head_stride;
     PLUMB_UNROLLED_BY_4 for (int n = 0; n < kTileKeys * (D / 8) / kThreads; ++n) {
       const int i = n * kThreads + thread_, key = i / (D / 8), c = i % (D / 8) * 8;
-      const int32_t first_half = Chip::Shuffle(page_here, key % 32),
-                    second_half = Chip::Shuffle(page_there, key % 32);
-      const int32_t page = key < 32 ? first_half : second_half, p = start + key,
-                    in_page = p - page_of(p) * w_.page_tokens;
-      const int bytes = page >= 0 ? 16 : 0;
-      const BFloat16* from =
-          page >= 0 ? base + page * w_.page_stride + int64_t{in_page} * D + c : w_.pages;
-      Chip::CopyAsync(stage + key * kPitch + c, from, bytes);
-      Chip::CopyAsync(stage + kTile + key * kPitch + c, page >= 0 ? from + w_.kv_stride : w_.pages,
-                      bytes);
+      const int32_t first_half = Chip::Shuffle(here, key % 32),
+                    second_half = Chip::Shuffle(there, key % 32),
+                    place = key < 32 ? first_half : second_half;
+      const bool read = place != kNowhere;
+      const BFloat16* from = read ? base + int64_t{static_cast<uint32_t>(place)} * 8 + c : w_.pages;
+      Chip::CopyAsync(stage + key * kPitch + c, from, read ? 16 : 0);
+      Chip::CopyAsync(stage + kTile + key * kPitch + c, from + (read ? w_.kv_stride : 0),
+                      read ? 16 : 0);
     }
   }
 
@@ -394,14 +398,8 @@ template <class Chip, int D>
 PLUMB_OF_BLOCK void MergeSplits(const AttentionWork& w, int32_t row, int32_t head, int32_t pair) {
   const int64_t at = int64_t{row} * w.heads + head;
   float total[2] = {0, 0}, sum = 0, top = -INFINITY;
-  if (w.shared_tokens && w.shared_tokens[row] > 0) {
-    const float* record = w.totals + at * kRecord<D>;
-    total[0] = record[2 * pair];
-    total[1] = record[2 * pair + 1];
-    top = record[D];
-    sum = record[D + 1];
-  }
-  const int32_t splits = w.position[row] / kSplitKeys - FirstOwn(w, row) / kSplitKeys + 1;
+  const int32_t position = w.position[row],
+                splits = position / kSplitKeys - FirstSeen(w, position) / kSplitKeys + 1;
   for (int32_t s = 0; s < splits; ++s) {
     const float* record = w.partials + (at * w.most_splits + s) * kRecord<D>;
     if (record[D] == -INFINITY) continue;

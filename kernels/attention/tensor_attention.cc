@@ -19,13 +19,16 @@ constexpr int64_t kMostPartials = int64_t{128} << 18;  // floats: 128 MiB
 bool TensorAttentionFits(DType dtype, const AttentionPaged& k) {
   const int32_t d = k.kv.head_dim;
   const bool size = d == 64 || d == 80 || d == 96 || d == 128 || d == 256;
+  // A key's place within a layer's pages is counted in 32 bits of 16 bytes, 64 GiB.
+  constexpr int64_t kMostPlaces = (int64_t{1} << 32) - 1;
   // Rows in fewer bits, sinks, chosen and global positions, a latent that is key and value at once,
   // and whoever asks for the log-sum-exp have what the block does not: attention_paged.cu's own
   // kernels, which take every size and float32, too. More than 16 heads a KV head are more rows
   // than a warp has.
   return size && dtype == DType::kBFloat16 && k.kv.dtype == DType::kBFloat16 &&
          k.kv.format == KvFormat::kModel && !k.kv.keys_only && k.kv.kv_heads > 0 &&
-         k.heads / k.kv.kv_heads <= 16 && k.global_every == 0 && !k.chosen && !k.sinks && !k.lse;
+         k.heads / k.kv.kv_heads <= 16 && k.kv.layer_stride() / 8 < kMostPlaces &&
+         k.global_every == 0 && !k.chosen && !k.sinks && !k.lse;
 }
 
 TensorAttentionPlan PlanTensorAttention(const AttentionPaged& k) {
@@ -36,8 +39,13 @@ TensorAttentionPlan PlanTensorAttention(const AttentionPaged& k) {
                 record = k.kv.head_dim + 2, blocks = int64_t{k.rows.single} * k.kv.kv_heads;
   TensorAttentionPlan plan;
   plan.most_splits = static_cast<int32_t>(std::min(splits, seen));
-  plan.totals = k.window > 0 ? 0 : k.rows.single * int64_t{k.heads} * record;
-  if (blocks == 0 || blocks >= kEnoughBlocks) return plan;
+  if (blocks >= kEnoughBlocks) {
+    // A shared part has a block a tile of rows, which with fewer rows would read slower than all of
+    // them by themselves.
+    plan.totals = k.window > 0 ? 0 : k.rows.single * int64_t{k.heads} * record;
+    return plan;
+  }
+  if (blocks == 0) return plan;
   const int64_t partials = k.rows.single * int64_t{k.heads} * plan.most_splits * record;
   if (partials > kMostPartials) return plan;
   plan.pieces = static_cast<int32_t>(

@@ -177,9 +177,6 @@ TEST(AttentionBlock, WhatAGroupSharesIsReadTogetherWithTheSameBits) {
   const auto expected = ToFloats(RunBlocks(scene, rows, apart));
   ExpectClose(expected, scene.Expected(rows), kHalfBf16, scene.WeightRounding(), "apart");
   ExpectSameBits(ToFloats(RunBlocks(scene, rows, together)), expected, "together");
-  Division pieces = together;
-  pieces.pieces = 2;
-  ExpectSameBits(ToFloats(RunBlocks(scene, rows, pieces)), expected, "together, in pieces");
   // It is the first row's pages that are read, in place of the others'.
   for (int32_t p = 0; p < 128 / 16; ++p) scene.table[static_cast<size_t>(4 * scene.stride + p)] = 0;
   ExpectSameBits(ToFloats(RunBlocks(scene, rows, together)), expected, "the first row's pages");

@@ -50,19 +50,20 @@ TEST(TensorAttention, FewRowsAreSharedOutAndManyAreNot) {
   EXPECT_EQ(plan.most_splits, 32);
   EXPECT_EQ(plan.pieces, 32);
   EXPECT_EQ(plan.partials, 28 * 32 * 130);
-  EXPECT_EQ(plan.totals, 28 * 130);
+  EXPECT_EQ(plan.totals, 0);
   plan = PlanTensorAttention(Sizes(16, 28, 4, 128, 4096));
   EXPECT_EQ(plan.pieces, 9);
   // Enough rows to keep a GPU busy by themselves.
   plan = PlanTensorAttention(Sizes(66, 28, 4, 128, 4096));
   EXPECT_EQ(plan.pieces, 1);
   EXPECT_EQ(plan.partials, 0);
+  EXPECT_EQ(plan.totals, 66 * 28 * 130);
   // More memory than it is worth.
   plan = PlanTensorAttention(Sizes(32, 32, 8, 128, 1 << 20));
   EXPECT_EQ(plan.pieces, 1);
   EXPECT_EQ(plan.partials, 0);
   // A window of 130 keys can touch three splits; nothing of it is shared.
-  plan = PlanTensorAttention(Sizes(1, 8, 8, 64, 1 << 20, 130));
+  plan = PlanTensorAttention(Sizes(64, 8, 8, 64, 1 << 20, 130));
   EXPECT_EQ(plan.most_splits, 3);
   EXPECT_EQ(plan.totals, 0);
   // No single rows.
@@ -198,21 +199,22 @@ TEST_F(TensorAttentionOnGpu, ARowDoesNotKnowItsBatchItsChunkOrItsPages) {
 }
 
 TEST_F(TensorAttentionOnGpu, WhatAGroupSharesIsReadTogetherWithTheSameBits) {
+  constexpr int32_t kRows = 140;  // enough for a part that is shared
   for (const int32_t group : {1, 4, 7}) {
     for (const int32_t d : {64, 128}) {
       PagedShape shape{2 * group, 2, d, 16, {}};
-      for (int32_t i = 0; i < 100; ++i) shape.lengths.push_back(300 + i * 3);
+      for (int32_t i = 0; i < kRows; ++i) shape.lengths.push_back(300 + i * 2);
       shape.lengths.back() = 90;
       PagedScene scene(shape);
-      Hints hints{.single = 100};
-      for (int32_t i = 0; i < 100; ++i) {  // groups of 20, 256 keys or 128; the last is alone
-        const int32_t of = i / 20 * 20, tokens = i == 99 ? 0 : (of == 40 ? 128 : 256);
+      Hints hints{.single = kRows};
+      for (int32_t i = 0; i < kRows; ++i) {  // groups of 20, 256 keys or 128; the last is alone
+        const int32_t of = i / 20 * 20, tokens = i + 1 == kRows ? 0 : (of == 40 ? 128 : 256);
         if (i != of && tokens > 0) scene.Share(i, of, tokens);
         hints.with.push_back(of);
         hints.shared.push_back(tokens);
       }
       const PagedScene::Rows rows = scene.LastRows(1);
-      const auto expected = Attend(Device::Cuda(0), scene, rows, {.single = 100});
+      const auto expected = Attend(Device::Cuda(0), scene, rows, {.single = kRows});
       ExpectClose(expected, ToDouble(Attend(Device::kCpu, scene, rows)), 2 * kHalfBf16,
                   scene.WeightRounding(), "apart");
       ExpectSameBits(Attend(Device::Cuda(0), scene, rows, hints), expected,
@@ -220,7 +222,7 @@ TEST_F(TensorAttentionOnGpu, WhatAGroupSharesIsReadTogetherWithTheSameBits) {
       hints.scratch = false;
       ExpectSameBits(Attend(Device::Cuda(0), scene, rows, hints), expected,
                      "without memory for it");
-      // Few of them, whose own splits are shared out besides.
+      // Few of them, whose splits are shared out instead.
       Hints few{.single = 8,
                 .with = {hints.with.begin(), hints.with.begin() + 8},
                 .shared = {hints.shared.begin(), hints.shared.begin() + 8}};
