@@ -199,7 +199,7 @@ int32_t Engine::Impl::FillRows(const StepPlan& plan) {
     row_position[r] = row_position[0];
     row_token[r] = row_token[0];
     decode_slot[r] = options.max_batch;
-    row_with[r] = row_with[0];
+    row_with[r] = rows;
     row_shared[r] = row_shared[0];
   }
   return filled;

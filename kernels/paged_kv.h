@@ -71,8 +71,9 @@ struct PagedRows {
   int32_t page_table_stride = 0;
   // The first `single` rows are the only ones of their slot, as in decoding: a hint of how to
   // divide the work, which changes no bits. So are the other two, of single rows, both or neither:
-  // rows one behind another with the same number see the same keys in the same pages at positions
-  // 0 .. shared_tokens - 1, a whole number of kSharedTokens and before their own position; 0: none.
+  // rows one behind another, of which shared_with names the first, see the same keys in the same
+  // pages at positions 0 .. shared_tokens - 1, whole portions of kSharedTokens before their own
+  // position; 0: none.
   int32_t single = 0;
   const int32_t* shared_with = nullptr;    // [rows]
   const int32_t* shared_tokens = nullptr;  // [rows]

@@ -115,16 +115,23 @@ class AttentionBlock {
   static constexpr int kBytes = 2 * (kRows * kPitch + 4 * kTile);
   static_assert(D % 16 == 0 && kTileKeys * (D / 8) % kThreads == 0);
 
-  // Block (x, kv_head, piece) of the launch. `memory`: kBytes, on 16 bytes.
+  // Block (x, kv_head, piece) of the launch; x counts tiles of rows_a_block rows, or rows where
+  // what is shared is computed. `memory`: kBytes, on 16 bytes.
   static PLUMB_OF_BLOCK void Run(const AttentionWork& w, int32_t x, int32_t kv_head, int32_t piece,
                                  BFloat16* memory) {
+    if (w.is_shared) {
+      // Tiles are counted from a group's first row on, so that few groups lie in two.
+      const int32_t row = w.begin + x;
+      if (w.shared_tokens[row] == 0 || (row - w.shared_with[row]) % w.rows_a_block != 0) return;
+    }
     AttentionBlock block(w, x, kv_head, piece, memory);
     block.LoadQueries();
+    const int32_t* same = w.is_shared ? w.shared_with : w.slot;
     for (int32_t a = block.first_; a < block.end_;) {
-      const int32_t* same = w.is_shared ? w.shared_with : w.slot;
       int32_t b = a + 1;
       while (b < block.end_ && same[b] == same[a]) ++b;
-      if (!w.is_shared || w.shared_tokens[a] > 0) block.Sequence(a, b);
+      block.Sequence(a, b);
+      if (w.is_shared) break;  // a block a group's tile
       a = b;
     }
     Chip::template WaitCopies<0>();
@@ -144,7 +151,7 @@ class AttentionBlock {
         thread_(Chip::Thread()),
         lane_(thread_ % 32),
         warp_(thread_ / 32),
-        first_(w.begin + x * w.rows_a_block),
+        first_(w.begin + x * (w.is_shared ? 1 : w.rows_a_block)),
         end_(first_ + w.rows_a_block < w.end ? first_ + w.rows_a_block : w.end) {}
 
   // They arrive with the first tile.

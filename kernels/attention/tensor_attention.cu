@@ -103,7 +103,7 @@ void StartTiles(const Launch& launch, const AttentionWork& work, int32_t kv_head
       cudaFuncSetAttribute(Tiles<D, Warps>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
       "to give AttentionPaged its shared memory");
   const int32_t rows = work.end - work.begin,
-                blocks = (rows + work.rows_a_block - 1) / work.rows_a_block;
+                blocks = work.is_shared ? rows : (rows + work.rows_a_block - 1) / work.rows_a_block;
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(kv_heads),
                   static_cast<unsigned>(work.pieces));
   Tiles<D, Warps><<<grid, 32 * Warps, kBytes, StreamOf(launch)>>>(work);

@@ -50,7 +50,8 @@ std::vector<BFloat16> RunBlocks(const PagedScene& s, const PagedScene::Rows& row
     using Block = AttentionBlock<EmulatedChip, D, Warps>;
     std::vector<BFloat16> memory(Block::kBytes / 2 + 8);
     auto* aligned = memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) % 16) % 16 / 2;
-    for (int32_t x = 0; x < (w.end - w.begin + w.rows_a_block - 1) / w.rows_a_block; ++x) {
+    const int32_t rows_each = w.is_shared ? 1 : w.rows_a_block;
+    for (int32_t x = 0; x < (w.end - w.begin + rows_each - 1) / rows_each; ++x) {
       for (int32_t h = 0; h < s.shape.kv_heads; ++h) {
         for (int32_t piece = 0; piece < w.pieces; ++piece) {
           // What the last block has left there is nobody's.
@@ -166,19 +167,20 @@ TEST(AttentionBlock, EveryWayHasTheSameBits) {
 
 // Answers of two prompts, whose rows share the pages of the prompts' first keys.
 TEST(AttentionBlock, WhatAGroupSharesIsReadTogetherWithTheSameBits) {
-  const PagedShape shape{8, 2, 64, 16, {300, 290, 281, 150, 131, 60}};
+  // 16 heads a KV head: the first group is a tile of four rows and one more.
+  const PagedShape shape{32, 2, 64, 16, {300, 290, 281, 270, 260, 150, 131, 60}};
   PagedScene scene(shape);
-  scene.Share(1, 0, 256);
-  scene.Share(2, 0, 256);
-  scene.Share(4, 3, 128);
+  for (const int32_t b : {1, 2, 3, 4}) scene.Share(b, 0, 256);
+  scene.Share(6, 5, 128);
   const PagedScene::Rows rows = scene.LastRows(1);
-  const Division apart{.single = 6},
-      together{.single = 6, .with = {0, 0, 0, 3, 3, 5}, .shared = {256, 256, 256, 128, 128, 0}};
+  const Division apart{.single = 8}, together{.single = 8,
+                                              .with = {0, 0, 0, 0, 0, 5, 5, 7},
+                                              .shared = {256, 256, 256, 256, 256, 128, 128, 0}};
   const auto expected = ToFloats(RunBlocks(scene, rows, apart));
   ExpectClose(expected, scene.Expected(rows), kHalfBf16, scene.WeightRounding(), "apart");
   ExpectSameBits(ToFloats(RunBlocks(scene, rows, together)), expected, "together");
   // It is the first row's pages that are read, in place of the others'.
-  for (int32_t p = 0; p < 128 / 16; ++p) scene.table[static_cast<size_t>(4 * scene.stride + p)] = 0;
+  for (int32_t p = 0; p < 128 / 16; ++p) scene.table[static_cast<size_t>(6 * scene.stride + p)] = 0;
   ExpectSameBits(ToFloats(RunBlocks(scene, rows, together)), expected, "the first row's pages");
 }
 

@@ -210,7 +210,7 @@ TEST_F(TensorAttentionOnGpu, WhatAGroupSharesIsReadTogetherWithTheSameBits) {
       for (int32_t i = 0; i < kRows; ++i) {  // groups of 20, 256 keys or 128; the last is alone
         const int32_t of = i / 20 * 20, tokens = i + 1 == kRows ? 0 : (of == 40 ? 128 : 256);
         if (i != of && tokens > 0) scene.Share(i, of, tokens);
-        hints.with.push_back(of);
+        hints.with.push_back(tokens > 0 ? of : i);
         hints.shared.push_back(tokens);
       }
       const PagedScene::Rows rows = scene.LastRows(1);
