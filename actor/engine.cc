@@ -56,6 +56,8 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
       row_position(stream, max_rows()),
       row_token(stream, max_rows()),
       row_task(stream, o.tasks > 0 ? max_rows() : 0),
+      row_with(stream, slots()),
+      row_shared(stream, slots()),
       logit_row(stream, slots()),
       page_table(stream, stream.device().is_cpu() ? 0 : scheduler.page_table().size()),
       copy_from{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
@@ -166,6 +168,23 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
   return static_cast<int32_t>(r);
 }
 
+void Engine::Impl::ShareRows(const StepPlan& plan) {
+  rows_share = false;
+  // Where layers slide, a prompt's first pages are not kept.
+  if (!launch.device().is_cuda() || pools[0].window > 0) return;
+  const size_t rows = plan.decode.size();
+  for (size_t a = 0, b = 0; a < rows; a = b) {
+    const Group* group = scheduler.group_of(plan.decode[a]);
+    for (b = a + 1; b < rows && scheduler.group_of(plan.decode[b]) == group;) ++b;
+    const int32_t tokens = b - a < 2 ? 0
+                                     : group->full_pages * options.page_tokens /
+                                           kernels::kSharedTokens * kernels::kSharedTokens;
+    std::fill_n(row_with.host() + a, b - a, static_cast<int32_t>(a));
+    std::fill_n(row_shared.host() + a, b - a, tokens);
+    rows_share = rows_share || tokens > 0;
+  }
+}
+
 int32_t Engine::Impl::FillRows(const StepPlan& plan) {
   const bool can = options.record_steps && !share.group && launch.device().is_cuda() &&
                    plan.prefills.empty() && plan.appends.empty() && !plan.decode.empty() &&
@@ -180,13 +199,17 @@ int32_t Engine::Impl::FillRows(const StepPlan& plan) {
     row_position[r] = row_position[0];
     row_token[r] = row_token[0];
     decode_slot[r] = options.max_batch;
+    row_with[r] = rows;
+    row_shared[r] = row_shared[0];
   }
   return filled;
 }
 
 StepKind Engine::Impl::KindOf(const policy_model::Weights& weights, int32_t rows) {
-  StepKind kind{
-      .rows = rows, .sampling = sampling.of(decode_slot[0]), .memory = {model.step_memory()}};
+  StepKind kind{.rows = rows,
+                .sampling = sampling.of(decode_slot[0]),
+                .memory = {model.step_memory()},
+                .rows_share = rows_share};
   kind.memory.push_back(model.experts().data());
   for (const auto& set : weights.sets()) kind.memory.push_back(set->flat.data());
   return kind;
@@ -201,8 +224,15 @@ void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows,
   decode_slot.Upload(drawn_rows);
   const int32_t* table =
       launch.device().is_cpu() ? scheduler.page_table().data() : page_table.device();
-  const kernels::PagedRows paged{rows, row_slot.device(), row_position.device(), table,
-                                 scheduler.page_table_stride()};
+  kernels::PagedRows paged{rows, row_slot.device(), row_position.device(), table,
+                           scheduler.page_table_stride()};
+  paged.single = decode_rows;
+  if (rows_share) {
+    row_with.Upload(drawn_rows);
+    row_shared.Upload(drawn_rows);
+    paged.shared_with = row_with.device();
+    paged.shared_tokens = row_shared.device();
+  }
   const kernels::SlidingPages sliding = Sliding();
   const kernels::SequenceStates held = states.view();
   const float* logits = model.ForwardPaged(
@@ -474,6 +504,7 @@ bool Engine::Step(const policy_model::Weights& given, int64_t version) {
   if (plan.empty()) return false;
   e.StartSlots(plan);
   const int32_t rows = e.BuildRows(plan);
+  e.ShareRows(plan);
   if (e.version[0] != version) {
     e.version[0] = version;
     e.version.Upload();

@@ -36,6 +36,8 @@ struct Engine::Impl {
 
   void StartSlots(const StepPlan& plan);
   int32_t BuildRows(const StepPlan& plan);
+  // Which rows of samples see the same keys of their prompt, so that a GPU reads them once.
+  void ShareRows(const StepPlan& plan);
   // Fills a step of samples alone up with rows that change nothing, where it can be recorded;
   // returns how many there are then. 0: it cannot.
   int32_t FillRows(const StepPlan& plan);
@@ -92,6 +94,8 @@ struct Engine::Impl {
   // One step's rows: samples first, then prompt chunks.
   DeviceArray<int32_t> row_slot, row_position, row_token;  // [S + prefill_tokens]
   DeviceArray<int32_t> row_task;                           // the same; empty without tasks
+  DeviceArray<int32_t> row_with, row_shared;               // [S] PagedRows::shared_with, _tokens
+  bool rows_share = false;                                 // any of this step's
   DeviceArray<int32_t> logit_row;                          // [S] 0, 1, 2, ...
   // [2 S, stride]; on the CPU the scheduler's own is read in place
   DeviceArray<int32_t> page_table;

@@ -214,6 +214,12 @@ const StepPlan& Scheduler::Plan(int64_t step) {
     Admit();
     StartSamples(step);  // prompts of one token need no prefill
   }
+  const auto before = [&](int32_t a, int32_t b) {
+    const uint64_t of_a = group_of(a)->request.id, of_b = group_of(b)->request.id;
+    return of_a != of_b ? of_a < of_b : a < b;
+  };
+  if (!std::is_sorted(plan_.decode.begin(), plan_.decode.end(), before))
+    std::sort(plan_.decode.begin(), plan_.decode.end(), before);
   int32_t budget = options_.prefill_tokens;
   PlanAppends(&budget);
   for (Group* g : waiting_) {

@@ -76,8 +76,10 @@ struct StepPlan {
     std::vector<int32_t> from, to;
   };
   std::array<Copies, kPageKinds> copies;  // of pages, before the forward
-  std::vector<int32_t> decode;            // slots, one row each
-  std::vector<Append> appends;            // behind the rows of `decode`
+  // Slots, one row each; samples of a group one behind another, so that they can be computed
+  // together
+  std::vector<int32_t> decode;
+  std::vector<Append> appends;  // behind the rows of `decode`
   std::vector<Prefill> prefills;
 
   bool empty() const { return decode.empty() && appends.empty() && prefills.empty(); }

@@ -5,8 +5,8 @@
 // meets a record that is there.
 // The first step of a kind runs as it is: it takes the memory that is missing and lets libraries
 // choose; the second one is recorded and replayed, and from then on it is a replay. A kind is the
-// number of rows, how they are drawn, and where the memory lies: weights of another buffer and a
-// larger arena are other kinds.
+// number of rows, how they are drawn, whether groups read keys together, and where the memory lies:
+// weights of another buffer and a larger arena are other kinds.
 // Thread safety: none; the engine's thread. Ownership: owns the records.
 // Errors: none of its own. Where a step cannot be recorded, that is said once, and all steps run as
 // they are from then on.
@@ -27,6 +27,7 @@ struct StepKind {
   int32_t rows = 0;
   kernels::SamplingOptions sampling;
   std::vector<const void*> memory;  // everything that may lie elsewhere next time
+  bool rows_share = false;          // some read their prompt's keys together
   bool operator==(const StepKind&) const = default;
 };
 

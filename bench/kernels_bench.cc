@@ -319,7 +319,8 @@ void Run() {
                           .slot = dslot->as<int32_t>(),
                           .position = dposition->as<int32_t>(),
                           .page_table = dtable->as<int32_t>(),
-                          .page_table_stride = table_stride};
+                          .page_table_stride = table_stride,
+                          .single = rows};
     Report(
         "attention_paged decode bf16, " + std::to_string(rows) + " rows of 4096",
         int64_t{rows} * length * 2 * kv_heads * d * 2,

@@ -1,4 +1,6 @@
 #include "kernels/attention_paged.h"
+
+#include "kernels/attention/tensor_attention.h"
 #include "kernels/device/cuda_common.h"
 #include "kernels/quantised/kv_codes.h"
 #include "kernels/sparse/key_fold.h"
@@ -372,6 +374,15 @@ __global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t p
 void AttentionPaged::Cuda(const Launch& launch) const {
   PLUMB_CHECK(global_every == 0 || chosen == nullptr, "one way to see beyond a window");
   if (rows.rows == 0) return;
+  // The one place where it is chosen: by what the model and its pages are, so that all rows of a
+  // run go one way. Tensor cores read a prompt's keys once for a tile of its rows, and a sequence's
+  // once for all heads that share them; what they cannot do goes on to the kernels above.
+  if (TensorAttentionFits(launch.dtype, *this) && q_stride % 8 == 0 && Aligned16(q) &&
+      Aligned16(kv.pages) && Aligned16(out)) {
+    StartTensorAttention(launch, *this);
+    CheckLaunch(kName);
+    return;
+  }
   const bool listed = kv.format != KvFormat::kModel || global_every > 0 || chosen || lse;
   ForDType(launch.dtype, [&]<class T>(T) {
     if (listed) {

@@ -33,9 +33,15 @@ struct AttentionPaged {
   int32_t chosen_count = 0;
   void* out = nullptr;   // T[rows, Nq * D]
   float* lse = nullptr;  // [Nq, rows] log-sum-exp of the scores; nullptr: not asked
+  // AttentionPagedScratch bytes on 16, or nullptr: single rows are divided no further then
+  void* scratch = nullptr;
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };
+
+// Bytes of `scratch` that a GPU makes use of for a call of these sizes; pointers of `k` are not
+// looked at, but for what it has besides keys and values. 0 on the CPU.
+int64_t AttentionPagedScratch(const Launch& launch, const AttentionPaged& k);
 
 // Copies page `from` to page `to` in every layer (a shared partial page before it is written).
 struct CopyPages {

@@ -69,7 +69,18 @@ struct PagedRows {
   const int32_t* position = nullptr;    // [rows]
   const int32_t* page_table = nullptr;  // [max slots, page_table_stride]
   int32_t page_table_stride = 0;
+  // The first `single` rows are the only ones of their slot, as in decoding: a hint of how to
+  // divide the work, which changes no bits. So are the other two, of single rows, both or neither:
+  // rows one behind another, of which shared_with names the first, see the same keys in the same
+  // pages at positions 0 .. shared_tokens - 1, whole portions of kSharedTokens before their own
+  // position; 0: none.
+  int32_t single = 0;
+  const int32_t* shared_with = nullptr;    // [rows]
+  const int32_t* shared_tokens = nullptr;  // [rows]
 };
+
+// Keys that rows share are computed for all of them in such portions (attention/attention_block.h).
+inline constexpr int32_t kSharedTokens = 128;
 
 // The second pool of pages of a model of which some layers slide (actor/pages/page_pools.h), and
 // its table, of the same rows and stride as the first.

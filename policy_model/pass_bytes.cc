@@ -68,7 +68,15 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
   Arena arena = Arena::WithoutMemory(weights.stream());
   kernels::PagedRows shape;
   shape.rows = static_cast<int32_t>(rows);
-  const kernels::PagedKv kv;
+  shape.single = static_cast<int32_t>(logit_rows);
+  // Pages of one token, so that a slot has room for the longest sequence.
+  const ModelShape& model = weights.shape();
+  shape.page_table_stride = static_cast<int32_t>(model.max_positions);
+  kernels::PagedKv kv;
+  kv.dtype = weights.dtype();
+  kv.page_tokens = 1;
+  kv.kv_heads = static_cast<int32_t>(model.kv_heads);
+  kv.head_dim = static_cast<int32_t>(model.head_dim);
   const PagedPass pass{
       {{.stream = weights.stream(), .dtype = weights.dtype()}, weights, {}}, shape, kv, arena};
   StepMemory memory;

@@ -288,6 +288,20 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
   far_.AddInput(pass, din);
 }
 
+kernels::AttentionPaged AttentionStage::StepAttention(const PagedPass& pass) const {
+  const bool apart = pass.sliding && spec_.GivesPagesBack();
+  kernels::AttentionPaged attention{.q_stride = width(),
+                                    .rows = pass.rows,
+                                    .heads = static_cast<int32_t>(heads_),
+                                    .layer = pass.sliding ? layer_of_kind_ : layer_,
+                                    .kv = apart ? pass.sliding->kv : pass.kv,
+                                    .scale = static_cast<float>(spec_.attention_scale),
+                                    .window = static_cast<int32_t>(spec_.window),
+                                    .global_every = static_cast<int32_t>(spec_.global_every)};
+  if (apart) attention.rows.page_table = pass.sliding->page_table;
+  return attention;
+}
+
 void AttentionStage::PlanStep(const PagedPass& pass) {
   step_qkv_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * width()));
   step_mixed_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
@@ -295,6 +309,10 @@ void AttentionStage::PlanStep(const PagedPass& pass) {
     step_product_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * product_width()));
     step_gate_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
   }
+  step_attention_bytes_ = spec_.sinks || far_.chooses()
+                              ? 0
+                              : kernels::AttentionPagedScratch(pass.launch, StepAttention(pass));
+  step_attention_ = pass.scratch.Reserve(step_attention_bytes_);
   far_.PlanStep(pass);
   qkv_product_.Plan(pass, pass.rows.rows, pass.scratch);
   o_product_.Plan(pass, pass.rows.rows, pass.scratch);
@@ -322,33 +340,22 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
                                         .w_k = pass.W(at_.k_norm),
                                         .y = qkv});
   }
-  kernels::PagedRows rows = pass.rows;
-  const bool apart = pass.sliding && spec_.GivesPagesBack();
-  if (apart) rows.page_table = pass.sliding->page_table;
-  const kernels::PagedKv& kv = apart ? pass.sliding->kv : pass.kv;
-  const int32_t layer = pass.sliding ? layer_of_kind_ : layer_;
+  kernels::AttentionPaged attention = StepAttention(pass);
+  attention.q = qkv;
+  attention.sinks = spec_.sinks ? pass.W(at_.sinks) : nullptr;
+  attention.scratch = step_attention_bytes_ > 0 ? pass.scratch.At(step_attention_) : nullptr;
+  attention.out = mixed;
   const RotaryTable* table = Rotary(pass);
   const auto heads = static_cast<int32_t>(heads_);
-  kernels::AttentionPaged attention{.q = qkv,
-                                    .q_stride = width(),
-                                    .rows = rows,
-                                    .heads = heads,
-                                    .layer = layer,
-                                    .kv = kv,
-                                    .scale = static_cast<float>(spec_.attention_scale),
-                                    .window = static_cast<int32_t>(spec_.window),
-                                    .global_every = static_cast<int32_t>(spec_.global_every),
-                                    .sinks = spec_.sinks ? pass.W(at_.sinks) : nullptr,
-                                    .out = mixed};
   far_.BeginStep(pass, in, qkv, attention);
   Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv,
-                                            .rows = rows,
+                                            .rows = attention.rows,
                                             .cos_sin = table ? table->cos_sin.f32() : nullptr,
                                             .heads = heads,
                                             .dims = table ? table->dims : 0,
                                             .interleaved = table && table->interleaved,
-                                            .layer = layer,
-                                            .kv = kv});
+                                            .layer = attention.layer,
+                                            .kv = attention.kv});
   ScaleQueries(pass, pass.rows.position, n, qkv);
   Call(pass.launch, attention);
   far_.EndStep(pass, attention);

@@ -35,6 +35,8 @@ class AttentionStage : public Stage {
   const RotaryTable* Rotary(const Pass& pass) const;  // nullptr: no positions
   // `turned`: but for the scale of queries that has been done.
   void Turn(const PackedPass& pass, void* qkv, bool inverse, bool turned = false) const;
+  // Of a paged step, with everything but pointers.
+  kernels::AttentionPaged StepAttention(const PagedPass& pass) const;
   void ScaleQueries(const Pass& pass, const int32_t* position, int64_t rows, void* qkv) const;
 
   const LayerSpec spec_;
@@ -57,7 +59,7 @@ class AttentionStage : public Stage {
   // Offsets of the last plans: of saved, of the backward's scratch, of the step's scratch.
   int64_t qkv_ = 0, raw_ = 0, rstd_ = 0, mixed_ = 0, lse_ = 0;
   int64_t dmixed_ = 0, dqkv_ = 0, norm_scratch_ = 0, attention_scratch_ = 0;
-  int64_t step_qkv_ = 0, step_mixed_ = 0;
+  int64_t step_qkv_ = 0, step_mixed_ = 0, step_attention_ = 0, step_attention_bytes_ = 0;
   // With a gate: it; the product, and what is mixed times it.
   int64_t gate_ = 0, product_ = 0, gated_ = 0, gated_again_ = 0, dproduct_ = 0, dgate_ = 0,
           step_product_ = 0, step_gate_ = 0;

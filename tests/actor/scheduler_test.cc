@@ -66,6 +66,13 @@ class Machine {
     const StepPlan& plan = scheduler_.Plan(step_);
     if (plan.empty()) return false;
     EXPECT_LE(plan.decode.size(), static_cast<size_t>(max_batch_));
+    // Samples of a group are one behind another, so that they can be computed together.
+    std::set<const Group*> passed;
+    for (size_t r = 0; r < plan.decode.size(); ++r) {
+      const Group* group = scheduler_.group_of(plan.decode[r]);
+      if (r > 0 && scheduler_.group_of(plan.decode[r - 1]) == group) continue;
+      EXPECT_TRUE(passed.insert(group).second) << "row " << r;
+    }
     for (const StepPlan::Start& start : plan.starts) {
       position_[start.slot] = static_cast<int32_t>(start.group->request.tokens.size()) - 1;
     }
