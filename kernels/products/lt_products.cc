@@ -426,29 +426,37 @@ class Library {
       return value;
     };
 
-    std::vector<std::pair<float, Plan>> timed;
-    time(standing, 2);  // the first launch loads code
-    const int times = time(standing, 2) > 0.5f ? 2 : 12;
+    struct Timed {
+      float ms = 0;
+      Plan plan;
+    };
+    const auto faster = [](const Timed& a, const Timed& b) { return a.ms < b.ms; };
+    const uint64_t expected = bits(standing);  // its first launch loads code
+    if (expected == 0) return standing;        // it was refused; the call that follows says so
+    const int times = static_cast<int>(std::clamp(0.4f / time(standing, 2), 2.0f, 12.0f));
+    std::vector<Timed> timed;
     for (const Plan& plan : Candidates(key, m, standing)) {
       run(plan, weights(turn++));
-      timed.emplace_back(time(plan, times), plan);
+      timed.push_back({time(plan, times), plan});
     }
-    const auto faster = [](const auto& a, const auto& b) { return a.first < b.first; };
     std::stable_sort(timed.begin(), timed.end(), faster);
-    timed.resize(std::min<size_t>(timed.size(), 8));
+    std::vector<Timed> best;
+    for (const Timed& candidate : timed) {
+      if (best.size() == 8 || !(candidate.ms < INFINITY)) break;
+      if (bits(candidate.plan) == expected) {
+        best.push_back(candidate);
+        continue;
+      }
+      LogInfo("a product of " + std::to_string(key.n) + " x " + std::to_string(key.k) + " by " +
+              ProductChoiceText(candidate.plan.choice) +
+              " has other bits than the same without tuning: it is not used");
+    }
     for (int round = 0; round < 2; ++round) {
-      for (auto& [ms, plan] : timed) ms = std::min(ms, time(plan, times));
+      for (Timed& candidate : best)
+        candidate.ms = std::min(candidate.ms, time(candidate.plan, times));
     }
-    std::stable_sort(timed.begin(), timed.end(), faster);
-    const uint64_t expected = bits(standing);
-    if (expected == 0) return standing;  // it was refused; the call that follows says so
-    for (const auto& [ms, plan] : timed) {
-      if (!(ms < INFINITY)) break;
-      if (bits(plan) == expected) return plan;
-      LogWarning("a product of " + std::to_string(key.n) + " x " + std::to_string(key.k) + " by " +
-                 ProductChoiceText(plan.choice) +
-                 " has other bits than the same without tuning: it is not used");
-    }
+    if (const auto at = std::min_element(best.begin(), best.end(), faster); at != best.end())
+      return at->plan;
     return standing;
   }
 
