@@ -39,6 +39,10 @@ void RunConfig::Visit(V& v) {
      Within(0, 1024)},
     threads);
   v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
+  v({"exact", "bool",
+     "forward products on a GPU give a token the same bits whatever it is computed beside, in "
+     "generation and in training; false: cuBLAS chooses. plumb doctor --gpu measures the cost"},
+    exact);
   v({"memory_gb", "GB", "of the device for the run; 0: what is free. More is refused at the start",
      Within(0, 1e6)},
     memory_gb);

@@ -32,8 +32,8 @@ constexpr Row kTable[] = {
     {"run", "seed", "every random draw is keyed by it"},
     {"run", "schedule", "it says which weights answer for which step"},
     {"run",
-     "roles steps max_staleness checkpoint_every keep_checkpoints threads device memory_gb actors "
-     "reward_workers stall_seconds parallel zero gradient_wire listen keys",
+     "roles steps max_staleness checkpoint_every keep_checkpoints threads device exact memory_gb "
+     "actors reward_workers stall_seconds parallel zero gradient_wire listen keys",
      nullptr},
     {"checkpoint", "optimizer optimizer_every background", nullptr},
     {"model", "path",

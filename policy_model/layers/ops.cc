@@ -11,6 +11,7 @@
 #include "kernels/bf16_gemm.h"
 #include "kernels/bf16_matvec.h"
 #include "kernels/gemm_rows.h"
+#include "kernels/products/row_product.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model::ops {
@@ -72,6 +73,22 @@ void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_lay
                                           .y = y});
 }
 
+// Forward products of a GPU under run.exact. false: LibTorch does it.
+bool Exact(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+           int64_t k, bool accumulate, DType y_dtype, void* y) {
+  if (launch.device().is_cpu() || !kernels::ExactProducts()) return false;
+  if (launch.dtype != DType::kFloat32 && launch.dtype != DType::kBFloat16) return false;
+  kernels::Call(launch, kernels::RowProduct{.x = x,
+                                            .w = w,
+                                            .m = m,
+                                            .n = n,
+                                            .k = k,
+                                            .residual = accumulate ? y : nullptr,
+                                            .y_dtype = y_dtype,
+                                            .y = y});
+  return true;
+}
+
 }  // namespace
 
 void SetThreads(int threads) {
@@ -89,6 +106,7 @@ void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t
             accumulate, DType::kBFloat16, y);
     return;
   }
+  if (Exact(launch, x, w, m, n, k, accumulate, launch.dtype, y)) return;
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
@@ -105,6 +123,7 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
             false, DType::kFloat32, y);
     return;
   }
+  if (Exact(launch, x, w, m, n, k, false, DType::kFloat32, y)) return;
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);

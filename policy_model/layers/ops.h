@@ -2,10 +2,10 @@
 //
 // Weights lie row-major as [out, in]. Element type T is Launch::dtype. Thread safety: pure
 // functions of their buffers. On a GPU they are enqueued on Launch::stream; a step can be captured
-// in a graph once it has run on that stream by the same thread, which gives cuBLAS its workspace.
-// LibTorch's fp32 products choose their blocking by the number of rows: a row's last bits change
-// with the batch. The *Rows forms do not, and generation uses them; packed training uses the faster
-// library products.
+// in a graph once it has run on that stream by the same thread, which takes their workspace. There
+// Linear and LinearToFloat are RowProducts (kernels/products/row_product.h), unless run.exact is
+// off. On the CPU LibTorch's fp32 products choose their blocking by the number of rows: a row's
+// last bits change with the batch. The *Rows forms do not, and generation uses them.
 #pragma once
 
 #include "kernels/device/launch.h"

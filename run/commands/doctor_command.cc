@@ -27,6 +27,7 @@
 #include "policy_model/transformer.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/commands/doctor/gpu_report.h"
 #include "run/commands/manual.h"
 #include "run/session/built.h"
 
@@ -322,7 +323,19 @@ void AddDoctorCommand(CLI::App& app, CliResult& result) {
   CLI::App* doctor = app.add_subcommand(
       "doctor", "What this machine and this build can do; what is missing, and how to get it");
   doctor->add_flag("--json", *json, "one JSON object");
-  doctor->callback([json, &result] { result.exit_code = Doctor(*json); });
+  auto gpu = std::make_shared<bool>(false);
+  auto device = std::make_shared<std::string>("cuda");
+  CLI::Option* of_gpu = doctor->add_flag(
+      "--gpu", *gpu,
+      "measure the GPU instead: copies, products, and what exact ones (run.exact) cost here; up to "
+      "a minute");
+  doctor->add_option("--device", *device, "cuda | cuda:N, of --gpu")
+      ->needs(of_gpu)
+      ->capture_default_str();
+  doctor->callback([json, gpu, device, &result] {
+    if (*gpu) std::fputs(GpuReport(*device, *json).c_str(), stdout);
+    else result.exit_code = Doctor(*json);
+  });
 
   auto shell = std::make_shared<std::string>();
   CLI::App* completion = app.add_subcommand(

@@ -12,6 +12,7 @@
 #include "configs/paths.h"
 #include "environment/environments.h"
 #include "kernels/device/process_gpu.h"
+#include "kernels/products/row_product.h"
 #include "policy_model/families/family.h"
 #include "policy_model/memory/key_table.h"
 #include "policy_model/transformer.h"
@@ -112,6 +113,7 @@ std::unique_ptr<Session> Session::Open(const std::string& path, const DeviceOf& 
   s.config_ = configs::LoadRecipe(s.folder_.config()).config;
   s.run_id_ = ReadRunId(s.folder_);
   policy_model::SetThreads(static_cast<int>(s.config_.run.threads));
+  kernels::SetExactProducts(s.config_.run.exact);
   s.dtype_ = s.config_.model.dtype;
   std::optional<Device> device = ParseDevice(s.config_.run.device);
   PLUMB_CHECK(device.has_value(), "recipes are checked when they are read");
@@ -126,6 +128,7 @@ std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config, bool
   std::unique_ptr<Session> session(new Session);
   session->config_ = config;
   policy_model::SetThreads(static_cast<int>(config.run.threads));
+  kernels::SetExactProducts(config.run.exact);
   session->ReadModel(scalar_head);
   return session;
 }

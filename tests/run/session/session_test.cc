@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "kernels/products/row_product.h"
 #include "policy_model/memory/weights.h"
 #include "replay/store/store.h"
 #include "run/session/demonstration_data.h"
@@ -55,6 +56,20 @@ TEST(SessionTest, OpensTheSameInEveryProcess) {
   EXPECT_EQ(tokens, b->Tokenize(prompt));
   EXPECT_EQ(tokens.front(), a->shape().bos_token);
   EXPECT_EQ(a->tokenizer().Decode(tokens, true), "1+2=");
+}
+
+TEST(SessionTest, SaysWhetherProductsAreExact) {
+  const TempFolder temp;
+  for (const bool exact : {false, true}) {
+    const std::string set = std::string("run.exact=") + (exact ? "true" : "false");
+    const RunFolder folder = Prepare(temp / (exact ? "on" : "off"), {"run.threads=1", set});
+    kernels::SetExactProducts(!exact);
+    Session::Open(folder.path);
+    EXPECT_EQ(kernels::ExactProducts(), exact);
+    kernels::SetExactProducts(!exact);
+    Session::WithoutRun(Recipe(temp / "none", {"run.threads=1", set}));
+    EXPECT_EQ(kernels::ExactProducts(), exact);
+  }
 }
 
 TEST(SessionTest, PromptsMayLieInAStore) {
