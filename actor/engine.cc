@@ -24,6 +24,7 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
       launch{stream, dtype},
       model(shape, stream, dtype),
       pools(PoolsOf(shape, stream.device(), dtype, o)),
+      why_not_shared(WhyNotShared(shape, o, pools)),
       pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages, o.kv_format),
       sliding_pages(pools[1].layers == 0
                         ? nullptr
@@ -37,7 +38,7 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
                  .sliding_window = pools[1].window,
                  .append_tokens = AppendTokens(o),
                  .at_once = SequencesAtOnce(shape, dtype, DemandOf(shape, stream.device(), o)),
-                 .states = StateBytes(shape) > 0},
+                 .share_prefixes = o.share_prefixes && why_not_shared.empty()},
                 &pages, sliding_pages.get()),
       stop(o.stop, o.max_batch),
       sampling(o.sampling, o.max_batch + 1),
@@ -238,7 +239,8 @@ int64_t Engine::Impl::HeldBytes() const {
   const auto bytes = [](const KvPages& p) {
     return p.view().bytes() / p.num_pages() * p.held_pages();
   };
-  return bytes(pages) + (sliding_pages ? bytes(*sliding_pages) : 0) +
+  const int64_t idle = pages.view().bytes() / pages.num_pages() * scheduler.idle_pages();
+  return bytes(pages) - idle + (sliding_pages ? bytes(*sliding_pages) : 0) +
          scheduler.held_rows() * states.row_bytes();
 }
 
@@ -384,11 +386,12 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason, std::string why
     out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) +
                  " of the answer: they hold NaN or nothing finite";
   }
-  if (options.keep_last && reason != FinishReason::kAborted) {
-    kept_sequence.assign(group->request.tokens.begin(), group->request.tokens.end());
-    kept_sequence.insert(kept_sequence.end(), out.tokens.begin(), out.tokens.end());
-    kept_sequence.pop_back();  // was drawn and never fed: it has no keys and values
-    scheduler.KeepPrefix(slot, kept_sequence);
+  if (options.share_answers && reason != FinishReason::kAborted) {
+    sequence.assign(group->request.tokens.begin(), group->request.tokens.end());
+    sequence.insert(sequence.end(), out.tokens.begin(), out.tokens.end());
+    // The last token was drawn and never fed, nor may be what an environment said last.
+    sequence.resize(static_cast<size_t>(position[static_cast<size_t>(slot)]));
+    scheduler.ShareAnswer(slot, sequence, step);
   }
   scheduler.Finish(slot, step);
   if (group->finished == group->request.num_samples)
@@ -468,9 +471,9 @@ bool Engine::Step(const policy_model::Weights& given, int64_t version) {
       followers && !idle() ? followers->Stepping(given, version) : given;
   const auto begin = std::chrono::steady_clock::now();
   e.last_drawn.clear();
-  if (e.version[0] != version) e.scheduler.ForgetPrefix(e.step);
+  if (e.version[0] != version) e.scheduler.ForgetPrefixes();
   const StepPlan& plan = e.scheduler.Plan(e.step);
-  e.counters.kept_tokens = e.scheduler.kept_tokens();
+  e.counters.prefix_tokens_reused = e.scheduler.reused_tokens();
   if (plan.empty()) return false;
   e.StartSlots(plan);
   const int32_t rows = e.BuildRows(plan);
@@ -541,8 +544,10 @@ int32_t Engine::num_pages() const {
 }
 int32_t Engine::free_pages() const {
   const KvPages* sliding = impl_->sliding_pages.get();
-  return impl_->pages.free_pages() + (sliding ? sliding->free_pages() : 0);
+  return impl_->pages.free_pages() + idle_pages() + (sliding ? sliding->free_pages() : 0);
 }
+int32_t Engine::idle_pages() const { return impl_->scheduler.idle_pages(); }
+const std::string& Engine::why_not_shared() const { return impl_->why_not_shared; }
 const EngineCounters& Engine::counters() const { return impl_->counters; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 

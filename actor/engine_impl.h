@@ -73,6 +73,7 @@ struct Engine::Impl {
   const kernels::Launch launch;
   policy_model::Transformer model;
   const std::array<PagePool, kPageKinds> pools;
+  const std::string why_not_shared;  // prefixes; "": they may be
   KvPages pages;
   const std::unique_ptr<KvPages> sliding_pages;  // nullptr: all layers' pages lie in one pool
   StateRows states;  // of layers that have them, a row of the page tables each
@@ -117,7 +118,7 @@ struct Engine::Impl {
   std::vector<SlotTurns> turns;  // [S] where options.turns
   std::vector<EndedTurn> ended_turns;
   std::vector<DrawnToken> last_drawn;
-  std::vector<int32_t> kept_sequence;
+  std::vector<int32_t> sequence;  // of a sample that ends
   StepGraphs graphs;
   int64_t step = 0;
   std::vector<GenerateResult> finished;

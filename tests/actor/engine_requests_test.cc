@@ -46,14 +46,14 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
   EngineOptions options = TinyOptions();
   options.max_batch = 1;
   EngineOptions keeping = options;
-  keeping.keep_last = true;
+  keeping.share_prefixes = keeping.share_answers = true;
   Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, keeping);
   std::vector<int32_t> talk = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   uint64_t prompts = 0;
   for (uint64_t turn = 0; turn < 4; ++turn) {
     const GenerateRequest request{
         .id = turn, .tokens = talk, .num_samples = 1, .prompt_key = turn, .limit = 15};
-    const uint64_t kept_before = engine.counters().kept_tokens;
+    const uint64_t kept_before = engine.counters().prefix_tokens_reused;
     engine.Submit(request);
     while (engine.Step(weights, 0)) {
     }
@@ -61,17 +61,17 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
     Collect(engine, a);
     ExpectSame(Generate(options, weights, {request}), a, "turn " + std::to_string(turn));
     prompts += talk.size() - 1;
-    EXPECT_EQ(engine.counters().prefill_tokens + engine.counters().kept_tokens, prompts);
+    EXPECT_EQ(engine.counters().prefill_tokens + engine.counters().prefix_tokens_reused, prompts);
     const auto& answer = a.begin()->second.tokens;
     if (turn > 0) {  // all but the last page, which may be a part, and the token never fed
-      EXPECT_GE(engine.counters().kept_tokens - kept_before + 8 + 3, talk.size() - 1);
+      EXPECT_GE(engine.counters().prefix_tokens_reused - kept_before + 8 + 3, talk.size() - 1);
     }
     talk.insert(talk.end(), answer.begin(), answer.end());
     talk.insert(talk.end(), {1, 2, 3});
   }
   // Another conversation has nothing of it; other weights neither, and one page in common is one.
   const auto kept_by = [&](std::vector<int32_t> tokens, int64_t version) {
-    const uint64_t before = engine.counters().kept_tokens;
+    const uint64_t before = engine.counters().prefix_tokens_reused;
     const GenerateRequest request{
         .id = 9, .tokens = std::move(tokens), .num_samples = 1, .prompt_key = 3, .limit = 5};
     engine.Submit(request);
@@ -80,19 +80,12 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
     Samples a;
     Collect(engine, a);
     ExpectSame(Generate(options, weights, {request}), a, "another conversation");
-    return engine.counters().kept_tokens - before;
+    return engine.counters().prefix_tokens_reused - before;
   };
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30}, 0), 0u);
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 0), 8u);
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 1), 0u);
-}
-
-TEST(Engine, OneSampleAtATimeCanBeKept) {
-  const policy_model::Weights weights = TinyWeights();
-  EngineOptions options = TinyOptions();
-  options.keep_last = true;
-  options.max_batch = 2;
-  EXPECT_THROW(Engine(weights.shape(), Device::kCpu, DType::kFloat32, options), Error);
+  EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 1), 16u);
 }
 
 TEST(Engine, ShowsEveryTokenWhenItIsDrawn) {

@@ -155,7 +155,7 @@ TEST(HybridEngine, KeptPrefixesAreComputedAgain) {
   EngineOptions options = TinyOptions();
   options.max_batch = 1;
   const auto talk = [&](bool keep) {
-    options.keep_last = keep;
+    options.share_prefixes = options.share_answers = keep;
     Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
     GenerateRequest r = MixedRequests(1)[0];
     r.num_samples = 1;
@@ -171,7 +171,8 @@ TEST(HybridEngine, KeptPrefixesAreComputedAgain) {
         r.tokens.push_back(7);
       }
     }
-    EXPECT_EQ(engine.counters().kept_tokens, 0u);
+    EXPECT_EQ(engine.counters().prefix_tokens_reused, 0u);
+    EXPECT_NE(engine.why_not_shared().find("state"), std::string::npos);
     return answers;
   };
   EXPECT_EQ(talk(true), talk(false));
