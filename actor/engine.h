@@ -16,9 +16,13 @@
 // Thread safety: none; one thread owns an engine. Ownership: owns pages, state and the Transformer,
 // borrows the stream that all of it works on; Weights are the caller's, ready when Step is called
 // and read during it only.
-// Allocation: none of ours in a step that neither starts nor finishes a sample or a turn (the
-// products' own inside policy_model not counted). Errors: Error(kInvalidArgument) for options that
-// cannot be; requests that can never run come back as kAborted.
+// The host is late: where it has nothing to decide between two steps (no prompts in work, no stop
+// strings, turns, kept sets or experts) it enqueues `steps_together` of them and reads what they
+// drew afterwards. End tokens and limits are the device's: a sample that ended in the first of them
+// leaves its slot a step later, and its answer is the same. Allocation: none of ours in a step that
+// neither starts nor finishes a sample or a turn (the products' own inside policy_model not
+// counted). Errors: Error(kInvalidArgument) for options that cannot be; requests that can never run
+// come back as kAborted.
 #pragma once
 
 #include <cstdint>
@@ -66,7 +70,10 @@ struct EngineOptions {
   int32_t longest = 0;
   bool keep_all_pages = false;  // none is given back as a window moves on
   bool record_steps = true;     // on a GPU: decode steps are CUDA graphs (step_graphs.h)
-  bool turns = false;           // requests may have an environment
+  // Decode steps that one call of Step does at most; 0: 2 on a GPU, which does not stand still
+  // between them, 1 on the CPU, where it would only be late.
+  int32_t steps_together = 0;
+  bool turns = false;  // requests may have an environment
   // Of a policy with tasks (common/record/task_tokens.h): how many, and learned tokens of each.
   // Every prompt begins with its task then.
   int32_t tasks = 0, task_tokens = 0;
@@ -110,7 +117,7 @@ class EngineFollowers {
                                                 int64_t version) = 0;
 };
 
-// One token of the last step, for who shows answers while they are drawn.
+// One token of the last call of Step, for who shows answers while they are drawn.
 struct DrawnToken {
   uint64_t id = 0;  // of the request
   uint32_t sample = 0;
@@ -143,10 +150,10 @@ class Engine {
                          const EngineOptions& options);
 
   void Submit(GenerateRequest request);
-  // One step with these weights; tokens drawn are stamped with `version`. False: there was nothing
-  // to do.
+  // One step with these weights, or steps_together; tokens drawn are stamped with `version`. False:
+  // there was nothing to do.
   bool Step(const policy_model::Weights& weights, int64_t version);
-  // What the last Step drew, one token at most a running sample; until the next one.
+  // What the last Step drew, of each sample in order; until the next one.
   std::span<const DrawnToken> last_drawn() const;
   // Groups all of whose samples have ended, in the order they ended.
   std::vector<GenerateResult> TakeFinished();

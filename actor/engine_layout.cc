@@ -13,6 +13,7 @@ EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape) {
   if (o.page_tokens < 1) BadEngineOption("page_tokens", "must be at least 1");
   if (o.prefill_tokens < 1) BadEngineOption("prefill_tokens", "must be at least 1");
   if (o.max_new_tokens < 1) BadEngineOption("max_new_tokens", "must be at least 1");
+  PLUMB_CHECK(o.steps_together >= 0 && o.steps_together <= 8, "steps behind the host's back");
   if (o.kv_budget_mb < 1) BadEngineOption("kv_budget_mb", "must be at least 1");
   PLUMB_CHECK(!o.share_answers || o.share_prefixes, "answers are shared as prefixes");
   if (o.record_experts && shape.experts.count == 0)

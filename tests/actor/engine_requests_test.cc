@@ -88,10 +88,50 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 1), 16u);
 }
 
+// A host that reads what several steps drew behind the last of them: samples that end meanwhile
+// leave later and are the same.
+TEST(Engine, StepsEnqueuedTogetherAnswerAsOneByOne) {
+  policy_model::SetThreads(1);
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  for (const char* kind : {"all", "slides", "mixes"}) {
+    policy_model::ModelShape shape = TinyShape();
+    if (kind != std::string("all")) shape.family = "qwen2", shape.window = 11;
+    if (kind == std::string("mixes")) shape.sliding = {1, 0};
+    policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+    weights.Initialise(3, 0.15);
+    EngineOptions options = TinyOptions();
+    options.page_tokens = 4;
+    options.steps_together = 1;
+    const Samples reference = Generate(options, weights, requests);
+    int ended_early = 0;
+    for (const auto& [key, s] : reference)
+      ended_early += s.finish == FinishReason::kStop && s.tokens.size() > 1;
+    EXPECT_GT(ended_early, 5) << "where no answer ends of itself, nobody is late";
+    for (const int32_t together : {2, 3, 8}) {
+      for (const int32_t max_batch : {1, 5, 16}) {
+        options.steps_together = together;
+        options.max_batch = max_batch;
+        options.share_prefixes = options.share_answers = max_batch != 1;
+        const std::string what = std::string(kind) + ", " + std::to_string(together) +
+                                 " together, max_batch " + std::to_string(max_batch);
+        ExpectSame(reference, Generate(options, weights, requests, max_batch == 5), what);
+        if (HasFatalFailure()) return;
+      }
+    }
+    Engine engine(shape, Device::kCpu, DType::kFloat32, options);
+    for (const GenerateRequest& r : requests) engine.Submit(r);
+    uint64_t calls = 0;
+    while (engine.Step(weights, 0)) ++calls;
+    EXPECT_LT(3 * calls, engine.counters().decode_steps) << kind;
+  }
+}
+
 TEST(Engine, ShowsEveryTokenWhenItIsDrawn) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(6);
-  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, TinyOptions());
+  EngineOptions options = TinyOptions();
+  options.steps_together = 3;
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
   for (const GenerateRequest& r : requests) engine.Submit(r);
   std::map<std::pair<uint64_t, uint32_t>, std::vector<int32_t>> shown;
   std::map<std::pair<uint64_t, uint32_t>, std::vector<float>> logprobs;

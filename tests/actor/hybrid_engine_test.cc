@@ -148,6 +148,19 @@ TEST(HybridEngine, WhatWasAbandonedLeavesNothingBehind) {
   ExpectSame(Generate(TinyOptions(), weights, requests), out, "after others");
 }
 
+TEST(HybridEngine, StepsEnqueuedTogetherAnswerAsOneByOne) {
+  const policy_model::Weights weights = HybridWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(12);
+  EngineOptions options = TinyOptions();
+  options.steps_together = 1;
+  const Samples reference = Generate(options, weights, requests);
+  for (const int32_t max_batch : {2, 16}) {
+    options.max_batch = max_batch;
+    options.steps_together = 3;
+    ExpectSame(reference, Generate(options, weights, requests), "three together");
+  }
+}
+
 // A conversation goes on from its last answer only where that costs nothing: here it is computed
 // again.
 TEST(HybridEngine, KeptPrefixesAreComputedAgain) {

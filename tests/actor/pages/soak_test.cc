@@ -26,6 +26,7 @@ struct Case {
   int64_t window = 0;  // of every layer but the last, or of all
   bool mixed = false;  // the last layer sees everything
   bool turns = false;
+  int32_t together = 1;  // steps; no stop strings where it is more
 };
 
 policy_model::ModelShape SmallShape(const Case& c) {
@@ -71,7 +72,7 @@ class Soak : public ::testing::TestWithParam<Case> {
 
 TEST_P(Soak, NoPageIsLostAndEveryRequestComesToAnEnd) {
   const Case& c = GetParam();
-  const auto wanted = static_cast<uint64_t>(plumb::testing::Count(25'000, 2'500'000));
+  const auto wanted = static_cast<uint64_t>(plumb::testing::Count(20'000, 2'000'000));
   policy_model::SetThreads(1);
   std::vector<policy_model::Weights> weights;
   for (uint64_t seed = 3; seed < 5; ++seed) {
@@ -83,7 +84,8 @@ TEST_P(Soak, NoPageIsLostAndEveryRequestComesToAnEnd) {
   options.page_tokens = 4;
   options.max_batch = 80;
   options.prefill_tokens = 40;
-  options.stop = {"a", "mm"};
+  if (c.together == 1) options.stop = {"a", "mm"};
+  options.steps_together = c.together;
   options.turns = c.turns;
   options.share_prefixes = options.share_answers = c.share;
   const LetterTokenizer tokenizer;
@@ -178,6 +180,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Case{.name = "Alone"},
                       Case{.name = "SharedWithTurns", .share = true, .turns = true},
                       Case{.name = "Sliding", .window = 9, .turns = true},
+                      Case{.name = "Late", .share = true, .together = 3},
                       Case{.name = "Mixed", .window = 9, .mixed = true}),
     [](const auto& info) { return std::string(info.param.name); });
 
