@@ -10,7 +10,7 @@ random tokens with N answers each, at temperature 1, every answer to its full le
 compute in bfloat16. PYTHON is an interpreter that has vLLM (`pip install vllm`; or the variable PLUMB_PEER_VLLM_PYTHON); without one
 nothing is measured, which is said, and the exit code is 77. The GPU is used by one side after the other: Plumb, vLLM, Plumb again, and
 Plumb's figure is the lower of its two; where they lie more than 5 % apart the cell is marked: something else used the machine. vLLM
-gets fresh prompts in every round, so that its prefix cache helps no round; Plumb's engine is made anew, without one.
+gets fresh prompts in every round, so that its prefix cache helps no round; Plumb's bench shares no prefixes between groups.
 
 The floor of a step is the time to read the weights and the keys and values once (--bandwidth, GB/s), or to do the products
 (--tflops), whichever is longer; that of a prompt is its products'. `of floor` is the floor's time over Plumb's.
