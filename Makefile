@@ -70,6 +70,8 @@ test-reliability: setup
 	@$(NINJA) -C build -j$(JOBS)
 	@PLUMB_RELIABILITY=ci build/tests/replay_test --gtest_filter='$(STORE_ROWS)' --gtest_brief=1
 	@PLUMB_RELIABILITY=ci build/tests/learner_test --gtest_filter='CheckpointFlip*' --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/actor_test --gtest_filter='*Soak*' --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/kernels_test --gtest_filter='*SamplingStatistics*' --gtest_brief=1
 	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*-$(STORE_ROWS)' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1

@@ -22,8 +22,12 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
       vocab(of.group ? of.vocab : shape.vocab),
       tokenizer(tokenizer),
       launch{stream, dtype},
+      together(o.steps_together > 0        ? o.steps_together
+               : stream.device().is_cuda() ? 2
+                                           : 1),
       model(shape, stream, dtype),
       pools(PoolsOf(shape, stream.device(), dtype, o)),
+      why_not_shared(WhyNotShared(shape, o, pools)),
       pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages, o.kv_format),
       sliding_pages(pools[1].layers == 0
                         ? nullptr
@@ -37,7 +41,7 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
                  .sliding_window = pools[1].window,
                  .append_tokens = AppendTokens(o),
                  .at_once = SequencesAtOnce(shape, dtype, DemandOf(shape, stream.device(), o)),
-                 .states = StateBytes(shape) > 0},
+                 .share_prefixes = o.share_prefixes && why_not_shared.empty()},
                 &pages, sliding_pages.get()),
       stop(o.stop, o.max_batch),
       sampling(o.sampling, o.max_batch + 1),
@@ -66,8 +70,9 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
       draw_prompt(stream, slots()),
       draw_sample(stream, slots()),
       draw_position(stream, slots()),
-      drawn(stream, slots()),
-      drawn_logprob(stream, slots()),
+      drawn(stream, static_cast<size_t>(together) * slots()),
+      drawn_logprob(stream, static_cast<size_t>(together) * slots()),
+      status_then(stream, static_cast<size_t>(together - 1) * (slots() + 1)),
       drawn_kept(stream, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
       kept(drawn_kept.size() > 0 ? slots() : 0),
       expert_form(o.record_experts ? policy_model::ExpertFormOf(shape) : ExpertForm{}),
@@ -102,7 +107,7 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
   logit_row.Upload();
   ended.reserve(slots());
   if (o.turns) turns.resize(slots());
-  last_drawn.reserve(slots());
+  last_drawn.reserve(slots() * static_cast<size_t>(together));
 }
 
 void Engine::Impl::StartSlots(const StepPlan& plan) {
@@ -205,8 +210,22 @@ int32_t Engine::Impl::FillRows(const StepPlan& plan) {
   return filled;
 }
 
-StepKind Engine::Impl::KindOf(const policy_model::Weights& weights, int32_t rows) {
+int32_t Engine::Impl::StepsNow(const StepPlan& plan) {
+  const bool can = together > 1 && plan.prefills.empty() && plan.appends.empty() &&
+                   !plan.decode.empty() && !stop.active() && kept.empty() && !expert_form.there() &&
+                   turns.empty() && options.tasks == 0 && !share.group;
+  if (!can) return 1;
+  // The last token of most of them would leave a step that nobody needs.
+  const auto more = std::count_if(plan.decode.begin(), plan.decode.end(), [&](int32_t slot) {
+    const auto s = static_cast<size_t>(slot);
+    return generated[s] + together <= limit[s];
+  });
+  return 2 * more >= std::ssize(plan.decode) ? together : 1;
+}
+
+StepKind Engine::Impl::KindOf(const policy_model::Weights& weights, int32_t rows, int32_t steps) {
   StepKind kind{.rows = rows,
+                .steps = steps,
                 .sampling = sampling.of(decode_slot[0]),
                 .memory = {model.step_memory()},
                 .rows_share = rows_share};
@@ -215,8 +234,8 @@ StepKind Engine::Impl::KindOf(const policy_model::Weights& weights, int32_t rows
   return kind;
 }
 
-void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows,
-                           int32_t decode_rows) {
+void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows, int32_t decode_rows,
+                           int32_t steps) {
   const auto all = static_cast<size_t>(rows), drawn_rows = static_cast<size_t>(decode_rows);
   row_slot.Upload(all);
   row_position.Upload(all);
@@ -235,12 +254,21 @@ void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows,
   }
   const kernels::SlidingPages sliding = Sliding();
   const kernels::SequenceStates held = states.view();
-  const float* logits = model.ForwardPaged(
-      weights, {row_token.device(), all}, paged, pages.view(), {logit_row.device(), drawn_rows},
-      sliding_pages ? &sliding : nullptr, &held,
-      options.tasks > 0 ? std::span(row_task.host(), all) : std::span<const int32_t>(),
-      {row_token.host(), share.group ? all : 0});
-  if (decode_rows > 0) Draw(logits, decode_rows);
+  for (int32_t step = 0; step < steps; ++step) {
+    if (step > 0) {
+      kernels::Call(launch, kernels::NextRows{.state = state,
+                                              .slots = row_slot.device(),
+                                              .rows = rows,
+                                              .token = row_token.device(),
+                                              .position = row_position.device()});
+    }
+    const float* logits = model.ForwardPaged(
+        weights, {row_token.device(), all}, paged, pages.view(), {logit_row.device(), drawn_rows},
+        sliding_pages ? &sliding : nullptr, &held,
+        options.tasks > 0 ? std::span(row_task.host(), all) : std::span<const int32_t>(),
+        {row_token.host(), share.group ? all : 0});
+    if (decode_rows > 0) Draw(logits, decode_rows, step, steps);
+  }
 }
 
 void Engine::Impl::CopyPages(const StepPlan& plan) {
@@ -268,11 +296,15 @@ int64_t Engine::Impl::HeldBytes() const {
   const auto bytes = [](const KvPages& p) {
     return p.view().bytes() / p.num_pages() * p.held_pages();
   };
-  return bytes(pages) + (sliding_pages ? bytes(*sliding_pages) : 0) +
+  const int64_t idle = pages.view().bytes() / pages.num_pages() * scheduler.idle_pages();
+  return bytes(pages) - idle + (sliding_pages ? bytes(*sliding_pages) : 0) +
          scheduler.held_rows() * states.row_bytes();
 }
 
-void Engine::Impl::Draw(const float* logits, int32_t rows) {
+void Engine::Impl::Draw(const float* logits, int32_t rows, int32_t step, int32_t steps) {
+  const size_t at = static_cast<size_t>(step) * slots();
+  int32_t* const tokens_now = drawn.device() + at;
+  float* const logprobs_now = drawn_logprob.device() + at;
   kernels::Call(launch, kernels::GatherAddresses{.state = state,
                                                  .slots = decode_slot.device(),
                                                  .rows = rows,
@@ -290,24 +322,30 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
                                             .prompt = draw_prompt.device() + run.begin,
                                             .sample = draw_sample.device() + run.begin,
                                             .position = draw_position.device() + run.begin,
-                                            .token = drawn.device() + run.begin,
-                                            .logprob = drawn_logprob.device() + run.begin,
+                                            .token = tokens_now + run.begin,
+                                            .logprob = logprobs_now + run.begin,
                                             .scratch = scratch.device(),
                                             .kept = kept.empty() ? nullptr : drawn_kept.device()});
       });
   kernels::Call(launch, kernels::AdvanceSlots{.state = state,
                                               .slots = decode_slot.device(),
                                               .rows = rows,
-                                              .token = drawn.device(),
-                                              .logprob = drawn_logprob.device(),
+                                              .token = tokens_now,
+                                              .logprob = logprobs_now,
                                               .eos = eos.device(),
                                               .num_eos = static_cast<int32_t>(options.eos.size())});
+  if (step + 1 < steps) {
+    kernels::Copy(launch.stream, status_then.device() + static_cast<size_t>(step) * (slots() + 1),
+                  status.device(), slots() + 1);
+    return;
+  }
   last_token.Download();
   position.Download();
   generated.Download();
   status.Download();
-  drawn.Download();
-  drawn_logprob.Download();
+  if (steps > 1) status_then.Download();
+  drawn.Download(at + slots());
+  drawn_logprob.Download(at + slots());
   if (!kept.empty()) drawn_kept.Download(static_cast<size_t>(rows) * set_words());
 }
 
@@ -328,17 +366,24 @@ void Engine::Impl::RecordExperts(const StepPlan& plan) {
   }
 }
 
-void Engine::Impl::FinishSlots(int32_t rows) {
+void Engine::Impl::FinishSlots(int32_t rows, int32_t steps) {
   ended.clear();
-  for (int32_t r = 0; r < rows; ++r) {
-    const int32_t slot = decode_slot[static_cast<size_t>(r)];
-    const int32_t token = drawn[static_cast<size_t>(r)];
+  for (int32_t i = 0; i < rows * steps; ++i) {
+    const int32_t r = i % rows, step = i / rows, slot = decode_slot[static_cast<size_t>(r)];
+    const auto status_of = [&](int32_t which) {
+      const size_t from = static_cast<size_t>(which) * (slots() + 1), s = static_cast<size_t>(slot);
+      return static_cast<kernels::SlotStatus>(which + 1 < steps ? status_then[from + s]
+                                                                : status[s]);
+    };
+    if (step > 0 && status_of(step - 1) != kernels::SlotStatus::kRunning) continue;
+    const size_t at = static_cast<size_t>(step) * slots() + static_cast<size_t>(r);
+    const int32_t token = drawn[at];
     if (!kept.empty() && token >= 0) {
       const auto words = std::span<const uint32_t>(drawn_kept.host(), slots() * set_words());
       AppendKeptTokens(words.subspan(static_cast<size_t>(r) * set_words(), set_words()), vocab,
                        kept[static_cast<size_t>(slot)]);
     }
-    switch (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)])) {
+    switch (status_of(step)) {
       case kernels::SlotStatus::kStopped:
         ended.push_back({slot, FinishReason::kStop, scheduler.group_of(slot)->request.turns});
         break;
@@ -347,8 +392,7 @@ void Engine::Impl::FinishSlots(int32_t rows) {
       case kernels::SlotStatus::kRunning:
         if (stop.active() && stop.Append(slot, tokenizer->TokenBytes(token))) {
           ended.push_back({slot, FinishReason::kStop, scheduler.group_of(slot)->request.turns});
-        } else if (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)]) ==
-                   kernels::SlotStatus::kLength) {
+        } else if (status_of(step) == kernels::SlotStatus::kLength) {
           ended.push_back({slot, FinishReason::kLength});
         }
         break;
@@ -361,7 +405,7 @@ void Engine::Impl::FinishSlots(int32_t rows) {
     last_drawn.push_back({.id = scheduler.group_of(slot)->request.id,
                           .sample = sample[static_cast<size_t>(slot)],
                           .token = token,
-                          .logprob = drawn_logprob[static_cast<size_t>(r)],
+                          .logprob = drawn_logprob[at],
                           .ended = last,
                           .finish = last ? ended.back().finish : FinishReason::kStop});
   }
@@ -414,11 +458,12 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason, std::string why
     out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) +
                  " of the answer: they hold NaN or nothing finite";
   }
-  if (options.keep_last && reason != FinishReason::kAborted) {
-    kept_sequence.assign(group->request.tokens.begin(), group->request.tokens.end());
-    kept_sequence.insert(kept_sequence.end(), out.tokens.begin(), out.tokens.end());
-    kept_sequence.pop_back();  // was drawn and never fed: it has no keys and values
-    scheduler.KeepPrefix(slot, kept_sequence);
+  if (options.share_answers && reason != FinishReason::kAborted) {
+    sequence.assign(group->request.tokens.begin(), group->request.tokens.end());
+    sequence.insert(sequence.end(), out.tokens.begin(), out.tokens.end());
+    // The last token was drawn and never fed, nor may be what an environment said last.
+    sequence.resize(static_cast<size_t>(position[static_cast<size_t>(slot)]));
+    scheduler.ShareAnswer(slot, sequence, step);
   }
   scheduler.Finish(slot, step);
   if (group->finished == group->request.num_samples)
@@ -498,9 +543,9 @@ bool Engine::Step(const policy_model::Weights& given, int64_t version) {
       followers && !idle() ? followers->Stepping(given, version) : given;
   const auto begin = std::chrono::steady_clock::now();
   e.last_drawn.clear();
-  if (e.version[0] != version) e.scheduler.ForgetPrefix(e.step);
+  if (e.version[0] != version) e.scheduler.ForgetPrefixes();
   const StepPlan& plan = e.scheduler.Plan(e.step);
-  e.counters.kept_tokens = e.scheduler.kept_tokens();
+  e.counters.prefix_tokens_reused = e.scheduler.reused_tokens();
   if (plan.empty()) return false;
   e.StartSlots(plan);
   const int32_t rows = e.BuildRows(plan);
@@ -510,27 +555,28 @@ bool Engine::Step(const policy_model::Weights& given, int64_t version) {
     e.version.Upload();
   }
   e.CopyPages(plan);
-  const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
+  const int32_t decode_rows = static_cast<int32_t>(plan.decode.size()), steps = e.StepsNow(plan);
   if (const int32_t filled = e.FillRows(plan); filled > 0) {
-    e.graphs.Run([&] { return e.KindOf(weights, filled); },
-                 [&] { e.Compute(weights, filled, filled); });
-    e.counters.replayed_steps = e.graphs.replays();
+    const uint64_t before = e.graphs.replays();
+    e.graphs.Run([&] { return e.KindOf(weights, filled, steps); },
+                 [&] { e.Compute(weights, filled, filled, steps); });
+    if (e.graphs.replays() > before) e.counters.replayed_steps += static_cast<uint64_t>(steps);
   } else {
-    e.Compute(weights, rows, decode_rows);
+    e.Compute(weights, rows, decode_rows, steps);
   }
   e.scheduler.Commit();
   e.counters.appended_tokens += plan.appended_tokens();
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
   e.RecordExperts(plan);
   if (decode_rows > 0) {
-    e.FinishSlots(decode_rows);
-    ++e.counters.decode_steps;
+    e.FinishSlots(decode_rows, steps);
+    e.counters.decode_steps += static_cast<uint64_t>(steps);
   }
   e.AfterAppended(plan);
   e.counters.most_kv_bytes = std::max(e.counters.most_kv_bytes, e.HeldBytes());
   e.Retire();
   ++e.step;
-  ++e.counters.steps;
+  e.counters.steps += static_cast<uint64_t>(steps);
   e.counters.generate_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return true;
@@ -572,8 +618,10 @@ int32_t Engine::num_pages() const {
 }
 int32_t Engine::free_pages() const {
   const KvPages* sliding = impl_->sliding_pages.get();
-  return impl_->pages.free_pages() + (sliding ? sliding->free_pages() : 0);
+  return impl_->pages.free_pages() + idle_pages() + (sliding ? sliding->free_pages() : 0);
 }
+int32_t Engine::idle_pages() const { return impl_->scheduler.idle_pages(); }
+const std::string& Engine::why_not_shared() const { return impl_->why_not_shared; }
 const EngineCounters& Engine::counters() const { return impl_->counters; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 

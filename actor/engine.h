@@ -16,9 +16,13 @@
 // Thread safety: none; one thread owns an engine. Ownership: owns pages, state and the Transformer,
 // borrows the stream that all of it works on; Weights are the caller's, ready when Step is called
 // and read during it only.
-// Allocation: none of ours in a step that neither starts nor finishes a sample or a turn (the
-// products' own inside policy_model not counted). Errors: Error(kInvalidArgument) for options that
-// cannot be; requests that can never run come back as kAborted.
+// The host is late: where it has nothing to decide between two steps (no prompts in work, no stop
+// strings, turns, kept sets or experts) it enqueues `steps_together` of them and reads what they
+// drew afterwards. End tokens and limits are the device's: a sample that ended in the first of them
+// leaves its slot a step later, and its answer is the same. Allocation: none of ours in a step that
+// neither starts nor finishes a sample or a turn (the products' own inside policy_model not
+// counted). Errors: Error(kInvalidArgument) for options that cannot be; requests that can never run
+// come back as kAborted.
 #pragma once
 
 #include <cstdint>
@@ -50,17 +54,26 @@ struct EngineOptions {
   std::vector<int32_t> eos;       // end tokens
   bool record_kept = false;       // what filters kept for each token: for whoever scores it again
   // The experts that each token went through, prompts' too: for whoever trains on the answers.
-  // REQUIRES: a model with experts, keep_last off.
+  // REQUIRES: a model with experts.
   bool record_experts = false;
-  // Keys and values of the last sample stay, in whole pages, for a next prompt that begins with the
-  // same tokens (a conversation); REQUIRES max_batch = 1. They go when the version changes.
-  bool keep_last = false;
+  // Whole pages that a prompt has in common with what these weights computed before, for the same
+  // task, are not computed again (scheduler.h); WhyNotShared() says of what that is not so.
+  bool share_prefixes = false;
+  // The same of answers that have ended: for prompts that are conversations. REQUIRES
+  // share_prefixes.
+  bool share_answers = false;
+  // Where only some layers slide, the others' pages and theirs lie in one pool and none is given
+  // back: it takes more memory, and prefixes can be shared.
+  bool one_pool = false;
   // Tokens of the longest sequence that will be asked, for the division of the budget where some
   // layers slide (pages/page_pools.h); 0: the model's max_positions. Longer ones run, if they fit.
   int32_t longest = 0;
   bool keep_all_pages = false;  // none is given back as a window moves on
   bool record_steps = true;     // on a GPU: decode steps are CUDA graphs (step_graphs.h)
-  bool turns = false;           // requests may have an environment
+  // Decode steps that one call of Step does at most; 0: 2 on a GPU, which does not stand still
+  // between them, 1 on the CPU, where it would only be late.
+  int32_t steps_together = 0;
+  bool turns = false;  // requests may have an environment
   // Of a policy with tasks (common/record/task_tokens.h): how many, and learned tokens of each.
   // Every prompt begins with its task then.
   int32_t tasks = 0, task_tokens = 0;
@@ -72,15 +85,15 @@ struct EngineCounters {
   uint64_t decode_steps = 0;    // steps with at least one decode row
   uint64_t replayed_steps = 0;  // of those, the ones that were one call (step_graphs.h)
   uint64_t generated_tokens = 0;
-  uint64_t prefill_tokens = 0;     // computed once a group
-  uint64_t appended_tokens = 0;    // of environments, behind turns
-  uint64_t kept_tokens = 0;        // of prompts, taken from the last sample (keep_last)
-  uint64_t finished_samples = 0;   // of every reason
-  uint64_t length_samples = 0;     // cut at the limit
-  uint64_t nonfinite_samples = 0;  // aborted: logits without a finite maximum
-  uint64_t refused_requests = 0;   // can never run: empty, or longer than the model or the pool
-  double generate_seconds = 0;     // wall time inside Step
-  int64_t most_kv_bytes = 0;       // of pages and states held in a step
+  uint64_t prefill_tokens = 0;        // computed once a group
+  uint64_t appended_tokens = 0;       // of environments, behind turns
+  uint64_t prefix_tokens_reused = 0;  // of prompts, once a group: known and not computed
+  uint64_t finished_samples = 0;      // of every reason
+  uint64_t length_samples = 0;        // cut at the limit
+  uint64_t nonfinite_samples = 0;     // aborted: logits without a finite maximum
+  uint64_t refused_requests = 0;      // can never run: empty, or longer than the model or the pool
+  double generate_seconds = 0;        // wall time inside Step
+  int64_t most_kv_bytes = 0;          // of pages and states held in a step
 };
 
 // This process has a share of a model (policy_model/families/tensor_share.h) that the ranks of a
@@ -104,7 +117,7 @@ class EngineFollowers {
                                                 int64_t version) = 0;
 };
 
-// One token of the last step, for who shows answers while they are drawn.
+// One token of the last call of Step, for who shows answers while they are drawn.
 struct DrawnToken {
   uint64_t id = 0;  // of the request
   uint32_t sample = 0;
@@ -137,10 +150,10 @@ class Engine {
                          const EngineOptions& options);
 
   void Submit(GenerateRequest request);
-  // One step with these weights; tokens drawn are stamped with `version`. False: there was nothing
-  // to do.
+  // One step with these weights, or steps_together; tokens drawn are stamped with `version`. False:
+  // there was nothing to do.
   bool Step(const policy_model::Weights& weights, int64_t version);
-  // What the last Step drew, one token at most a running sample; until the next one.
+  // What the last Step drew, of each sample in order; until the next one.
   std::span<const DrawnToken> last_drawn() const;
   // Groups all of whose samples have ended, in the order they ended.
   std::vector<GenerateResult> TakeFinished();
@@ -164,12 +177,16 @@ class Engine {
   // of submission.
   std::vector<uint64_t> Abandon();
 
-  bool idle() const;          // nothing submitted that has not finished
-  bool blocked() const;       // not idle, and everything in a slot waits for its environment
-  int32_t running() const;    // samples in a slot
-  int64_t unstarted() const;  // samples without a slot yet
-  int32_t num_pages() const;  // of all pools
-  int32_t free_pages() const;
+  bool idle() const;           // nothing submitted that has not finished
+  bool blocked() const;        // not idle, and everything in a slot waits for its environment
+  int32_t running() const;     // samples in a slot
+  int64_t unstarted() const;   // samples without a slot yet
+  int32_t num_pages() const;   // of all pools
+  int32_t free_pages() const;  // that no request holds
+  // Of them, those that are kept in case a prompt begins like one before it.
+  int32_t idle_pages() const;
+  // Why no prefixes are shared though options().share_prefixes asks for it; "": they are.
+  const std::string& why_not_shared() const;
   const EngineCounters& counters() const;
   const EngineOptions& options() const;
 

@@ -41,11 +41,15 @@ struct Engine::Impl {
   // Fills a step of samples alone up with rows that change nothing, where it can be recorded;
   // returns how many there are then. 0: it cannot.
   int32_t FillRows(const StepPlan& plan);
-  StepKind KindOf(const policy_model::Weights& weights, int32_t rows);
-  // Enqueues the step over `rows` rows, of which the first `decode_rows` are of samples.
-  void Compute(const policy_model::Weights& weights, int32_t rows, int32_t decode_rows);
-  // Enqueues; the host's side of the arrays is right after the next wait.
-  void Draw(const float* logits, int32_t rows);
+  StepKind KindOf(const policy_model::Weights& weights, int32_t rows, int32_t steps);
+  // How many steps may be enqueued before the host looks at what the first of them drew.
+  int32_t StepsNow(const StepPlan& plan);
+  // Enqueues `steps` steps over `rows` rows, of which the first `decode_rows` are of samples.
+  void Compute(const policy_model::Weights& weights, int32_t rows, int32_t decode_rows,
+               int32_t steps);
+  // Enqueues, of step `step` of those enqueued together; the host's side of the arrays is right
+  // after the next wait.
+  void Draw(const float* logits, int32_t rows, int32_t step, int32_t steps);
   void CopyPages(const StepPlan& plan);
   kernels::SlidingPages Sliding();
   int64_t HeldBytes() const;
@@ -54,7 +58,7 @@ struct Engine::Impl {
     if (sliding_pages) sliding_pages->Retire(step);
   }
   void RecordExperts(const StepPlan& plan);
-  void FinishSlots(int32_t rows);
+  void FinishSlots(int32_t rows, int32_t steps);
   void FinishEnded();
   void FinishSlot(int32_t slot, FinishReason reason, std::string why);
 
@@ -73,8 +77,10 @@ struct Engine::Impl {
   const int64_t vocab;  // that tokens are drawn from
   const Tokenizer* const tokenizer;
   const kernels::Launch launch;
+  const int32_t together;  // steps that may be
   policy_model::Transformer model;
   const std::array<PagePool, kPageKinds> pools;
+  const std::string why_not_shared;  // prefixes; "": they may be
   KvPages pages;
   const std::unique_ptr<KvPages> sliding_pages;  // nullptr: all layers' pages lie in one pool
   StateRows states;  // of layers that have them, a row of the page tables each
@@ -103,11 +109,13 @@ struct Engine::Impl {
   DeviceArray<int32_t> decode_slot;                                 // [S]
   DeviceArray<uint64_t> draw_prompt;                                // [S]
   DeviceArray<uint32_t> draw_sample;                                // [S]
-  DeviceArray<int32_t> draw_position, drawn;                        // [S]
-  DeviceArray<float> drawn_logprob;                                 // [S]
-  DeviceArray<uint32_t> drawn_kept;           // [S, set words]; empty where sets are not recorded
-  std::vector<std::vector<uint8_t>> kept;     // [S] sets of the slot's tokens so far
-  const ExpertForm expert_form;               // not there: experts are not recorded
+  DeviceArray<int32_t> draw_position;                               // [S]
+  DeviceArray<int32_t> drawn;                                       // [together, S]
+  DeviceArray<float> drawn_logprob;                                 // [together, S]
+  DeviceArray<uint8_t> status_then;        // [together - 1, S + 1] behind all but the last of them
+  DeviceArray<uint32_t> drawn_kept;        // [S, set words]; empty where sets are not recorded
+  std::vector<std::vector<uint8_t>> kept;  // [S] sets of the slot's tokens so far
+  const ExpertForm expert_form;            // not there: experts are not recorded
   std::vector<std::vector<uint8_t>> experts;  // [S] of the slot's own rows so far
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
@@ -121,7 +129,7 @@ struct Engine::Impl {
   std::vector<SlotTurns> turns;  // [S] where options.turns
   std::vector<EndedTurn> ended_turns;
   std::vector<DrawnToken> last_drawn;
-  std::vector<int32_t> kept_sequence;
+  std::vector<int32_t> sequence;  // of a sample that ends
   StepGraphs graphs;
   int64_t step = 0;
   std::vector<GenerateResult> finished;

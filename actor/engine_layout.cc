@@ -13,33 +13,28 @@ EngineOptions Checked(EngineOptions o, const policy_model::ModelShape& shape) {
   if (o.page_tokens < 1) BadEngineOption("page_tokens", "must be at least 1");
   if (o.prefill_tokens < 1) BadEngineOption("prefill_tokens", "must be at least 1");
   if (o.max_new_tokens < 1) BadEngineOption("max_new_tokens", "must be at least 1");
+  PLUMB_CHECK(o.steps_together >= 0 && o.steps_together <= 8, "steps behind the host's back");
   if (o.kv_budget_mb < 1) BadEngineOption("kv_budget_mb", "must be at least 1");
-  if (o.keep_last && o.max_batch != 1)
-    BadEngineOption("max_batch", "must be 1 where keep_last is set");
-  // What is kept holds for the same tokens, not for those of another task.
-  PLUMB_CHECK(!o.keep_last || o.tasks < 2, "a conversation has one task");
+  PLUMB_CHECK(!o.share_answers || o.share_prefixes, "answers are shared as prefixes");
   if (o.record_experts && shape.experts.count == 0)
     BadEngineOption("replay_experts", "is set, but the model has no experts; set it to false");
-  PLUMB_CHECK(!o.record_experts || !o.keep_last, "a kept prompt is not computed again");
-  PLUMB_CHECK(!o.turns || !o.keep_last, "a prompt is kept for the next one alone");
   return o;
 }
 
 int32_t AppendTokens(const EngineOptions& o) { return o.turns ? o.page_tokens : 1; }
 
 PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const EngineOptions& o) {
-  return {
-      .size = {.max_batch = o.max_batch,
-               .prefill_tokens = o.prefill_tokens,
-               .max_positions = static_cast<int32_t>(shape.max_positions),
-               .append_tokens = AppendTokens(o)},
-      .longest = o.longest,
-      .page_tokens = o.page_tokens,
-      .budget_mb = o.kv_budget_mb,
-      .format = o.kv_format,
-      .keep_all = o.keep_all_pages,
-      // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
-      .one_pool = o.keep_last || device.is_cuda()};
+  return {.size = {.max_batch = o.max_batch,
+                   .prefill_tokens = o.prefill_tokens,
+                   .max_positions = static_cast<int32_t>(shape.max_positions),
+                   .append_tokens = AppendTokens(o)},
+          .longest = o.longest,
+          .page_tokens = o.page_tokens,
+          .budget_mb = o.kv_budget_mb,
+          .format = o.kv_format,
+          .keep_all = o.keep_all_pages,
+          // On a GPU two pools were never tried.
+          .one_pool = o.one_pool || device.is_cuda()};
 }
 
 EngineOptions WithRoomForStates(EngineOptions o, const policy_model::ModelShape& shape,
@@ -58,6 +53,16 @@ policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool
   shape.layers = pool.layers;
   shape.hybrid.layers.clear();  // layers with states have no pages
   return shape;
+}
+
+std::string WhyNotShared(const policy_model::ModelShape& shape, const EngineOptions& o,
+                         const std::array<PagePool, kPageKinds>& pools) {
+  if (StateBytes(shape) > 0)
+    return "some of the model's layers carry a state, which is there behind the newest token only";
+  if (pools[0].window > 0 || pools[1].layers > 0)
+    return "the model's sliding layers give their first pages back";
+  if (o.record_experts) return "the experts of every token of a prompt are recorded";
+  return "";
 }
 
 bool Filters(const kernels::SamplingOptions& o) {

@@ -30,6 +30,9 @@ std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, 
                                          DType dtype, const EngineOptions& o);
 // The shape as a pool of pages sees it.
 policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool& pool);
+// Why prompts of this model cannot share what they begin with, one clause; "": they can.
+std::string WhyNotShared(const policy_model::ModelShape& shape, const EngineOptions& o,
+                         const std::array<PagePool, kPageKinds>& pools);
 // Whether the options leave tokens out.
 bool Filters(const kernels::SamplingOptions& o);
 

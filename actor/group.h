@@ -32,6 +32,8 @@ struct Group {
   int32_t finished = 0;
   std::array<PromptPages, kPageKinds> prompt;
   int32_t full_pages = 0;  // pages of the prompt that are full, hence shared
+  // Which weights have computed the prompt from its first token on (Scheduler::ForgetPrefixes).
+  int64_t epoch = -1;
   // Of the prompt's tokens so far, where experts are recorded (common/record/expert_choices.h).
   std::vector<uint8_t> prompt_experts;
 

@@ -21,7 +21,11 @@ int64_t Scheduler::MostPages(const SchedulerOptions& o, int32_t page_tokens) {
 Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* sliding)
     : options_(options), at_once_(options.at_once > 0 ? options.at_once : options.max_batch) {
   PLUMB_CHECK(at_once_ <= options.max_batch, "more at once than there are slots");
-  tables_.emplace_back(0, SizeOf(options, options.window), pages);
+  if (options.share_prefixes) {
+    PLUMB_CHECK(options.window == 0 && sliding == nullptr, "first pages that make room for others");
+    tree_ = std::make_unique<PrefixTree>(pages);
+  }
+  tables_.emplace_back(0, SizeOf(options, options.window), pages, tree_.get());
   if (sliding != nullptr) {
     PLUMB_CHECK(options.sliding_window > 0 && sliding->page_tokens() == pages->page_tokens());
     tables_.emplace_back(1, SizeOf(options, options.sliding_window), sliding);
@@ -120,12 +124,18 @@ bool Scheduler::StartSamples(int64_t step) {
   return true;
 }
 
-void Scheduler::Admit() {
+void Scheduler::Admit(int64_t step) {
   while (!queue_.empty() && waiting_samples_ < at_once_ && !free_prompt_rows_.empty()) {
     Group* g = queue_.front();
+    const uint64_t reused_before = reused_tokens_;
+    TakeKnown(g, step);
     if (!std::all_of(tables_.begin(), tables_.end(),
-                     [&](const PageTable& table) { return table.CanAdmit(*g, waiting_); }))
+                     [&](const PageTable& table) { return table.CanAdmit(*g, waiting_); })) {
+      ReleasePrompt(g, step);  // what waits holds nothing
+      g->prefilled = 0;
+      reused_tokens_ = reused_before;
       return;
+    }
     queue_.pop_front();
     waiting_samples_ += g->request.num_samples;
     g->prompt_row = free_prompt_rows_.back();
@@ -135,40 +145,41 @@ void Scheduler::Admit() {
   }
 }
 
-void Scheduler::KeepPrefix(int32_t slot, std::span<const int32_t> tokens) {
-  PLUMB_CHECK(options_.max_batch == 1 && prefix_tokens_.empty(), "one prefix at a time");
-  if (options_.states) return;  // they have gone on to the answer's end
-  for (const PageTable& table : tables_) {
-    if (table.slides()) return;  // the first pages have made room for later ones
-  }
-  const auto page = static_cast<size_t>(tables_.front().pages().page_tokens()),
-             pages = tokens.size() / page;
-  for (PageTable& table : tables_) table.KeepPrefix(slot, pages);
-  prefix_tokens_.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(pages * page));
+void Scheduler::TakeKnown(Group* g, int64_t step) {
+  if (!tree_) return;
+  if (g->prefilled == 0) g->epoch = epoch_;
+  if (g->epoch != epoch_) return;
+  const int32_t page = tables_.front().pages().page_tokens(), from = g->prefilled / page,
+                end = tables_.front().TakeKnown(g, from, step);
+  if (end == from) return;
+  reused_tokens_ += static_cast<uint64_t>(end * page - g->prefilled);
+  g->prefilled = end * page;
 }
 
-void Scheduler::ForgetPrefix(int64_t step) {
-  for (PageTable& table : tables_) table.ForgetPrefix(step);
-  prefix_tokens_.clear();
+bool Scheduler::WaitsForAnother(const Group& g) const {
+  if (!tree_ || g.epoch != epoch_) return false;
+  const int32_t page = tables_.front().pages().page_tokens();
+  for (const StepPlan::Prefill& p : plan_.prefills) {
+    if (p.group->epoch != epoch_ || p.group->request.task != g.request.task) continue;
+    const auto &mine = g.request.tokens, &its = p.group->request.tokens;
+    const auto most = static_cast<ptrdiff_t>(std::min(g.full_pages, p.group->full_pages)) * page;
+    const auto same = std::mismatch(mine.begin(), mine.begin() + most, its.begin()).first;
+    const auto shared = static_cast<int32_t>(same - mine.begin()) / page * page - g.prefilled;
+    if (shared > 0 && 2 * shared >= g.prefill_target() - g.prefilled) return true;
+  }
+  return false;
 }
 
-void Scheduler::HandPrefixOn(int64_t step) {
-  if (prefix_tokens_.empty() || (waiting_.empty() && queue_.empty())) return;
-  if (waiting_.empty()) {
-    Group* g = queue_.front();
-    const auto& prompt = g->request.tokens;
-    const auto page = static_cast<size_t>(tables_.front().pages().page_tokens());
-    const size_t most = std::min(static_cast<size_t>(g->full_pages) * page, prefix_tokens_.size());
-    const auto same = static_cast<size_t>(
-        std::mismatch(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(most),
-                      prefix_tokens_.begin())
-            .first -
-        prompt.begin());
-    for (PageTable& table : tables_) table.HandPrefixOn(same / page, g);
-    g->prefilled = static_cast<int32_t>(same / page * page);
-    kept_tokens_ += same / page * page;
-  }
-  ForgetPrefix(step);
+void Scheduler::ShareAnswer(int32_t slot, std::span<const int32_t> tokens, int64_t step) {
+  const Group* g = group_of(slot);
+  if (!tree_ || g->epoch != epoch_) return;
+  tables_.front().ShareAnswer(*g, slot, tokens, step);
+}
+
+void Scheduler::ForgetPrefixes() {
+  if (!tree_) return;
+  tree_->Clear();
+  ++epoch_;
 }
 
 void Scheduler::Pause(int32_t slot) {
@@ -203,15 +214,18 @@ const StepPlan& Scheduler::Plan(int64_t step) {
   }
   plan_.prefills.clear();
   plan_.appends.clear();
+  planned_step_ = step;
   std::erase_if(feeds_, [&](const Feed& feed) {  // computed: they draw again
     if (feed.done < feed.rows) return false;
     plan_.decode.push_back(feed.slot);
     return true;
   });
-  HandPrefixOn(step);
+  for (Group* g : waiting_) {
+    if (!g->prefill_done()) TakeKnown(g, step);  // what others have computed meanwhile
+  }
   // New prompts must not take the pages that samples of earlier ones are waiting for.
   if (StartSamples(step)) {
-    Admit();
+    Admit(step);
     StartSamples(step);  // prompts of one token need no prefill
   }
   const auto before = [&](int32_t a, int32_t b) {
@@ -224,7 +238,7 @@ const StepPlan& Scheduler::Plan(int64_t step) {
   PlanAppends(&budget);
   for (Group* g : waiting_) {
     if (budget == 0) break;
-    if (g->prefill_done()) continue;
+    if (g->prefill_done() || WaitsForAnother(*g)) continue;
     const int32_t count = std::min(budget, g->prefill_target() - g->prefilled);
     plan_.prefills.push_back({g, g->prompt_row, g->prefilled, g->prefilled + count});
     budget -= count;
@@ -233,7 +247,12 @@ const StepPlan& Scheduler::Plan(int64_t step) {
 }
 
 void Scheduler::Commit() {
-  for (const StepPlan::Prefill& p : plan_.prefills) p.group->prefilled = p.end;
+  for (const StepPlan::Prefill& p : plan_.prefills) {
+    p.group->prefilled = p.end;
+    if (!tree_ || p.group->epoch != epoch_) continue;
+    const int32_t page = tables_.front().pages().page_tokens();
+    tables_.front().SharePrompt(p.group, p.begin / page, p.end / page, planned_step_);
+  }
   // In order, the first ones: what was planned.
   for (size_t i = 0; i < plan_.appends.size(); ++i) feeds_[i].done = plan_.appends[i].end;
 }
@@ -285,7 +304,6 @@ std::vector<std::unique_ptr<Group>> Scheduler::TakeAll(int64_t step) {
     if (slots_[s].group != nullptr) Finish(static_cast<int32_t>(s), step);
   }
   for (Group* g : waiting_) ReleasePrompt(g, step);
-  for (Group* g : queue_) ReleasePrompt(g, step);  // what was handed on to it
   waiting_.clear();
   queue_.clear();
   unstarted_ = waiting_samples_ = 0;

@@ -16,11 +16,15 @@
 // still have samples to start, one sample of any of them fits the pools: the oldest can then always
 // start once the running ones end. A sample that waits for its environment keeps its slot and its
 // pages, which are those of all its turns from the start. What is appended to it comes before
-// prompts in the budget of a step. A kept prefix (KeepPrefix) belongs to the first group that waits
-// behind it: what its prompt begins with goes over to it, the rest is free before that step is
-// planned, so that nothing ever waits for it. Thread safety: none; the engine's thread owns it.
-// Allocation: only in Submit and KeepPrefix. Errors: see Refusal(); the rest are broken invariants
-// and abort.
+// prompts in the budget of a step.
+//
+// Prefixes: with share_prefixes, whole pages that a prompt has in common with one before it, of the
+// same task and weights, are taken and not computed (pages/prefix_tree.h). A prompt of which a good
+// part is being computed by another in the same step waits for that. What only the tree holds goes
+// when a page is needed, so that nothing ever waits for it. A page that several prompts in work
+// hold is counted for each of them, which never admits too much.
+// Thread safety: none; the engine's thread owns it. Allocation: only in Submit. Errors: see
+// Refusal(); the rest are broken invariants and abort.
 #pragma once
 
 #include <array>
@@ -34,6 +38,7 @@
 #include "actor/group.h"
 #include "actor/pages/kv_pages.h"
 #include "actor/pages/page_table.h"
+#include "actor/pages/prefix_tree.h"
 #include "actor/sequence.h"
 #include "common/base/problem.h"
 
@@ -49,7 +54,8 @@ struct SchedulerOptions {
   int32_t append_tokens = 1;
   // samples at a time, and prompts in work, at most; 0: max_batch
   int32_t at_once = 0;
-  bool states = false;  // layers have states: a prefix of tokens cannot be kept
+  // REQUIRES: nothing slides, and no layer has a state, which is not there behind every page.
+  bool share_prefixes = false;
 };
 
 // What the next step does, in this order. All arrays are reused from step to step.
@@ -114,13 +120,15 @@ class Scheduler {
   // The sample in `slot` draws nothing until Resume, which lets it compute `rows` tokens first.
   void Pause(int32_t slot);
   void Resume(int32_t slot, int32_t rows);
-  // Keeps the whole pages of `tokens`, whose keys and values the sample in `slot` has written, for
-  // the next group in the queue, in place of what was kept before; nothing where layers slide whose
-  // first pages are gone, or have states. REQUIRES: max_batch = 1.
-  void KeepPrefix(int32_t slot, std::span<const int32_t> tokens);
-  void ForgetPrefix(int64_t step);
-  // Prompt tokens of all groups so far that were taken from what was kept.
-  uint64_t kept_tokens() const { return kept_tokens_; }
+  // With share_prefixes: `tokens`, a prompt with its answer, whose keys and values the sample in
+  // `slot` has written, are known from here on. Before Finish.
+  void ShareAnswer(int32_t slot, std::span<const int32_t> tokens, int64_t step);
+  // The weights have changed: what earlier ones computed serves only who holds it.
+  void ForgetPrefixes();
+  // Prompt tokens of all groups so far that were known and not computed.
+  uint64_t reused_tokens() const { return reused_tokens_; }
+  // Pages that are kept in case a prompt begins like one before it, and go when they are needed.
+  int32_t idle_pages() const { return tree_ ? tree_->idle() : 0; }
   // Takes out a group all of whose samples have finished.
   std::unique_ptr<Group> Remove(Group* group);
   // Takes out a group, started or not, whatever of it has finished, and releases its pages.
@@ -165,24 +173,29 @@ class Scheduler {
 
   void PlanAppends(int32_t* budget);
   bool StartSamples(int64_t step);  // false: blocked by pages
-  void Admit();
+  void Admit(int64_t step);
   void StartOne(Group* g, int64_t step);
   void ReleasePrompt(Group* g, int64_t step);
-  void HandPrefixOn(int64_t step);
+  // What of the prompt is known, behind what it has already, goes over to it.
+  void TakeKnown(Group* g, int64_t step);
+  // A prompt that is computed in this step begins like it for at least half of what is left.
+  bool WaitsForAnother(const Group& g) const;
 
   const SchedulerOptions options_;
   const int32_t at_once_;
-  std::vector<PageTable> tables_;    // one a kind of layers
-  std::vector<Slot> slots_;          // [max_batch]
-  std::vector<int32_t> free_slots_;  // stack
+  std::unique_ptr<PrefixTree> tree_;  // nullptr: prefixes are not shared
+  std::vector<PageTable> tables_;     // one a kind of layers
+  std::vector<Slot> slots_;           // [max_batch]
+  std::vector<int32_t> free_slots_;   // stack
   std::vector<int32_t> free_prompt_rows_;
   std::vector<std::unique_ptr<Group>> groups_;  // everything submitted and not taken
   std::deque<Group*> queue_;                    // submitted, not admitted
   std::vector<Group*> waiting_;                 // admitted, some sample not started; in order
   int64_t unstarted_ = 0;
-  int64_t waiting_samples_ = 0;         // unstarted samples of waiting_
-  std::vector<int32_t> prefix_tokens_;  // kept; as many as their pages hold
-  uint64_t kept_tokens_ = 0;
+  int64_t waiting_samples_ = 0;  // unstarted samples of waiting_
+  int64_t epoch_ = 0;            // of weights
+  int64_t planned_step_ = 0;
+  uint64_t reused_tokens_ = 0;
   std::vector<Feed> feeds_;  // in the order they came
   StepPlan plan_;
 };

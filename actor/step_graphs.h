@@ -25,6 +25,7 @@ namespace plumb::actor {
 
 struct StepKind {
   int32_t rows = 0;
+  int32_t steps = 1;  // one behind the other
   kernels::SamplingOptions sampling;
   std::vector<const void*> memory;  // everything that may lie elsewhere next time
   bool rows_share = false;          // some read their prompt's keys together

@@ -8,6 +8,7 @@
 //     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
 //             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
 //             [--record 0|1] (1) steps on a GPU as CUDA graphs,
+//             [--together N] steps enqueued before the host reads what they drew (2 on a GPU),
 //             [--tp 1] processes that compute the model together, on a GPU each
 // MODEL is a Hugging Face directory, or `tiny`: the demo's shape with drawn weights.
 //
@@ -59,8 +60,8 @@ struct Arguments {
   std::string mode, model, dtype = "bfloat16", device = "cpu";
   std::string masters = "float32", moments = "float32", gradients = "float32";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
-          threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, prefill = 2048,
-          tp = 1;
+          threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, together = 0,
+          prefill = 2048, tp = 1;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -104,7 +105,8 @@ Arguments Parse(int argc, char** argv) {
         {"--sequences", &a.sequences}, {"--length", &a.length},   {"--steps", &a.steps},
         {"--rounds", &a.rounds},       {"--threads", &a.threads}, {"--adapter", &a.adapter},
         {"--group", &a.group},         {"--slots", &a.slots},     {"--greedy", &a.greedy},
-        {"--record", &a.record},       {"--prefill", &a.prefill}, {"--tp", &a.tp}};
+        {"--record", &a.record},       {"--prefill", &a.prefill}, {"--tp", &a.tp},
+        {"--together", &a.together}};
     const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
                                      [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option " + std::string(name));
@@ -251,6 +253,7 @@ void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtyp
   options.max_new_tokens = static_cast<int32_t>(a.fresh);
   options.sampling.temperature = a.greedy ? 0.0f : 1.0f;
   options.record_steps = a.record != 0;
+  options.steps_together = static_cast<int32_t>(a.together);
   options.prefill_tokens = static_cast<int32_t>(a.prefill);
   if (weights.device().is_cuda()) {
     options.kv_budget_mb = 40'000;

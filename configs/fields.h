@@ -361,6 +361,9 @@ void RolloutConfig::Visit(V& v) {
      "roles = processes",
      Within(1, 64)},
     tp);
+  v({"share_prefixes", "bool",
+     "pages that a prompt has in common with one before it are not computed again"},
+    share_prefixes);
 }
 
 template <class V>

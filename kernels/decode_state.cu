@@ -38,6 +38,16 @@ __global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, c
   else if (generated >= state.limit[s]) state.status[s] = static_cast<uint8_t>(SlotStatus::kLength);
 }
 
+__global__ void Next(DecodeState state, const int32_t* slots, int32_t rows, int32_t* token,
+                     int32_t* position) {
+  const auto r = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (r >= rows) return;
+  const int32_t s = slots[r];
+  if (state.status[s] != static_cast<uint8_t>(SlotStatus::kRunning)) return;
+  token[r] = state.last_token[s];
+  position[r] = state.position[s];
+}
+
 }  // namespace
 
 void GatherAddresses::Cuda(const Launch& launch) const {
@@ -51,6 +61,12 @@ void AdvanceSlots::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   Advance<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, logprob, eos,
                                                            num_eos);
+  CheckLaunch(kName);
+}
+
+void NextRows::Cuda(const Launch& launch) const {
+  if (rows == 0) return;
+  Next<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, position);
   CheckLaunch(kName);
 }
 

@@ -68,4 +68,18 @@ struct AdvanceSlots {
   void Cuda(const Launch& launch) const;
 };
 
+// The rows of the step behind this one, before the host has seen what was drawn: of a slot that
+// goes on, its token and position; of one that has ended the row stays as it was, so that it writes
+// what it wrote before.
+struct NextRows {
+  static constexpr const char* kName = "NextRows";
+  DecodeState state;
+  const int32_t* slots = nullptr;  // [rows]
+  int32_t rows = 0;
+  int32_t* token = nullptr;     // [rows]
+  int32_t* position = nullptr;  // [rows]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
 }  // namespace plumb::kernels

@@ -35,4 +35,13 @@ void AdvanceSlots::Cpu(const Launch&) const {
   }
 }
 
+void NextRows::Cpu(const Launch&) const {
+  for (int32_t r = 0; r < rows; ++r) {
+    const int32_t s = slots[r];
+    if (state.status[s] != static_cast<uint8_t>(SlotStatus::kRunning)) continue;
+    token[r] = state.last_token[s];
+    position[r] = state.position[s];
+  }
+}
+
 }  // namespace plumb::kernels

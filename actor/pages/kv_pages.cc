@@ -87,6 +87,19 @@ void KvPages::Release(int32_t page, int64_t step) {
   ++retiring_count_;
 }
 
+void KvPages::ReleaseIdle(int32_t page) {
+  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) == 1,
+              "page " + std::to_string(page));
+  references_[static_cast<size_t>(page)] = 0;
+  free_.push_back(page);
+}
+
+void KvPages::DropReference(int32_t page) {
+  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 1,
+              "page " + std::to_string(page));
+  --references_[static_cast<size_t>(page)];
+}
+
 void KvPages::Retire(int64_t step) {
   while (retiring_count_ > 0 && retiring_[static_cast<size_t>(retiring_head_)].step <= step) {
     free_.push_back(retiring_[static_cast<size_t>(retiring_head_)].page);

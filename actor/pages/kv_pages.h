@@ -2,11 +2,13 @@
 //
 //   free  --Allocate-->  held (references >= 1)
 //   held  --last Release(page, step)-->  retiring  --Retire(step)-->  free
+//   held  --ReleaseIdle(page)-->  free
 //
 // Purpose: a page is shared by counting its holders (the prompt pages of a group); a page that
 // nobody holds becomes free only after the step that last read or wrote it has retired, because on
 // a device that step may still be running.
-// There is no eviction: the scheduler promises pages only within the known maximum length.
+// There is no eviction of what a sequence holds: the scheduler promises pages only within the known
+// maximum length.
 // Thread safety: none; the engine's thread owns it. Ownership: owns the pages' memory. On the CPU
 // the memory is mapped lazily, so a large budget costs only what is touched.
 // Errors: a page released more often than held, or a number out of range, aborts (a broken
@@ -53,6 +55,11 @@ class KvPages {
   // One holder less; `step` is the newest step that used the page. Steps do not decrease from call
   // to call.
   void Release(int32_t page, int64_t step);
+  // The only holder of a page that no running step uses leaves: it is free at once.
+  // REQUIRES: references(page) == 1.
+  void ReleaseIdle(int32_t page);
+  // One holder less, not the last one. REQUIRES: references(page) > 1.
+  void DropReference(int32_t page);
   // Every step up to and including `step` has ended on the device.
   void Retire(int64_t step);
   // Pages needed for `tokens` KV slots.

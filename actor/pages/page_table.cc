@@ -46,8 +46,13 @@ int64_t PageTable::MostPages(const PageTableSize& s, int32_t page_tokens) {
   return s.max_batch * (PagesOfSample(s, page_tokens) + PagesOfPrompt(s, page_tokens));
 }
 
-PageTable::PageTable(size_t kind, const PageTableSize& size, KvPages* pages)
-    : kind_(kind), size_(size), pages_(pages), stride_(pages->PagesFor(size.max_positions)) {
+PageTable::PageTable(size_t kind, const PageTableSize& size, KvPages* pages, PrefixTree* tree)
+    : kind_(kind),
+      size_(size),
+      pages_(pages),
+      tree_(tree),
+      stride_(pages->PagesFor(size.max_positions)) {
+  PLUMB_CHECK(tree == nullptr || size.window == 0, "the first pages of what slides are gone");
   PLUMB_CHECK(kind < kPageKinds && size.max_batch >= 1 && size.prefill_tokens >= 1 &&
               size.max_positions >= 1);
   const auto slots = static_cast<size_t>(size.max_batch);
@@ -97,8 +102,7 @@ bool PageTable::CanAdmit(const Group& g, std::span<Group* const> waiting) const 
   int64_t largest = OwnPages(g.request);
   if (g.request.num_samples == 1 && all > g.full_pages) --largest;
   for (const Group* w : waiting) largest = std::max<int64_t>(largest, PrivatePages(*w));
-  return pages - held <= pages_->free_pages() &&
-         waiting_pages_ + pages + largest <= pages_->num_pages();
+  return pages - held <= Available() && waiting_pages_ + pages + largest <= pages_->num_pages();
 }
 
 void PageTable::Admit(Group* g) {
@@ -112,7 +116,7 @@ void PageTable::Admit(Group* g) {
       row[p] = prompt.pages[static_cast<size_t>(p)];
       continue;
     }
-    row[p] = p < pages ? pages_->Allocate() : row[p - pages];
+    row[p] = p < pages ? NewPage() : row[p - pages];
     prompt.pages.push_back(p < all - pages ? -1 : row[p]);
   }
 }
@@ -148,7 +152,7 @@ void PageTable::Start(Group* g, int32_t slot, std::vector<int32_t>* copy_from,
       // the reference moves along
       row[p] = std::exchange(prompt.pages[static_cast<size_t>(p)], -1);
     } else {
-      row[p] = pages_->Allocate();
+      row[p] = NewPage();
       if (p == g->full_pages && partial) {
         copy_from->push_back(prompt.pages[static_cast<size_t>(p)]);
         copy_to->push_back(row[p]);
@@ -160,8 +164,8 @@ void PageTable::Start(Group* g, int32_t slot, std::vector<int32_t>* copy_from,
 
 void PageTable::ReleasePrompt(Group* g, int64_t step) {
   PromptPages& prompt = Prompt(g);
-  for (const int32_t page : prompt.pages) {
-    if (page >= 0) pages_->Release(page, step);
+  for (auto page = prompt.pages.rbegin(); page != prompt.pages.rend(); ++page) {
+    if (*page >= 0) LetGo(*page, step);
   }
   waiting_pages_ -= std::exchange(prompt.held, 0);
   prompt.pages.clear();
@@ -170,30 +174,75 @@ void PageTable::ReleasePrompt(Group* g, int64_t step) {
 void PageTable::Finish(int32_t slot, int64_t step) {
   const int32_t* row = entries_.data() + static_cast<ptrdiff_t>(slot) * stride_;
   const Held held = std::exchange(held_[static_cast<size_t>(slot)], {});
-  for (int32_t p = held.begin; p < held.end; ++p) pages_->Release(row[p], step);
+  for (int32_t p = held.end; p-- > held.begin;) LetGo(row[p], step);
 }
 
-void PageTable::KeepPrefix(int32_t slot, size_t count) {
-  PLUMB_CHECK(prefix_.empty(), "one prefix at a time");
-  const int32_t* row = entries_.data() + static_cast<ptrdiff_t>(slot) * stride_;
-  for (size_t p = 0; p < count; ++p) {
-    pages_->AddReference(row[p]);
-    prefix_.push_back(row[p]);
+int32_t PageTable::Available() const {
+  return pages_->free_pages() + (tree_ == nullptr ? 0 : tree_->idle());
+}
+
+int32_t PageTable::NewPage() {
+  if (pages_->free_pages() == 0 && tree_ != nullptr) tree_->Evict();
+  return pages_->Allocate();
+}
+
+void PageTable::LetGo(int32_t page, int64_t step) {
+  pages_->Release(page, step);
+  if (tree_ != nullptr) tree_->Left(page);
+}
+
+int32_t PageTable::TakeKnown(Group* g, int32_t from, int64_t step) {
+  PromptPages& prompt = Prompt(g);
+  const auto each = static_cast<size_t>(pages_->page_tokens());
+  const std::span<const int32_t> tokens = g->request.tokens;
+  int32_t above =
+      from == 0 ? PrefixTree::Root(g->request.task) : prompt.pages[static_cast<size_t>(from) - 1];
+  int32_t p = from;
+  for (; p < g->full_pages; ++p) {
+    const auto at = static_cast<size_t>(p);
+    const int32_t page = tree_->Find(above, tokens.subspan(at * each, each));
+    if (page < 0) break;
+    tree_->Hold(page);
+    if (at == prompt.pages.size()) {
+      prompt.pages.push_back(page);
+    } else {  // its own, of which some tokens may have been computed
+      LetGo(std::exchange(prompt.pages[at], page), step);
+      entries_[static_cast<size_t>(g->prompt_row) * static_cast<size_t>(stride_) + at] = page;
+    }
+    above = page;
+  }
+  return p;
+}
+
+void PageTable::Share(int32_t task, std::span<const int32_t> tokens, std::span<int32_t> pages,
+                      size_t begin, int64_t step) {
+  const auto each = static_cast<size_t>(pages_->page_tokens());
+  int32_t above = begin == 0 ? PrefixTree::Root(task) : pages[begin - 1];
+  for (size_t p = begin; p < pages.size(); ++p) {
+    const std::span<const int32_t> own = tokens.subspan(p * each, each);
+    if (const int32_t known = tree_->Find(above, own); known >= 0) {
+      tree_->Hold(known);
+      LetGo(std::exchange(pages[p], known), step);
+    } else {
+      tree_->Add(above, own, pages[p]);
+    }
+    above = pages[p];
   }
 }
 
-void PageTable::ForgetPrefix(int64_t step) {
-  // No step before this one runs any more, and this one reads none of them.
-  for (const int32_t page : prefix_) pages_->Release(page, step - 1);
-  pages_->Retire(step - 1);
-  prefix_.clear();
+void PageTable::SharePrompt(Group* g, int32_t begin, int32_t end, int64_t step) {
+  PromptPages& prompt = Prompt(g);
+  const std::span<int32_t> pages = std::span(prompt.pages).first(static_cast<size_t>(end));
+  Share(g->request.task, g->request.tokens, pages, static_cast<size_t>(begin), step);
+  std::ranges::copy(pages, entries_.begin() + static_cast<ptrdiff_t>(g->prompt_row) * stride_);
 }
 
-void PageTable::HandPrefixOn(size_t count, Group* g) {
-  for (size_t p = 0; p < count; ++p) {
-    pages_->AddReference(prefix_[p]);
-    Prompt(g).pages.push_back(prefix_[p]);
-  }
+void PageTable::ShareAnswer(const Group& g, int32_t slot, std::span<const int32_t> tokens,
+                            int64_t step) {
+  const size_t whole = tokens.size() / static_cast<size_t>(pages_->page_tokens());
+  const auto row =
+      std::span(entries_).subspan(static_cast<size_t>(slot) * static_cast<size_t>(stride_), whole);
+  Share(g.request.task, tokens, row, static_cast<size_t>(g.full_pages), step);
 }
 
 }  // namespace plumb::actor

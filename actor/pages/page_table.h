@@ -11,7 +11,9 @@
 //                                     private
 //
 // Thread safety: none; the engine's thread owns it. Ownership: of the table; the pool outlives it.
-// Allocation: in KeepPrefix only; a group's prompt pages have room since Submit.
+// Known pages: with a tree (prefix_tree.h), what of a prompt is known is taken instead of computed,
+// and idle pages of the tree count as free ones. REQUIRES: layers that do not slide.
+// Allocation: none; a group's prompt pages have room since Submit.
 // Errors: broken invariants abort.
 #pragma once
 
@@ -21,6 +23,7 @@
 
 #include "actor/group.h"
 #include "actor/pages/kv_pages.h"
+#include "actor/pages/prefix_tree.h"
 
 namespace plumb::actor {
 
@@ -40,8 +43,9 @@ class PageTable {
   static int64_t PagesOfSample(const PageTableSize& size, int32_t page_tokens);
   static int64_t PagesOfPrompt(const PageTableSize& size, int32_t page_tokens);
 
-  // `kind` is the index of these pages in Group::prompt.
-  PageTable(size_t kind, const PageTableSize& size, KvPages* pages);
+  // `kind` is the index of these pages in Group::prompt. `tree`, where prompts share what they
+  // begin with, outlives the table; nullptr: they do not.
+  PageTable(size_t kind, const PageTableSize& size, KvPages* pages, PrefixTree* tree = nullptr);
 
   // A pool of so many can run the request alone, one sample after the other.
   int64_t MinimumPages(const GenerateRequest& r) const;
@@ -55,17 +59,20 @@ class PageTable {
   void Admit(Group* g);
   // Releases what of a prompt its samples do not see, once it is prefilled.
   void DropUnseen(Group* g, int64_t step);
-  bool CanStart(const Group& g) const { return PrivatePages(g) <= pages_->free_pages(); }
+  bool CanStart(const Group& g) const { return PrivatePages(g) <= Available(); }
   // The pages of the next sample of `g`, in `slot`; a page to be copied is appended to both lists.
   void Start(Group* g, int32_t slot, std::vector<int32_t>* copy_from,
              std::vector<int32_t>* copy_to);
   void ReleasePrompt(Group* g, int64_t step);
   void Finish(int32_t slot, int64_t step);
 
-  // The first `count` pages of the sample in `slot` get a holder more, until ForgetPrefix.
-  void KeepPrefix(int32_t slot, size_t count);
-  void ForgetPrefix(int64_t step);
-  void HandPrefixOn(size_t count, Group* g);  // its first pages become the prompt's
+  // What is known of the prompt of `g` from its page `from` on becomes its own; returns the page
+  // behind that. REQUIRES: a tree; the pages before are known.
+  int32_t TakeKnown(Group* g, int32_t from, int64_t step);
+  // The prompt's pages [begin, end), whose tokens have been enqueued, are known from here on.
+  void SharePrompt(Group* g, int32_t begin, int32_t end, int64_t step);
+  // The same of the sample in `slot`, whose sequence `tokens` has been computed, before Finish.
+  void ShareAnswer(const Group& g, int32_t slot, std::span<const int32_t> tokens, int64_t step);
 
   // int32 [2 * max_batch, stride]: rows of slots, then rows of prompts being prefilled.
   std::vector<int32_t>& entries() { return entries_; }
@@ -84,15 +91,22 @@ class PageTable {
   int32_t OwnPages(const GenerateRequest& r) const;  // of a sample, besides full ones of its prompt
   int32_t PrivatePages(const Group& g) const;        // newly taken when its next sample starts
   int32_t FirstSeen(const Group& g) const;  // the first of a prompt's pages that its samples see
+  int32_t Available() const;                // pages free or idle
+  int32_t NewPage();
+  void LetGo(int32_t page, int64_t step);
+  // `pages` are those of a sequence that begins with `tokens`; where a page of the same tokens is
+  // known, that one takes the place of its own.
+  void Share(int32_t task, std::span<const int32_t> tokens, std::span<int32_t> pages, size_t begin,
+             int64_t step);
 
   const size_t kind_;
   const PageTableSize size_;
   KvPages* const pages_;
+  PrefixTree* const tree_;
   const int32_t stride_;
   std::vector<int32_t> entries_;
-  std::vector<Held> held_;       // [max_batch]
-  int64_t waiting_pages_ = 0;    // of prompts, of groups that still have samples to start
-  std::vector<int32_t> prefix_;  // kept
+  std::vector<Held> held_;     // [max_batch]
+  int64_t waiting_pages_ = 0;  // of prompts, of groups that still have samples to start
 };
 
 }  // namespace plumb::actor

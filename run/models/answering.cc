@@ -21,6 +21,7 @@ Answering::Answering(const ModelFolder& model, const AnsweringOptions& options)
                .sampling = options.sampling,
                .stop = options.stop,
                .eos = model.shape.eos_tokens,
+               .share_prefixes = true,
                .longest = kUsualTokens + static_cast<int32_t>(options.max_new_tokens),
                .tasks = model.front.empty() ? 0 : 1,
                .task_tokens = static_cast<int32_t>(model.front.size())},

@@ -75,7 +75,9 @@ Conversation::Conversation(const ModelFolder& model, const ConversationOptions& 
                .sampling = options.sampling,
                .stop = options.stop,
                .eos = model.shape.eos_tokens,
-               .keep_last = true,
+               .share_prefixes = true,
+               .share_answers = true,
+               .one_pool = true,
                .tasks = model.front.empty() ? 0 : 1,
                .task_tokens = static_cast<int32_t>(model.front.size())},
               model.tokenizer.get()) {
@@ -138,7 +140,7 @@ Conversation::Answer Conversation::Say(const std::string& text,
   ++turns_;
   const int64_t room = context_ - answer.prompt_tokens;
   request.limit = static_cast<int32_t>(std::min(options_.max_new_tokens, room));
-  const uint64_t kept_before = engine_.counters().kept_tokens;
+  const uint64_t kept_before = engine_.counters().prefix_tokens_reused;
   engine_.Submit(std::move(request));
   TextStream stream(*model_.tokenizer);
   const auto more = [&](const std::string& piece) {
@@ -165,7 +167,7 @@ Conversation::Answer Conversation::Say(const std::string& text,
     messages_.pop_back();
     throw Error(ErrorCode::kNonFinite, sample.reason, model_.path);
   }
-  answer.kept_tokens = static_cast<int64_t>(engine_.counters().kept_tokens - kept_before);
+  answer.kept_tokens = static_cast<int64_t>(engine_.counters().prefix_tokens_reused - kept_before);
   answer.context_full =
       answer.finish == FinishReason::kLength && room <= options_.max_new_tokens && !answer.stopped;
   answer.seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();

@@ -12,7 +12,7 @@ namespace {
 
 // Metrics that roles report and count anew in each life. The store's are always among the counters.
 bool IsReported(std::string_view metric) {
-  for (const char* room : {"actor/", "rpc/", "reward/failed/", "reward/disabled/"}) {
+  for (const char* room : {"actor/", "rollout/", "rpc/", "reward/failed/", "reward/disabled/"}) {
     if (metric.starts_with(room)) return true;
   }
   for (const char* name : {"reward/groups", "reward/retries", "reward/penalised", "reward/aborted",

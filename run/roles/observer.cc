@@ -565,19 +565,20 @@ std::string SummaryJson(const RunSummary& summary) {
 
 void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
                        std::map<std::string, double>& metrics) {
-  for (const auto& [name, count] : counters) {
-    if (name.starts_with(kRows)) continue;  // known before the first step; summary.json has them
-    metrics[CounterMetric(name)] = static_cast<double>(count);
-  }
+  for (const auto& [name, count] : counters)  // rows: known before; summary.json has them
+    if (!name.starts_with(kRows)) metrics[CounterMetric(name)] = static_cast<double>(count);
 }
 
-void AddRolloutCounters(const actor::RolloutCounters& r, std::map<std::string, int64_t>& counters) {
+void AddRolloutCounters(const actor::RolloutCounters& r, const actor::EngineCounters& e,
+                        std::map<std::string, int64_t>& counters) {
   counters["actor/leases"] += static_cast<int64_t>(r.leases);
   counters["actor/groups_delivered"] += static_cast<int64_t>(r.groups_delivered);
   counters["actor/refused_prompts"] += static_cast<int64_t>(r.refused_prompts);
   counters["actor/untokenizable"] += static_cast<int64_t>(r.untokenizable);
   counters["actor/stale_leases"] += static_cast<int64_t>(r.stale_leases);
   counters["actor/port_retries"] += static_cast<int64_t>(r.port_retries);
+  counters["rollout/prefix_tokens_reused"] += static_cast<int64_t>(e.prefix_tokens_reused);
+  counters["rollout/prompt_tokens_computed"] += static_cast<int64_t>(e.prefill_tokens);
 }
 
 void AddEpisodeCounters(const actor::EpisodeCounters& e, std::map<std::string, int64_t>& counters) {

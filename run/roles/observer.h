@@ -82,7 +82,7 @@ class Observer {
 // replay/* and dropped/* of a table's counters as metrics.
 void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
                        std::map<std::string, double>& metrics);
-void AddRolloutCounters(const actor::RolloutCounters& rollout,
+void AddRolloutCounters(const actor::RolloutCounters& rollout, const actor::EngineCounters& engine,
                         std::map<std::string, int64_t>& counters);
 
 void AddEpisodeCounters(const actor::EpisodeCounters& episodes,

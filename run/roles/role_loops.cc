@@ -116,6 +116,9 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
                          session.dtype(), options, &ends.store, &ends.policy, &session.tokenizer(),
                          session.chat_template(), ends.sink, around);
   LogInfo("generating as " + name);
+  if (const std::string& why = rollout.engine().why_not_shared();
+      options.engine.share_prefixes && !why.empty())
+    LogInfo("prompts do not share what they begin with: " + why);
   bool more = true;
   while (more && !ends.stop()) {
     more = rollout.Pump(After(std::chrono::milliseconds(200)));
@@ -124,7 +127,7 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
     std::map<std::string, int64_t> counters =
         ToCounters({.generate_s = engine.generate_seconds,
                     .generated_tokens = static_cast<int64_t>(engine.generated_tokens)});
-    AddRolloutCounters(rollout.counters(), counters);
+    AddRolloutCounters(rollout.counters(), engine, counters);
     if (environment || agents) AddEpisodeCounters(rollout.episode_counters(), counters);
     if (agents) {
       AddAgentCounters(rollout.agent_counters(), counters);

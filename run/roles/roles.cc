@@ -100,6 +100,10 @@ actor::EngineOptions EngineOptionsOf(const configs::Config& config,
           .eos = shape.eos_tokens,
           .record_kept = true,
           .record_experts = config.rollout.replay_experts,
+          .share_prefixes = config.rollout.share_prefixes,
+          // An agent's next conversation often begins with what was said in one before.
+          .share_answers = config.rollout.share_prefixes &&
+                           config.environment.kind == configs::EnvironmentKind::kAgent,
           .longest =
               static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens),
           .turns = config.environment.kind != configs::EnvironmentKind::kNone,

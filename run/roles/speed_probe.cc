@@ -153,7 +153,8 @@ Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& s
                        {.max_batch = static_cast<int32_t>(sizes.rows),
                         .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
                         .prefill_tokens = static_cast<int32_t>(config.rollout.prefill_tokens),
-                        .max_new_tokens = static_cast<int32_t>(sizes.fresh)});
+                        .max_new_tokens = static_cast<int32_t>(sizes.fresh),
+                        .steps_together = 1});
   actor::GenerateRequest request;
   request.tokens = RandomTokens(99, sizes.prompt, shape.vocab);
   request.num_samples = static_cast<int32_t>(sizes.rows);

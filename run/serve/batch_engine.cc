@@ -192,6 +192,8 @@ void BatchEngine::Loop() {
                 .max_new_tokens = static_cast<int32_t>(options_.max_new_tokens),
                 .sampling = options_.sampling,
                 .eos = m.shape.eos_tokens,
+                .share_prefixes = options_.share_prefixes,
+                .share_answers = options_.share_prefixes,
                 .longest = static_cast<int32_t>(kUsualPrompt + options_.max_new_tokens),
                 .tasks = m.front.empty() ? 0 : 1,
                 .task_tokens = static_cast<int32_t>(m.front.size())},
@@ -373,11 +375,12 @@ void BatchEngine::Deliver(Engines& engines, size_t model, bool stepped, double s
 
 void BatchEngine::Count(const Engines& engines, double seconds) {
   counters_.step_seconds += seconds;
-  counters_.prompt_tokens = counters_.generated_tokens = 0;
+  counters_.prompt_tokens = counters_.generated_tokens = counters_.reused_tokens = 0;
   counters_.running = counters_.waiting = counters_.pages = counters_.held_pages = 0;
   for (const auto& engine : engines.of) {
     counters_.prompt_tokens += engine->counters().prefill_tokens;
     counters_.generated_tokens += engine->counters().generated_tokens;
+    counters_.reused_tokens += engine->counters().prefix_tokens_reused;
     counters_.running += engine->running();
     counters_.waiting += engine->unstarted();
     counters_.pages += engine->num_pages();

@@ -31,6 +31,7 @@ struct BatchOptions {
   int64_t max_new_tokens = 4096;  // of an answer
   int64_t kv_mb = 2048;           // MiB of keys and values, of each model
   int64_t threads = 0;            // 0: as the process has it
+  bool share_prefixes = true;     // pages that prompts have in common with earlier requests
   kernels::SamplingOptions sampling;
 };
 
@@ -71,6 +72,7 @@ struct BatchCounters {
   static constexpr double kFirstTokenBounds[] = {0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
                                                  1,    2.5,   5,    10,  30,   60};
   uint64_t prompt_tokens = 0, generated_tokens = 0;
+  uint64_t reused_tokens = 0;  // of prompts, from pages of earlier requests
   uint64_t answers_stopped = 0, answers_length = 0, answers_failed = 0, requests_left = 0;
   uint64_t first_tokens[std::size(kFirstTokenBounds) + 1] = {};  // requests by seconds, each once
   double first_token_seconds = 0;

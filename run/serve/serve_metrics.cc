@@ -53,6 +53,8 @@ std::string ServeMetricsText(const BatchCounters& c,
   One(out, "prompt_tokens_total", "counter",
       "Tokens of prompts that were computed ahead; each answer computes the last one itself.",
       whole(c.prompt_tokens));
+  One(out, "prompt_tokens_reused_total", "counter",
+      "Tokens of prompts whose keys and values earlier requests had left.", whole(c.reused_tokens));
   One(out, "generated_tokens_total", "counter", "Tokens drawn.", whole(c.generated_tokens));
   One(out, "step_seconds_total", "counter", "Time of the engine's steps.", c.step_seconds);
   One(out, "requests", "gauge", "Requests being answered or waiting.", whole(c.requests));

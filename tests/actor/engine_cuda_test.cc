@@ -254,6 +254,42 @@ TEST(EngineCuda, RecordedStepsAnswerAsTheStepsThemselves) {
   }
 }
 
+// Two and three steps behind the host's back, recorded or not, and prompts that share what they
+// begin with: other numbers of rows may be other products, as above.
+TEST(EngineCuda, StepsTogetherAndSharedPrefixesAnswerAsOneByOne) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: no steps were enqueued together";
+  const OwnedStream stream(Device::Cuda(0));
+  const Twins weights(stream);
+  EngineOptions options = TinyOptions();
+  options.max_batch = 19;
+  options.steps_together = 1;
+  options.record_steps = false;
+  const auto one_by_one = Generate(options, weights.a);
+  for (const int32_t together : {2, 3}) {
+    for (const bool record : {false, true}) {
+      for (const bool share : {false, true}) {
+        options.steps_together = together;
+        options.record_steps = record;
+        options.share_prefixes = options.share_answers = share;
+        EngineCounters counters;
+        const auto got = Generate(options, weights.a, &counters);
+        EXPECT_EQ(counters.replayed_steps > counters.decode_steps / 8, record);
+        ASSERT_EQ(got.size(), one_by_one.size());
+        size_t equal = 0;
+        for (const auto& [key, x] : one_by_one) {
+          const GeneratedSample& y = got.at(key);
+          equal += x.tokens == y.tokens && x.finish == y.finish;
+          for (size_t i = 0;
+               i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i]; ++i)
+            ASSERT_NEAR(x.logprobs[i], y.logprobs[i], 1e-4) << key.first << " " << i;
+        }
+        EXPECT_GE(equal, one_by_one.size() * 9 / 10)
+            << together << " together, recorded " << record << ", shared " << share;
+      }
+    }
+  }
+}
+
 TEST(EngineCuda, WeightsThatLieElsewhereAreUsedAtOnce) {
   if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: no decode step was recorded";
   const OwnedStream stream(Device::Cuda(0));

@@ -46,14 +46,14 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
   EngineOptions options = TinyOptions();
   options.max_batch = 1;
   EngineOptions keeping = options;
-  keeping.keep_last = true;
+  keeping.share_prefixes = keeping.share_answers = true;
   Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, keeping);
   std::vector<int32_t> talk = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   uint64_t prompts = 0;
   for (uint64_t turn = 0; turn < 4; ++turn) {
     const GenerateRequest request{
         .id = turn, .tokens = talk, .num_samples = 1, .prompt_key = turn, .limit = 15};
-    const uint64_t kept_before = engine.counters().kept_tokens;
+    const uint64_t kept_before = engine.counters().prefix_tokens_reused;
     engine.Submit(request);
     while (engine.Step(weights, 0)) {
     }
@@ -61,17 +61,17 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
     Collect(engine, a);
     ExpectSame(Generate(options, weights, {request}), a, "turn " + std::to_string(turn));
     prompts += talk.size() - 1;
-    EXPECT_EQ(engine.counters().prefill_tokens + engine.counters().kept_tokens, prompts);
+    EXPECT_EQ(engine.counters().prefill_tokens + engine.counters().prefix_tokens_reused, prompts);
     const auto& answer = a.begin()->second.tokens;
     if (turn > 0) {  // all but the last page, which may be a part, and the token never fed
-      EXPECT_GE(engine.counters().kept_tokens - kept_before + 8 + 3, talk.size() - 1);
+      EXPECT_GE(engine.counters().prefix_tokens_reused - kept_before + 8 + 3, talk.size() - 1);
     }
     talk.insert(talk.end(), answer.begin(), answer.end());
     talk.insert(talk.end(), {1, 2, 3});
   }
   // Another conversation has nothing of it; other weights neither, and one page in common is one.
   const auto kept_by = [&](std::vector<int32_t> tokens, int64_t version) {
-    const uint64_t before = engine.counters().kept_tokens;
+    const uint64_t before = engine.counters().prefix_tokens_reused;
     const GenerateRequest request{
         .id = 9, .tokens = std::move(tokens), .num_samples = 1, .prompt_key = 3, .limit = 5};
     engine.Submit(request);
@@ -80,25 +80,58 @@ TEST(Engine, AConversationGoesOnFromTheKeysAndValuesOfItsLastAnswer) {
     Samples a;
     Collect(engine, a);
     ExpectSame(Generate(options, weights, {request}), a, "another conversation");
-    return engine.counters().kept_tokens - before;
+    return engine.counters().prefix_tokens_reused - before;
   };
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30}, 0), 0u);
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 0), 8u);
   EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 1), 0u);
+  EXPECT_EQ(kept_by({20, 21, 22, 23, 24, 25, 26, 27, 50, 51, 52, 53, 54, 55, 56, 57, 58}, 1), 16u);
 }
 
-TEST(Engine, OneSampleAtATimeCanBeKept) {
-  const policy_model::Weights weights = TinyWeights();
-  EngineOptions options = TinyOptions();
-  options.keep_last = true;
-  options.max_batch = 2;
-  EXPECT_THROW(Engine(weights.shape(), Device::kCpu, DType::kFloat32, options), Error);
+// A host that reads what several steps drew behind the last of them: samples that end meanwhile
+// leave later and are the same.
+TEST(Engine, StepsEnqueuedTogetherAnswerAsOneByOne) {
+  policy_model::SetThreads(1);
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  for (const char* kind : {"all", "slides", "mixes"}) {
+    policy_model::ModelShape shape = TinyShape();
+    if (kind != std::string("all")) shape.family = "qwen2", shape.window = 11;
+    if (kind == std::string("mixes")) shape.sliding = {1, 0};
+    policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+    weights.Initialise(3, 0.15);
+    EngineOptions options = TinyOptions();
+    options.page_tokens = 4;
+    options.steps_together = 1;
+    const Samples reference = Generate(options, weights, requests);
+    int ended_early = 0;
+    for (const auto& [key, s] : reference)
+      ended_early += s.finish == FinishReason::kStop && s.tokens.size() > 1;
+    EXPECT_GT(ended_early, 5) << "where no answer ends of itself, nobody is late";
+    for (const int32_t together : {2, 3, 8}) {
+      for (const int32_t max_batch : {1, 5, 16}) {
+        options.steps_together = together;
+        options.max_batch = max_batch;
+        options.share_prefixes = options.share_answers = max_batch != 1;
+        const std::string what = std::string(kind) + ", " + std::to_string(together) +
+                                 " together, max_batch " + std::to_string(max_batch);
+        ExpectSame(reference, Generate(options, weights, requests, max_batch == 5), what);
+        if (HasFatalFailure()) return;
+      }
+    }
+    Engine engine(shape, Device::kCpu, DType::kFloat32, options);
+    for (const GenerateRequest& r : requests) engine.Submit(r);
+    uint64_t calls = 0;
+    while (engine.Step(weights, 0)) ++calls;
+    EXPECT_LT(3 * calls, engine.counters().decode_steps) << kind;
+  }
 }
 
 TEST(Engine, ShowsEveryTokenWhenItIsDrawn) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(6);
-  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, TinyOptions());
+  EngineOptions options = TinyOptions();
+  options.steps_together = 3;
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
   for (const GenerateRequest& r : requests) engine.Submit(r);
   std::map<std::pair<uint64_t, uint32_t>, std::vector<int32_t>> shown;
   std::map<std::pair<uint64_t, uint32_t>, std::vector<float>> logprobs;

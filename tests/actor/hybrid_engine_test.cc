@@ -148,6 +148,19 @@ TEST(HybridEngine, WhatWasAbandonedLeavesNothingBehind) {
   ExpectSame(Generate(TinyOptions(), weights, requests), out, "after others");
 }
 
+TEST(HybridEngine, StepsEnqueuedTogetherAnswerAsOneByOne) {
+  const policy_model::Weights weights = HybridWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(12);
+  EngineOptions options = TinyOptions();
+  options.steps_together = 1;
+  const Samples reference = Generate(options, weights, requests);
+  for (const int32_t max_batch : {2, 16}) {
+    options.max_batch = max_batch;
+    options.steps_together = 3;
+    ExpectSame(reference, Generate(options, weights, requests), "three together");
+  }
+}
+
 // A conversation goes on from its last answer only where that costs nothing: here it is computed
 // again.
 TEST(HybridEngine, KeptPrefixesAreComputedAgain) {
@@ -155,7 +168,7 @@ TEST(HybridEngine, KeptPrefixesAreComputedAgain) {
   EngineOptions options = TinyOptions();
   options.max_batch = 1;
   const auto talk = [&](bool keep) {
-    options.keep_last = keep;
+    options.share_prefixes = options.share_answers = keep;
     Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
     GenerateRequest r = MixedRequests(1)[0];
     r.num_samples = 1;
@@ -171,7 +184,8 @@ TEST(HybridEngine, KeptPrefixesAreComputedAgain) {
         r.tokens.push_back(7);
       }
     }
-    EXPECT_EQ(engine.counters().kept_tokens, 0u);
+    EXPECT_EQ(engine.counters().prefix_tokens_reused, 0u);
+    EXPECT_NE(engine.why_not_shared().find("state"), std::string::npos);
     return answers;
   };
   EXPECT_EQ(talk(true), talk(false));

@@ -75,5 +75,29 @@ TEST_P(DecodeStateTest, AppendsStopsAndLeavesOthersAlone) {
   EXPECT_EQ(versions.Host()[5 * kNew], -1);
 }
 
+TEST_P(DecodeStateTest, RowsOfTheNextStepFollowWhatRunsOn) {
+  const auto status = [](SlotStatus s) { return static_cast<uint8_t>(s); };
+  Array<int32_t> last(device(), std::vector<int32_t>{50, 51, 52, 53}),
+      place(device(), std::vector<int32_t>{10, 11, 12, 13});
+  Array<uint8_t> state_of(
+      device(), std::vector<uint8_t>{status(SlotStatus::kRunning), status(SlotStatus::kStopped),
+                                     status(SlotStatus::kLength), status(SlotStatus::kRunning)});
+  const DecodeState state{.max_slots = 4,
+                          .max_new_tokens = 9,
+                          .last_token = last.data(),
+                          .position = place.data(),
+                          .status = state_of.data()};
+  Array<int32_t> slots(device(), std::vector<int32_t>{3, 2, 1, 0, 3}),
+      token(device(), std::vector<int32_t>{1, 2, 3, 4, 5}),
+      position(device(), std::vector<int32_t>{6, 7, 8, 9, 5});
+  Call(launch(), NextRows{.state = state,
+                          .slots = slots.data(),
+                          .rows = 5,
+                          .token = token.data(),
+                          .position = position.data()});
+  EXPECT_EQ(token.Host(), (std::vector<int32_t>{53, 2, 3, 50, 53}));
+  EXPECT_EQ(position.Host(), (std::vector<int32_t>{13, 7, 8, 10, 13}));
+}
+
 }  // namespace
 }  // namespace plumb::kernels

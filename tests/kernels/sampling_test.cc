@@ -1,10 +1,13 @@
 #include "kernels/sampling.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <numeric>
 
 #include "kernels/token_mask.h"
 #include "tests/kernels/kernel_test.h"
+#include "tests/testing/reliability.h"
 
 namespace plumb::kernels {
 namespace {
@@ -245,6 +248,184 @@ TEST_P(Sampling, FrequenciesFollowTheProbabilities) {
     // Five standard deviations of a binomial; the seed is fixed, so this never flickers.
     EXPECT_NEAR(count, kDraws * p[j], 5 * std::sqrt(kDraws * p[j] * (1 - p[j])) + 1e-9) << j;
   }
+}
+
+constexpr size_t kWholeVocab = 151936;  // of Qwen
+
+// Drawn frequencies against the softmax: Pearson's chi-square over the tokens that are drawn often
+// enough, and the rest, the rare tail, in bins of at least five expected draws. The seeds are
+// fixed, so that a test never flickers; its bounds are those of a statistic that is further out
+// than five standard deviations.
+struct Fit {
+  double deviations = 0;       // of the chi-square statistic, as a standard normal
+  double tail_deviations = 0;  // of the number of draws in the rare tail
+  int64_t bins = 0;
+  double tail = 0;  // its probability
+};
+
+// Tokens from the least likely on, joined until five draws are expected of them; the tail are the
+// least likely ones that make up a ten-thousandth together, or twenty draws.
+Fit FitOf(const std::vector<int64_t>& counts, const std::vector<double>& p) {
+  const auto draws = static_cast<double>(std::accumulate(counts.begin(), counts.end(), int64_t{0}));
+  std::vector<size_t> order(p.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::erase_if(order, [&](size_t j) { return p[j] == 0; });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return p[a] < p[b]; });
+  struct Bin {
+    double expected = 0, drawn = 0;
+  };
+  std::vector<Bin> bins(1);
+  Fit fit;
+  double tail_drawn = 0;
+  const double tail_mass = std::max(1e-4, 20 / draws);
+  for (const size_t j : order) {
+    if (bins.back().expected >= 5) bins.emplace_back();
+    bins.back().expected += draws * p[j];
+    bins.back().drawn += static_cast<double>(counts[j]);
+    if (fit.tail + p[j] > tail_mass) continue;
+    fit.tail += p[j];
+    tail_drawn += static_cast<double>(counts[j]);
+  }
+  if (bins.size() > 1 && bins.back().expected < 5) {  // even the likeliest token is rare
+    const Bin last = bins.back();
+    bins.pop_back();
+    bins.back().expected += last.expected;
+    bins.back().drawn += last.drawn;
+  }
+  double square = 0;
+  for (const Bin& bin : bins)
+    square += (bin.drawn - bin.expected) * (bin.drawn - bin.expected) / bin.expected;
+  fit.bins = std::ssize(bins);
+  // Wilson and Hilferty's cube root of a chi-square is nearly normal.
+  const auto free = static_cast<double>(std::max<int64_t>(1, fit.bins - 1));
+  fit.deviations = (std::cbrt(square / free) - (1 - 2 / (9 * free))) / std::sqrt(2 / (9 * free));
+  if (fit.tail > 0) {
+    fit.tail_deviations =
+        (tail_drawn - draws * fit.tail) / std::sqrt(draws * fit.tail * (1 - fit.tail));
+  }
+  return fit;
+}
+
+// Tokens whose logits are as uneven as those of a language model: a few stand out, most are nearly
+// never drawn.
+std::vector<float> Logits(size_t vocab) {
+  RandomStream random(12, 7);
+  std::vector<float> x(vocab);
+  for (float& v : x) v = 2.2f * random.NextNormal();
+  for (size_t i = 0; i < vocab / 4000; ++i)
+    x[random.NextBelow(static_cast<uint32_t>(vocab))] += 6.0f + 0.1f * static_cast<float>(i);
+  return x;
+}
+
+const std::vector<SamplingOptions> kEachFilter = {
+    {.temperature = 0.5f, .seed = 1},
+    {.temperature = 1.0f, .seed = 2},
+    {.temperature = 1.5f, .seed = 3},
+    {.temperature = 0.5f, .top_k = 40, .seed = 4},
+    {.temperature = 1.0f, .top_k = 2000, .seed = 5},
+    {.temperature = 1.5f, .top_k = 50000, .seed = 6},
+    {.temperature = 0.5f, .top_p = 0.95f, .seed = 7},
+    {.temperature = 1.0f, .top_p = 0.9f, .seed = 8},
+    {.temperature = 1.5f, .top_p = 0.99f, .seed = 9},
+    {.temperature = 0.5f, .min_p = 0.02f, .seed = 10},
+    {.temperature = 1.0f, .min_p = 0.001f, .seed = 11},
+    {.temperature = 1.5f, .min_p = 0.0001f, .seed = 12},
+    {.temperature = 1.0f, .top_k = 5000, .top_p = 0.97f, .min_p = 0.0005f, .seed = 13},
+};
+
+class SamplingStatistics : public KernelTest {
+ protected:
+  // Rows of equal logits, drawn over and over under other addresses.
+  std::vector<int64_t> Counts(const std::vector<float>& x, const SamplingOptions& o,
+                              int64_t draws) {
+    const auto vocab = static_cast<int64_t>(x.size());
+    const int64_t rows =
+        std::clamp<int64_t>((int64_t{1} << (device().is_cuda() ? 27 : 21)) / vocab, 1, 4096);
+    std::vector<float> repeated;
+    for (int64_t r = 0; r < rows; ++r) repeated.insert(repeated.end(), x.begin(), x.end());
+    const auto n = static_cast<size_t>(rows);
+    Array<float> logits(device(), repeated), logprob(device(), n);
+    Array<int32_t> token(device(), n), position(device(), std::vector<int32_t>(n, 3));
+    std::vector<uint32_t> numbers(n);
+    std::iota(numbers.begin(), numbers.end(), 0u);
+    Array<uint32_t> sample(device(), numbers);
+    Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(rows, vocab)));
+    std::vector<int64_t> counts(x.size());
+    for (int64_t done = 0; done < draws; done += rows) {
+      Array<uint64_t> prompt(device(), std::vector<uint64_t>(n, static_cast<uint64_t>(done)));
+      Call(launch(), SampleTokens{.logits = logits.data(),
+                                  .rows = rows,
+                                  .vocab = vocab,
+                                  .options = o,
+                                  .prompt = prompt.data(),
+                                  .sample = sample.data(),
+                                  .position = position.data(),
+                                  .token = token.data(),
+                                  .logprob = logprob.data(),
+                                  .scratch = scratch.data()});
+      const std::vector<int32_t> drawn = token.Host();
+      for (int64_t r = 0; r < std::min(rows, draws - done); ++r)
+        ++counts.at(static_cast<size_t>(drawn[static_cast<size_t>(r)]));
+    }
+    return counts;
+  }
+
+  void Check(const std::vector<float>& x, const SamplingOptions& o, int64_t draws) {
+    const std::vector<double> p = Reference(x, o);
+    const std::vector<int64_t> counts = Counts(x, o, draws);
+    for (size_t j = 0; j < p.size(); ++j) {
+      if (p[j] == 0) {
+        ASSERT_EQ(counts[j], 0) << "token " << j << " is filtered out";
+      }
+    }
+    const Fit fit = FitOf(counts, p);
+    std::printf(
+        "[          ] V %zu, temperature %.1f, top-k %d, top-p %.2f, min-p %.4f: %lld draws, "
+        "%lld bins, chi-square %+.2f sd, tail of %.1e %+.2f sd\n",
+        x.size(), static_cast<double>(o.temperature), o.top_k, static_cast<double>(o.top_p),
+        static_cast<double>(o.min_p), static_cast<long long>(draws),
+        static_cast<long long>(fit.bins), fit.deviations, fit.tail, fit.tail_deviations);
+    EXPECT_GE(fit.bins, 2);
+    // Too good a fit is none either.
+    EXPECT_LT(std::abs(fit.deviations), 5) << "seed " << o.seed;
+    EXPECT_LT(std::abs(fit.tail_deviations), 5) << "seed " << o.seed;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Targets, SamplingStatistics,
+                         ::testing::Values(Target{Device::kCpu, DType::kFloat32},
+                                           Target{Device::Cuda(0), DType::kFloat32}),
+                         TargetName);
+
+TEST_P(SamplingStatistics, AMillionDrawsFollowTheSoftmax) {
+  const std::vector<float> x = Logits(64);
+  for (SamplingOptions o : kEachFilter) {
+    o.top_k = std::min(o.top_k, 40);
+    const bool filters = o.top_k > 0 || o.top_p < 1 || o.min_p > 0;
+    Check(x, o, filters ? plumb::testing::Count(200'000, 1'000'000) : 1'000'000);
+  }
+}
+
+// A million draws of each on a GPU and in `make test-reliability`; fewer here.
+TEST_P(SamplingStatistics, DrawsOfAWholeVocabularyFollowTheSoftmax) {
+  const std::vector<float> x = Logits(kWholeVocab);
+  const int64_t draws = device().is_cuda() ? 1'000'000 : plumb::testing::Count(400, 1'000'000);
+  for (const SamplingOptions& o : kEachFilter) Check(x, o, draws);
+}
+
+// The statistic sees a sampler that is wrong by a little.
+TEST_P(SamplingStatistics, ANeighbouringDistributionIsToldApart) {
+  const std::vector<float> x = Logits(256);
+  const SamplingOptions o{.temperature = 1.0f, .seed = 21};
+  const std::vector<int64_t> counts = Counts(x, o, 1'000'000);
+  EXPECT_GT(FitOf(counts, Reference(x, {.temperature = 1.02f})).deviations, 5);
+  // A tail that is drawn half as often as it should be.
+  std::vector<double> rare = Reference(x, o);
+  double taken = 0;
+  for (double& v : rare) {
+    if (v < 2e-5) taken += v / 2, v /= 2;
+  }
+  *std::max_element(rare.begin(), rare.end()) += taken;
+  EXPECT_GT(std::abs(FitOf(counts, rare).tail_deviations), 5) << taken;
 }
 
 }  // namespace

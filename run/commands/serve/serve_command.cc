@@ -114,6 +114,10 @@ void AddServeCommand(CLI::App& app, CliResult& result) {
   serve->add_option("--kv-mb", a->batch.kv_mb, "MiB for keys and values, of each model")
       ->check(WholeNumber(1, 1 << 20))
       ->capture_default_str();
+  serve->add_flag(
+      "!--no-shared-prefixes", a->batch.share_prefixes,
+      "compute every prompt anew: how fast an answer begins tells no client what others "
+      "have asked");
   serve
       ->add_option("--grace", a->grace_s,
                    "seconds that running answers have once Ctrl-C or SIGTERM came")

@@ -12,16 +12,18 @@ TEST(CarriedCountersTest, ALifeGoesOnWhereTheKeptStepsEnded) {
   // The store lived on: it has inserts of steps that were not kept. The roles begin at 0.
   carried.Begin({{"replay/inserts", 40.0},
                  {"actor/leases", 44.0},
+                 {"rollout/prefix_tokens_reused", 5.0},
                  {"reward/failed/part/timeout", 3.0},
                  {"reward/mean", 7.0},
                  {"replay/held", 9.0}},
                 {{"inserts", 48}, {"held", 0}});
   Counters first = {{"inserts", 50}, {"held", 1}, {"actor/leases", 6}};
   carried.Apply(first);
-  EXPECT_EQ(
-      first,
-      (Counters{
-          {"inserts", 50}, {"held", 1}, {"actor/leases", 50}, {"reward/failed/part/timeout", 3}}))
+  EXPECT_EQ(first, (Counters{{"inserts", 50},
+                             {"held", 1},
+                             {"actor/leases", 50},
+                             {"rollout/prefix_tokens_reused", 5},
+                             {"reward/failed/part/timeout", 3}}))
       << "one that has not happened again is there all the same; a mean is no counter";
 }
 

@@ -91,10 +91,15 @@ TEST(ObserverTest, ActorsAddUp) {
   actor::RolloutCounters one;
   one.leases = 4;
   one.refused_prompts = 1;
-  AddRolloutCounters(one, counters);
-  AddRolloutCounters(one, counters);
+  actor::EngineCounters engine;
+  engine.prefill_tokens = 30;
+  engine.prefix_tokens_reused = 12;
+  AddRolloutCounters(one, engine, counters);
+  AddRolloutCounters(one, engine, counters);
   EXPECT_EQ(counters["actor/leases"], 8);
   EXPECT_EQ(counters["actor/refused_prompts"], 2);
+  EXPECT_EQ(counters["rollout/prompt_tokens_computed"], 60);
+  EXPECT_EQ(counters["rollout/prefix_tokens_reused"], 24);
 }
 
 TEST(ObserverTest, RunsAreToldApartByWhatTheyChange) {

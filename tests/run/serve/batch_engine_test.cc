@@ -61,6 +61,41 @@ TEST_F(BatchEngineTest, ThirtyTwoClientsAreAnsweredAsIfEachWereAlone) {
     EXPECT_EQ(said[static_cast<size_t>(i)], text(Complete(body(i)))) << i;
 }
 
+// A conversation asks for all that was said before: its keys and values are there.
+TEST_F(BatchEngineTest, AConversationIsNotComputedAgain) {
+  const auto talk = [&](bool share) {
+    Open(Endless(), {.max_batch = 2, .max_new_tokens = 100, .share_prefixes = share});
+    std::vector<json> said;
+    std::vector<int32_t> tokens(40, 3);
+    for (int turn = 0; turn < 4; ++turn) {
+      const json reply = Complete({{"prompt", tokens},
+                                   {"max_tokens", 20},
+                                   {"seed", turn},
+                                   {"logprobs", 0},
+                                   {"return_token_ids", true}})
+                             .json();
+      said.push_back(reply["choices"][0]);
+      for (const json& token : said.back()["token_ids"]) tokens.push_back(token.get<int32_t>());
+      tokens.push_back(5);
+    }
+    const BatchCounters counters = engine_->counters();
+    EXPECT_EQ(counters.held_pages, 0);
+    // 40 + 61 + 82 + 103 tokens of prompts, of each all but the last.
+    EXPECT_EQ(counters.prompt_tokens + counters.reused_tokens, 282u);
+    if (share) {  // whole pages of 16 tokens
+      EXPECT_EQ(counters.reused_tokens, 48u + 80u + 96u);
+      EXPECT_NE(testing::Get(port(), "/metrics").body.find("prompt_tokens_reused_total 224\n"),
+                std::string::npos);
+    } else {
+      EXPECT_EQ(counters.reused_tokens, 0u);
+    }
+    server_.reset();
+    engine_.reset();
+    return said;
+  };
+  EXPECT_EQ(talk(true), talk(false));
+}
+
 TEST_F(BatchEngineTest, ANewcomerJoinsTheBatchThatRuns) {
   Open(Endless(20000), {.max_batch = 4, .max_new_tokens = 10000});
   Reader first(port(), LongStream());
