@@ -39,6 +39,7 @@ constexpr Row kTable[] = {
     {"model", "path",
      "the run's weights are those of its checkpoint; from other weights begins another run"},
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
+    {"model", "products", nullptr},
     {"model",
      "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every "
      "attention kv_rank query_rank rope_dim sinks gate_top_k scales memory_table",

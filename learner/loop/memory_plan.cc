@@ -95,8 +95,9 @@ void AddActivations(const configs::Config& config, const Weights& weights, const
                     const std::string& of, MemoryPlan& plan, bool guest = false,
                     int64_t under_way = 1) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
-  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest,
-                                                       /*of_group=*/TensorRanks(config) > 1);
+  const PassBytes pass = policy_model::BytesOfTraining(
+      weights, size, again, guest,
+      /*of_group=*/TensorRanks(config) > 1, config.model.products == configs::Products::kFp8);
   plan.Add("activations" + of, under_way * pass.saved,
            (under_way > 1 ? std::to_string(under_way) + " micro-batches under way of " : "") +
                std::to_string(size.tokens) + " tokens" + (under_way > 1 ? "" : " a micro-batch") +

@@ -68,6 +68,15 @@ TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
   }
 }
 
+// Codes of tokens and weights, and scales.
+TEST(MemoryPlanTest, ProductsInFp8TakeTheirOperands) {
+  configs::Config config = Recipe();
+  const Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
+  const int64_t without = BytesOf(PlanLearner(config, weights), "scratch");
+  config.model.products = configs::Products::kFp8;
+  EXPECT_GT(BytesOf(PlanLearner(config, weights), "scratch"), without);
+}
+
 // The stage that takes most: the first holds most micro-batches, the last the head and its logits.
 TEST(MemoryPlanTest, AStageIsPlannedAsItIsHeld) {
   policy_model::ModelShape shape = TinyShape();
