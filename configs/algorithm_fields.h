@@ -260,6 +260,11 @@ void OptimizerConfig::Visit(V& v) {
   v({"gradients", "name", "bfloat16: 2 bytes a parameter instead of 4, summed in float32"},
     gradients);
   v({"moments", "name", "int8: 2 bytes a parameter instead of 8, rounded at random"}, moments);
+  v({"offload", "bool",
+     "on a GPU moments and masters lie in the host's memory; an update takes as long as they take "
+     "to come and go",
+     "cpu_offload"},
+    offload);
   v({"recompute", "name",
      "activations that the backward computes again; layer: least memory, a third more work"},
     recompute);

@@ -98,6 +98,10 @@ void ModelConfig::Visit(V& v) {
      "model_name_or_path pretrain"},
     path);
   v({"dtype", "name", "bfloat16 is 4-5x faster where the processor has it", "torch_dtype"}, dtype);
+  v({"products", "name",
+     "what the learner's products of layers read; fp8: 8 bits a number, for large models on a GPU "
+     "of capability 8.9; weights and generation keep dtype"},
+    products);
   v({"layers", "1", "of a new model", AtLeast(1)}, layers);
   v({"hidden", "1", "width of a new model; a multiple of heads"}, hidden);
   v({"heads", "1", "query heads of a new model", AtLeast(1)}, heads);

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <utility>
 
+#include "common/base/device.h"
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
 #include "configs/number_list.h"
@@ -224,6 +226,19 @@ void ValidateGradients(const Config& c, Problems& p) {
                 "at \"float32\", or run.parallel out.");
 }
 
+// State goes through the device in pieces.
+void ValidateOffload(const Config& c, Problems& p) {
+  if (!c.optimizer.offload) return;
+  const std::optional<Device> device = ParseDevice(c.run.device);
+  p.Require(
+      !device || device->is_cuda(),
+      "optimizer.offload is for a GPU (run.device = \"cuda\"): on the CPU moments and masters lie "
+      "in the host's memory anyway; take it out.");
+  p.Require(c.optimizer.name == OptimizerName::kAdamW,
+            "optimizer.offload goes with optimizer.name = \"adamw\" only: \"muon\" updates whole "
+            "matrices; take it out.");
+}
+
 }  // namespace
 
 bool MayNarrowGradients(const Config& config) {
@@ -241,6 +256,7 @@ void CheckLearning(const Config& config, Problems& problems) {
   ValidateMuon(config, problems);
   CheckDistill(config, problems);
   ValidateGradients(config, problems);
+  ValidateOffload(config, problems);
 }
 
 }  // namespace plumb::configs

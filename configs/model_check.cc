@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "common/base/device.h"
 #include "common/base/error.h"
 #include "common/record/task_tokens.h"
+#include "configs/parallel.h"
 #include "configs/paths.h"
 #include "configs/pattern_number.h"
 #include "configs/value_text.h"
@@ -212,12 +214,36 @@ void ValidatePolicy(const Config& c, Problems& p) {
             "policy.targets names no module: use \"all-linear\" or names like \"q_proj\".");
 }
 
+// What the learner's products in 8 bits cannot be beside.
+void ValidateProducts(const Config& c, Problems& p) {
+  if (c.model.products == Products::kDType) return;
+  const std::string option = "model.products = \"fp8\" ";
+  p.Require(c.policy.adapter == Adapter::kNone,
+            option +
+                "is of a whole model: products of a base under policy.adapter and of the adapter "
+                "read model.dtype; take it out.");
+  p.Require(c.experts.count == 0,
+            option + "leaves experts out, whose products read model.dtype; take it out.");
+  const std::optional<Device> device = ParseDevice(c.run.device);
+  p.Require(!device || device->is_cpu() || c.model.dtype == DType::kBFloat16,
+            option + "gives bfloat16 on a GPU: set model.dtype to \"bfloat16\".");
+  try {
+    const Parallel parallel = ReadParallel(c.run.parallel);
+    p.Require(parallel.tp == 1 && parallel.pp == 1 && parallel.ep == 1,
+              option +
+                  "goes with ranks of run.parallel that have a whole model each (dp): a scale is "
+                  "that of a whole row; take tp, pp and ep out, or it.");
+  } catch (const Error&) {  // CheckParallel says it
+  }
+}
+
 }  // namespace
 
 void CheckModel(const Config& config, Problems& problems) {
   ValidateModel(config.model, problems);
   ValidateExperts(config, problems);
   ValidatePolicy(config, problems);
+  ValidateProducts(config, problems);
 }
 
 }  // namespace plumb::configs

@@ -39,6 +39,7 @@ constexpr Row kTable[] = {
     {"model", "path",
      "the run's weights are those of its checkpoint; from other weights begins another run"},
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
+    {"model", "products", nullptr},
     {"model",
      "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every "
      "attention kv_rank query_rank rope_dim sinks gate_top_k scales memory_table",
@@ -127,7 +128,7 @@ constexpr Row kTable[] = {
      "muon_learning_rate muon_momentum learning_rate beta1 beta2 eps weight_decay grad_clip "
      "clip_value lr_schedule warmup_fraction "
      "min_lr_fraction decay_fraction "
-     "micro_batch_tokens max_skipped_in_a_row recompute gradients",
+     "micro_batch_tokens max_skipped_in_a_row recompute gradients offload",
      nullptr},
     {"optimizer", "ramp_steps ramp_start",
      "rows and stored answers are numbered by the batches so far"},

@@ -19,7 +19,7 @@ class PlannedGroup : public TensorGroup {
 };
 
 PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute,
-                  bool guest, bool of_group = false) {
+                  bool guest, bool of_group = false, bool fp8 = false) {
   const ModelShape& shape = weights.shape();
   std::vector<Branch> branches = BranchesOf(weights.table());
   Arena saved = Arena::WithoutMemory(weights.stream()),
@@ -39,6 +39,7 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
                   saved,
                   scratch};
   if (of_group) pass.group = &group;
+  pass.fp8 = fp8;
   Routing routing;
   ExpertVisits visits(nullptr, weights.stream());
   if (shape.experts.here > 0) {
@@ -86,8 +87,8 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
 }
 
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute, bool guest,
-                          bool of_group) {
-  return BytesOf(weights, size, true, recompute, guest, of_group);
+                          bool of_group, bool fp8) {
+  return BytesOf(weights, size, true, recompute, guest, of_group, fp8);
 }
 
 PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest) {

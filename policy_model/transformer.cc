@@ -11,6 +11,7 @@
 #include "policy_model/batch_indices.h"
 #include "policy_model/head_pass.h"
 #include "policy_model/layers/expert_visits.h"
+#include "policy_model/layers/fp8/fp8_linear.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
@@ -41,8 +42,8 @@ struct Transformer::Impl {
   std::vector<Branch> branches;  // two a layer
   Arena saved, scratch, paged;
 
-  PassMemory memory;       // of the last pass
-  bool recompute = false;  // of passes to come
+  PassMemory memory;                    // of the last pass
+  bool recompute = false, fp8 = false;  // of passes to come
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   std::optional<uint64_t> dropout;  // of the last forward
@@ -140,12 +141,15 @@ struct Transformer::Impl {
   Routing* experts() { return routing.load.empty() ? nullptr : &routing; }
 
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
-    return {{launch, w, rotary, dropout, experts(), tasks.gate(), PartsOf(w), vocabulary.group()},
-            AttentionOf(shape, batch, at, lists),
-            at.positions,
-            keep,
-            saved,
-            scratch};
+    PackedPass pass{
+        {launch, w, rotary, dropout, experts(), tasks.gate(), PartsOf(w), vocabulary.group()},
+        AttentionOf(shape, batch, at, lists),
+        at.positions,
+        keep,
+        saved,
+        scratch};
+    pass.fp8 = fp8;
+    return pass;
   }
 
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
@@ -252,6 +256,10 @@ void Transformer::PassBy(const Weights& weights, PassParts::Way way, bool keep,
 }
 
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
+void Transformer::UseFp8(bool on) {
+  if (on) CheckFp8(impl_->launch.stream, impl_->dtype, impl_->table);
+  impl_->fp8 = on;
+}
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
 }

@@ -58,6 +58,9 @@ class Transformer {
   // Whether forwards to come keep of a layer only what goes into it, and their backwards compute
   // the rest of it again: the same numbers from less memory (pass_bytes.h), for a third more work.
   void RecomputeLayers(bool on);
+  // Whether products of layers in packed passes to come read FP8 (layers/fp8/fp8_linear.h); throws
+  // where this model or device has none. REQUIRES: weights without adapters.
+  void UseFp8(bool on);
   // Of a model with experts (layers/routing.h): what passes do that a backward follows.
   void SetRouting(const RoutingOptions& options);
   // Numbers the next such pass; each raises the number by one.

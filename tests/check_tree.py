@@ -83,6 +83,7 @@ NO_CUDA = {
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
+    "fp8_product": "on CUDA LibTorch's scaled products do it, in policy_model/layers/fp8",
     "head_logprob": "on CUDA the head runs in chunks of rows, in policy_model/transformer.cc",
 }
 # Source files whose test goes by another name, and which. Both have to exist.

@@ -119,6 +119,7 @@ Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& 
   transformer_ = std::make_unique<policy_model::Transformer>(
       weights_.shape(), weights_.flat().stream(), weights_.flat().dtype());
   transformer_->RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
+  transformer_->UseFp8(config.model.products == configs::Products::kFp8);
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens,
                                        policy_train.ranks());
   train_->UsePartsOf(weights_, optimizer_);

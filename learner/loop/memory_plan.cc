@@ -16,6 +16,7 @@
 #include "learner/offline/preference_batch.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/gradients/gradient_rooms.h"
+#include "learner/update/offload/state_stream.h"
 #include "learner/update/part_keeper.h"
 #include "policy_model/families/experts/expert_share.h"
 #include "policy_model/families/model_config.h"
@@ -95,8 +96,9 @@ void AddActivations(const configs::Config& config, const Weights& weights, const
                     const std::string& of, MemoryPlan& plan, bool guest = false,
                     int64_t under_way = 1) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
-  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest,
-                                                       /*of_group=*/TensorRanks(config) > 1);
+  const PassBytes pass = policy_model::BytesOfTraining(
+      weights, size, again, guest,
+      /*of_group=*/TensorRanks(config) > 1, config.model.products == configs::Products::kFp8);
   plan.Add("activations" + of, under_way * pass.saved,
            (under_way > 1 ? std::to_string(under_way) + " micro-batches under way of " : "") +
                std::to_string(size.tokens) + " tokens" + (under_way > 1 ? "" : " a micro-batch") +
@@ -168,6 +170,25 @@ StateBytes StateOfRank(const configs::Config& config, const Weights& weights) {
   return state;
 }
 
+// optimizer.offload: what goes to the host's memory, and on the device the rooms it goes through.
+struct Placed {
+  int64_t device = 0;  // of state.masters and state.moments
+  int64_t rooms = 0;
+  int64_t host_masters = 0, host_moments = 0;
+};
+Placed PlaceState(const configs::Config& config, const Weights& weights, const StateBytes& state) {
+  if (!config.optimizer.offload) return {.device = state.masters + state.moments};
+  int64_t largest = 0;
+  for (const auto& set : weights.sets())
+    largest = std::max(largest, set->trained ? set->flat.elements() : 0);
+  if (Spreads(config, weights, 1)) largest = (largest + RanksOf(config) - 1) / RanksOf(config);
+  const StateForm form{.masters = state.masters > 0,
+                       .in_8_bits = config.optimizer.moments == configs::Moments::kInt8};
+  return {.rooms = StateStream::RoomBytes(largest, form),
+          .host_masters = state.masters,
+          .host_moments = state.moments};
+}
+
 // Teachers in this process: weights, and a forward that tells its likeliest tokens.
 void AddTeachers(const configs::Config& config, const Weights& policy, const PassSize& size,
                  MemoryPlan& plan) {
@@ -193,7 +214,7 @@ void AddTeachers(const configs::Config& config, const Weights& policy, const Pas
 }
 
 void AddCritic(const configs::Config& config, const Weights& policy, const PassSize& size,
-               MemoryPlan& plan) {
+               MemoryPlan& plan, MemoryPlan& host) {
   if (!HasCritic(config)) return;
   if (config.critic.mode == configs::CriticMode::kShared) {
     const int64_t head = policy.shape().hidden;
@@ -205,8 +226,13 @@ void AddCritic(const configs::Config& config, const Weights& policy, const PassS
   }
   const Weights critic = OwnCritic(config, policy);
   const Counts counts = CountsOf(critic);
-  plan.Add("critic", StateOfRank(config, critic).total(),
-           Parameters(counts.parameters) + " with their masters, gradients and moments");
+  const StateBytes state = StateOfRank(config, critic);
+  const Placed placed = PlaceState(config, critic, state);
+  plan.Add("critic", state.weights + state.gradients + placed.device + placed.rooms,
+           Parameters(counts.parameters) + (config.optimizer.offload
+                                                ? " with their gradients"
+                                                : " with their masters, gradients and moments"));
+  host.Add("critic", placed.host_masters + placed.host_moments, "its masters and moments");
   AddActivations(config, critic, size, " (critic)", plan);
 }
 
@@ -308,8 +334,12 @@ PassSize LargestBatch(const configs::Config& config, const policy_model::ModelSh
 
 namespace {
 
+struct StagePlan {
+  MemoryPlan device, host;
+};
+
 // Of a rank that has this stage; of a model that is not cut into stages, 0.
-MemoryPlan PlanStage(const configs::Config& config, const Weights& whole, int64_t stage) {
+StagePlan PlanStage(const configs::Config& config, const Weights& whole, int64_t stage) {
   const int64_t together = TensorRanks(config), stages = Stages(config),
                 experts = ExpertRanksOf(config);
   std::optional<Weights> share;
@@ -347,14 +377,20 @@ MemoryPlan PlanStage(const configs::Config& config, const Weights& whole, int64_
   };
   const std::string trained = Parameters(counts.trained_parameters) + " trained",
                     type = configs::NameOf(config.model.dtype);
-  MemoryPlan plan;
+  StagePlan both;
+  MemoryPlan& plan = both.device;
+  const Placed placed = PlaceState(config, weights, state);
+  const bool offload = config.optimizer.offload;
   plan.Add("weights", state.weights, which + part(3) + Parameters(counts.parameters) + ", " + type);
-  plan.Add("masters", state.masters, part(1) + "float32, " + trained);
+  (offload ? both.host : plan).Add("masters", state.masters, part(1) + "float32, " + trained);
   const bool narrow = config.optimizer.gradients == configs::Gradients::kBFloat16;
   plan.Add("gradients", state.gradients,
            part(2) + NameOf(config.optimizer.gradients) +
                (narrow ? " and a layer's in float32, " : ", ") + trained);
-  plan.Add("moments", state.moments, part(1) + "two, " + NameOf(config.optimizer.moments));
+  (offload ? both.host : plan)
+      .Add("moments", state.moments, part(1) + "two, " + NameOf(config.optimizer.moments));
+  plan.Add("offload rooms", placed.rooms,
+           "two, through which masters and moments come from the host's memory");
   if (share || Spreads(config, weights, 3)) {
     plan.Add("whole weights", static_cast<int64_t>(whole.flat().bytes()),
              share && !configs::IsOffline(config)
@@ -369,16 +405,14 @@ MemoryPlan PlanStage(const configs::Config& config, const Weights& whole, int64_
                  /*under_way=*/stages - stage);
   plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
   AddTeachers(config, weights, size, plan);
-  AddCritic(config, weights, size, plan);
+  AddCritic(config, weights, size, plan, both.host);
   if (CopiesCheckpoints(config) && weights.device().is_cpu())
     plan.Add("checkpoint copy", CheckpointCopyBytes(config, weights),
              "written while the run goes on (checkpoint.background)");
-  return plan;
+  return both;
 }
 
-}  // namespace
-
-MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
+StagePlan PlanRank(const configs::Config& config, const Weights& whole) {
   if (Stages(config) > 1 && TensorRanks(config) > 1) {
     throw Error(ErrorCode::kUnsupported,
                 "asks for tp and pp at once, which no run does in this version: leave one out",
@@ -386,14 +420,24 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
   }
   if (Stages(config) > 1) {
     // As much as the stage that takes most of all.
-    MemoryPlan most;
+    StagePlan most;
     for (int64_t stage = 0; stage < Stages(config); ++stage) {
-      MemoryPlan plan = PlanStage(config, whole, stage);
-      if (plan.total() > most.total()) most = std::move(plan);
+      StagePlan plan = PlanStage(config, whole, stage);
+      if (plan.device.total() > most.device.total()) most = std::move(plan);
     }
     return most;
   }
   return PlanStage(config, whole, 0);
+}
+
+}  // namespace
+
+MemoryPlan PlanLearner(const configs::Config& config, const Weights& whole) {
+  return PlanRank(config, whole).device;
+}
+
+MemoryPlan PlanHost(const configs::Config& config, const Weights& whole) {
+  return config.optimizer.offload ? PlanRank(config, whole).host : MemoryPlan();
 }
 
 }  // namespace plumb::learner

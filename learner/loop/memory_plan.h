@@ -57,5 +57,7 @@ policy_model::PassSize LargestBatch(const configs::Config& config,
 // Of the role that learns. `weights`: as it would have them, a reward model's with the scalar head;
 // they need not have memory.
 MemoryPlan PlanLearner(const configs::Config& config, const policy_model::Weights& weights);
+// What it keeps in the host's memory beside a GPU (optimizer.offload); else empty.
+MemoryPlan PlanHost(const configs::Config& config, const policy_model::Weights& weights);
 
 }  // namespace plumb::learner

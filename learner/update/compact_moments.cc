@@ -4,7 +4,8 @@
 
 namespace plumb::learner {
 
-CompactMoments::CompactMoments(const Stream& stream, const policy_model::TensorList& table) {
+CompactMoments::CompactMoments(const Stream& stream, const policy_model::TensorList& table,
+                               bool in_host_memory) {
   int64_t blocks = 0;
   for (const auto& entry : table.entries()) {
     PLUMB_CHECK(entry.offset % 4 == 0, "codes of a tensor begin with a word");
@@ -12,8 +13,12 @@ CompactMoments::CompactMoments(const Stream& stream, const policy_model::TensorL
     first_blocks_.push_back(blocks);
     blocks += kernels::MomentBlocks(entry.elements);
   }
-  codes_ = policy_model::FlatBuffer(stream, DType::kInt32, (table.flat_elements() + 3) / 4);
-  scales_ = policy_model::FlatBuffer(stream, DType::kFloat32, blocks);
+  const auto take = [&](DType dtype, int64_t n) {
+    return in_host_memory ? policy_model::FlatBuffer::InHostMemory(stream, dtype, n)
+                          : policy_model::FlatBuffer(stream, dtype, n);
+  };
+  codes_ = take(DType::kInt32, (table.flat_elements() + 3) / 4);
+  scales_ = take(DType::kFloat32, blocks);
 }
 
 kernels::MomentState CompactMoments::Of(size_t entry) {

@@ -17,8 +17,9 @@ namespace plumb::learner {
 class CompactMoments {
  public:
   CompactMoments() = default;
-  // All zero.
-  CompactMoments(const Stream& stream, const policy_model::TensorList& table);
+  // All zero; `in_host_memory`: of a device's optimizer whose state lies there.
+  CompactMoments(const Stream& stream, const policy_model::TensorList& table,
+                 bool in_host_memory = false);
 
   // Of the table's tensor number `entry`.
   kernels::MomentState Of(size_t entry);

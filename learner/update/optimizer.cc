@@ -15,6 +15,7 @@
 #include "kernels/update/clip_value.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/muon.h"
+#include "learner/update/offload/offloaded_update.h"
 #include "learner/update/part_keeper.h"
 #include "learner/update/rank_memory.h"
 #include "learner/update/shares/model_share.h"
@@ -188,6 +189,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
   }
   const bool narrow = options.gradients == configs::Gradients::kBFloat16;
   CheckGradients(options, weights, sharing.ranks != nullptr);
+  CheckOffload(options);
   if (sharing.share) CheckOfShare(options, sharing.share->factor());
   Rules to_apply(rules);
   bool any = false;
@@ -212,15 +214,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     state.in_8_bits = compact;
     state.masters =
         set->flat.dtype() != DType::kFloat32 && options.masters == configs::Masters::kFloat32;
-    if (compact) {
-      state.m8 = CompactMoments(stream, *set->table);
-      state.v8 = CompactMoments(stream, *set->table);
-    } else {
-      state.m = FlatBuffer(stream, DType::kFloat32, state.kept_elements());
-      state.v = FlatBuffer(stream, DType::kFloat32, state.kept_elements());
-    }
-    if (state.masters)
-      state.own_master = FlatBuffer(stream, DType::kFloat32, state.kept_elements());
+    TakeStateMemory(stream, options.offload, state);
     if (state.compact() && sharing.sharded()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "optimizer.moments = \"int8\" and optimizer.masters = \"none\" are kept whole by "
@@ -246,6 +240,7 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     state.decay_mask.CopyFromHost(mask);
     sets_.push_back(std::move(state));
   }
+  if (options.offload) ShareStateStream(stream, sets_);
   to_apply.CheckUsed();
   PLUMB_CHECK(any, "a model of which nothing is trained");
   if (sets_.empty())
@@ -432,6 +427,10 @@ std::vector<FlatBuffer*> Optimizer::SetState::moments() {
 // Tensor by tensor, because their blocks are their own.
 void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
   SetState& state = sets_[set];
+  if (state.through) {
+    return UpdateOffloadedCompact(state, static_cast<uint32_t>(set), seed_,
+                                  static_cast<uint32_t>(updates_), adamw);
+  }
   FlatBuffer& flat = state.set->flat;
   const auto& entries = state.set->table->entries();
   for (size_t i = 0; i < entries.size(); ++i) {
@@ -463,6 +462,7 @@ void Optimizer::UpdateRun(SetState& state, const SetState::KeptRun& run,
                           const kernels::AdamwOptions& adamw) {
   const FlatBuffer& flat = state.set->flat;
   if (run.begin == run.end) return;
+  if (state.through) return UpdateOffloadedRun(state, run, adamw);
   const auto* decays = static_cast<const uint8_t*>(state.decay_mask.data());
   kernels::Call(
       {.stream = flat.stream(), .dtype = flat.dtype()},
@@ -554,6 +554,8 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {
     adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6));
   }
+  const std::shared_ptr<StateStream> through = sets_.front().through;
+  if (through) through->Begin();
   for (size_t i = 0; i < sets_.size(); ++i) {
     SetState& state = sets_[i];
     if (state.compact()) {
@@ -573,6 +575,7 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
     }
     if (sharded()) ShareUpdated(state);
   }
+  if (through) through->End();
   ++moment_steps_;
   left_out_.reset();
   ++updates_;

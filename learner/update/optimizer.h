@@ -9,8 +9,9 @@
 // frozen, without gaps (SetState::runs), and M = N where nothing is. optimizer.moments = "int8"
 // keeps m and v in 8 bits (kernels/update/adamw_compact.h, learner/update/compact_moments.h),
 // optimizer.masters = "none" no master; both round at random, by the seed, and go with whole sets
-// at one rate only. Thread safety: one thread. Ownership: owns master, m, v and grad; the weights
-// are the caller's.
+// at one rate only. optimizer.offload: masters and moments lie in the host's memory beside a GPU,
+// and an update goes through them in pieces (learner/update/offload/state_stream.h).
+// Thread safety: one thread. Ownership: owns master, m, v and grad; the weights are the caller's.
 #pragma once
 
 #include <algorithm>
@@ -78,6 +79,7 @@ Sharing SharingOf(const configs::Config& config, Ranks* ranks, ModelShare* share
 
 class GradientRooms;
 class PartKeeper;
+class StateStream;
 
 class Optimizer {
  public:
@@ -138,6 +140,9 @@ class Optimizer {
     // What of the set is trained, ascending, and at which factor of the learning rate.
     std::vector<policy_model::TrainedRun> runs = {};
     std::vector<double> rates = {};
+    // Where masters and moments lie in the host's memory, what they go through in an update; all
+    // sets share it.
+    std::shared_ptr<StateStream> through = {};
     // Of a tensor of the set in master, grad, m and v; -1: it is frozen.
     int64_t PlaceOf(const policy_model::TensorEntry& entry) const {
       return policy_model::PlaceOf(runs, entry.offset);

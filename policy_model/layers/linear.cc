@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/base/error.h"
 #include "kernels/dropout.h"
 #include "kernels/tasks/weigh_groups.h"
 #include "policy_model/layers/ops.h"
@@ -84,6 +85,13 @@ void LinearLayer::Plan(const Pass& pass, int64_t n, Arena& scratch) {
   dlow_ = scratch.Reserve(pass.Bytes(n * rank));
   part_ = scratch.Reserve(pass.Bytes(n * part_rows));
   dropped_ = drops ? scratch.Reserve(pass.Bytes(n * columns_)) : 0;
+}
+
+void LinearLayer::Plan(const PackedPass& pass, int64_t n, Arena& scratch) {
+  Plan(static_cast<const Pass&>(pass), n, scratch);
+  if (!pass.fp8) return;
+  PLUMB_CHECK(rank_ == 0, "products of a base with adapters read the model's type");
+  fp8_.Plan(pass, n, scratch);
 }
 
 // Wide adapters, where zeros of B would be worth counting, go part by part.
@@ -193,6 +201,7 @@ void LinearLayer::Apply(Product product, const Pass& pass, int64_t n, Arena& scr
 }
 
 void LinearLayer::Forward(const PackedPass& pass, const void* x, bool accumulate, void* y) const {
+  if (pass.fp8) return fp8_.Forward(pass, pass.W(weight_), x, accumulate, y);
   if (Joins(pass)) {
     const Joined j = Join(pass, pass.scratch);
     ops::Linear(pass.launch, x, j.a, pass.tokens(), j.rank, columns_, false, j.low);
@@ -216,6 +225,7 @@ bool LinearLayer::HasParts(const Pass& pass) const {
 
 void LinearLayer::BackwardInput(const PackedPass& pass, const void* dy, bool accumulate,
                                 void* dx) const {
+  if (pass.fp8) return fp8_.BackwardInput(pass, pass.W(weight_), dy, accumulate, dx);
   ops::LinearBackwardInput(pass.launch, dy, pass.W(weight_), pass.tokens(), rows_, columns_,
                            accumulate, dx);
 }

@@ -8,6 +8,7 @@
 // columns].
 #pragma once
 
+#include "policy_model/layers/fp8/fp8_linear.h"
 #include "policy_model/layers/stage.h"
 
 namespace plumb::policy_model {
@@ -15,9 +16,10 @@ namespace plumb::policy_model {
 class LinearLayer {
  public:
   LinearLayer(int64_t weight, int64_t rows, int64_t columns)
-      : weight_(weight), rows_(rows), columns_(columns) {}
+      : weight_(weight), rows_(rows), columns_(columns), fp8_(rows, columns) {}
 
   void Plan(const Pass& pass, int64_t n, Arena& scratch);
+  void Plan(const PackedPass& pass, int64_t n, Arena& scratch);
   // y = ..., or y += ... when `accumulate`.
   void Forward(const PackedPass& pass, const void* x, bool accumulate, void* y) const;
   void Step(const PagedPass& pass, const void* x, bool accumulate, void* y) const;
@@ -52,6 +54,7 @@ class LinearLayer {
                       void* dx) const;
 
   const int64_t weight_, rows_, columns_;
+  Fp8Linear fp8_;  // of a pass whose products read FP8
   // Offsets of the last plan: T[n, rank] twice, T[n, rows of a part] where a part is not all of the
   // tensor, and T[n, columns] where something is dropped.
   int64_t low_ = 0, dlow_ = 0, part_ = 0, dropped_ = 0;

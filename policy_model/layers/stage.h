@@ -78,6 +78,7 @@ struct PackedPass : Pass {
   // a stage that counts what it sees does not count it again.
   bool again = false;
   bool output = true;  // false: only what is saved is wanted; `out` may stay as it is
+  bool fp8 = false;    // products of layers read FP8 (fp8/fp8_linear.h); REQUIRES: no adapters
 
   int64_t tokens() const { return attention.tokens; }
   // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <sys/mman.h>
 
+#include <cstring>
 #include <utility>
 
 #include "common/base/error.h"
@@ -74,6 +75,16 @@ FlatBuffer FlatBuffer::WithoutMemory(const Stream& stream, DType dtype, int64_t 
   return out;
 }
 
+FlatBuffer FlatBuffer::InHostMemory(const Stream& stream, DType dtype, int64_t elements) {
+  FlatBuffer out = WithoutMemory(stream, dtype, elements);
+  out.in_host_memory_ = true;
+  std::shared_ptr<std::byte> memory = kernels::MakeHostMemory(stream, out.bytes() + 4096);
+  const auto address = reinterpret_cast<uintptr_t>(memory.get());
+  out.data_ = reinterpret_cast<void*>((address + 4095) / 4096 * 4096);
+  out.owner_ = std::move(memory);
+  return out;
+}
+
 FlatBuffer::~FlatBuffer() = default;
 
 FlatBuffer::FlatBuffer(FlatBuffer&& other) noexcept { *this = std::move(other); }
@@ -82,21 +93,30 @@ FlatBuffer& FlatBuffer::operator=(FlatBuffer&& other) noexcept {
   stream_ = other.stream_;
   dtype_ = other.dtype_;
   elements_ = std::exchange(other.elements_, 0);
+  in_host_memory_ = other.in_host_memory_;
   data_ = std::exchange(other.data_, nullptr);
   owner_ = std::move(other.owner_);
   return *this;
 }
 
-void FlatBuffer::Zero() { kernels::Zero(stream_, data_, bytes()); }
+void FlatBuffer::Zero() {
+  if (!in_host_memory_) return kernels::Zero(stream_, data_, bytes());
+  stream_.Synchronize();
+  std::memset(data_, 0, bytes());
+}
 
 void FlatBuffer::CopyToHost(std::span<std::byte> out, int64_t first) const {
   PLUMB_CHECK(static_cast<size_t>(first) * ElementSize(dtype_) + out.size() <= bytes());
-  kernels::CopyAndWait(stream_, out.data(), at(first), out.size());
+  if (!in_host_memory_) return kernels::CopyAndWait(stream_, out.data(), at(first), out.size());
+  stream_.Synchronize();
+  if (!out.empty()) std::memcpy(out.data(), at(first), out.size());
 }
 
 void FlatBuffer::CopyFromHost(std::span<const std::byte> in, int64_t first) {
   PLUMB_CHECK(static_cast<size_t>(first) * ElementSize(dtype_) + in.size() <= bytes());
-  kernels::CopyAndWait(stream_, at(first), in.data(), in.size());
+  if (!in_host_memory_) return kernels::CopyAndWait(stream_, at(first), in.data(), in.size());
+  stream_.Synchronize();
+  if (!in.empty()) std::memcpy(at(first), in.data(), in.size());
 }
 
 void ConvertFloat(std::span<const float> in, DType dtype, void* out) {

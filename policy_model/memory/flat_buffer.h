@@ -2,7 +2,8 @@
 //
 // Thread safety: readers may share a const object; writers need it alone. Ownership: a FlatBuffer
 // owns its memory and borrows the stream it was made on, which it is zeroed and copied on; who
-// works on it elsewhere waits for that stream first.
+// works on it elsewhere waits for that stream first. Its memory is the device's, or (InHostMemory)
+// the host's beside a device.
 // Errors: kUnsupported for memory that would have to be taken while a step is captured in a graph;
 // kIo where memory ends, with how much was asked for (policy_model/memory/out_of_memory.h).
 #pragma once
@@ -24,12 +25,16 @@ class FlatBuffer {
   FlatBuffer(const Stream& stream, DType dtype, int64_t elements);
   // Only its type and size: a plan of what would be there. data() is nullptr.
   static FlatBuffer WithoutMemory(const Stream& stream, DType dtype, int64_t elements);
+  // In memory of the host that the stream's device copies from and to while both work
+  // (kernels/device/device_memory.h); data() is an address of the host.
+  static FlatBuffer InHostMemory(const Stream& stream, DType dtype, int64_t elements);
   ~FlatBuffer();
   FlatBuffer(FlatBuffer&& other) noexcept;
   FlatBuffer& operator=(FlatBuffer&& other) noexcept;
 
   const Stream& stream() const { return stream_; }
   Device device() const { return stream_.device(); }
+  bool in_host_memory() const { return in_host_memory_; }
   DType dtype() const { return dtype_; }
   int64_t elements() const { return elements_; }
   size_t bytes() const { return static_cast<size_t>(elements_) * ElementSize(dtype_); }
@@ -53,6 +58,7 @@ class FlatBuffer {
  private:
   Stream stream_ = Device::kCpu;
   DType dtype_ = DType::kFloat32;
+  bool in_host_memory_ = false;
   int64_t elements_ = 0;
   void* data_ = nullptr;
   std::shared_ptr<void> owner_;

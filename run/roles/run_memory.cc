@@ -141,6 +141,21 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
   return plan;
 }
 
+// What the learners of this machine keep in the host's memory.
+MemoryPlan HostPlanOf(const Config& config, const ModelShape& policy, Device device) {
+  if (device.is_cpu() || !config.optimizer.offload) return {};
+  ModelShape shape = policy;
+  if (config.algorithm.name == configs::AlgorithmName::kRewardModel) shape.scalar_head = true;
+  MemoryPlan plan =
+      learner::PlanHost(config, PlannedWeights(config, shape, PlanningStream(device)));
+  const int64_t ranks = config.run.roles == configs::Roles::kProcesses
+                            ? configs::ReadParallel(config.run.parallel).ranks()
+                            : 1;
+  plan.Add("other ranks", (ranks - 1) * plan.total(),
+           std::to_string(ranks - 1) + " more with as much");
+  return plan;
+}
+
 // What would make the run smaller.
 std::string Smaller(const Config& config, const ModelShape& shape, Device device, int64_t total) {
   std::vector<std::pair<int64_t, std::string>> ways;
@@ -173,6 +188,8 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
     consider("optimizer.masters = \"none\"",
              [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
   }
+  if (device.is_cuda() && !o.offload && o.name == configs::OptimizerName::kAdamW)
+    consider("optimizer.offload = true", [](Config& c) { c.optimizer.offload = true; });
   if (whole && configs::MayNarrowGradients(config)) {
     consider("optimizer.gradients = \"bfloat16\"",
              [](Config& c) { c.optimizer.gradients = configs::Gradients::kBFloat16; });
@@ -210,7 +227,9 @@ bool CopyFits(const Config& config, const ModelShape& shape, Device device, int6
   if (!learner::CopiesCheckpoints(config)) return false;
   if (device.is_cpu() || free == 0) return true;
   const auto weights = PlannedWeights(config, shape, PlanningStream(device));
-  return learner::CheckpointCopyBytes(config, weights) <= FreeHostBytes();
+  return learner::CheckpointCopyBytes(config, weights) +
+             HostPlanOf(config, shape, device).total() <=
+         FreeHostBytes();
 }
 
 std::string WhoseMemory(Device device) {
@@ -226,7 +245,12 @@ int64_t FreeMemory(const Config& config, Device device) {
 }
 
 std::string RunMemory::Line() const {
+  const std::string beside =
+      host.items.empty() ? ""
+                         : "; in the host's memory " + host.Line() +
+                               (host_free > 0 ? " of " + SizeText(host_free) + " free" : "");
   return "memory: at most " + plan.Line() + (free > 0 ? " of " + SizeText(free) + " free" : "") +
+         beside +
          (recompute == Recompute::kLayer ? "; the backward computes each layer again" : "") +
          (waits_for_checkpoints ? "; no room for the copy of a checkpoint that is written in the "
                                   "background: the run waits while one is written"
@@ -235,6 +259,14 @@ std::string RunMemory::Line() const {
 
 void RunMemory::Check() const {
   if (fits()) return;
+  if (!host_fits()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "optimizer.offload does not fit the memory of this machine: it takes " +
+                    SizeText(host.total()) + " there and " + SizeText(host_free) +
+                    " are free: " + host.Line() +
+                    ". What makes it smaller: optimizer.moments = \"int8\", optimizer.masters = "
+                    "\"none\", or leave optimizer.offload out");
+  }
   throw Error(ErrorCode::kInvalidArgument,
               "the run does not fit the memory of " + WhoseMemory(device) + ": it takes up to " +
                   SizeText(plan.total()) + " and " + SizeText(free) + " are free: " + plan.Line() +
@@ -247,6 +279,8 @@ RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, 
              copies = CopyFits(config, shape, device, free);
   Config planned = config;
   RunMemory memory{.device = device, .free = free, .plan = {}};
+  // Of a card that is not here nobody knows what is beside it.
+  if (kernels::DeviceBytesFree(device) > 0) memory.host_free = FreeHostBytes();
   // What costs least first: to wait for checkpoints, then to compute each layer twice.
   for (const Recompute recompute : {Recompute::kNone, Recompute::kLayer}) {
     if (!chosen && recompute == Recompute::kLayer) break;
@@ -255,6 +289,7 @@ RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, 
       if (background && !copies) continue;
       planned.checkpoint.background = background;
       memory.plan = PlanOf(planned, shape, device);
+      memory.host = HostPlanOf(planned, shape, device);
       if (memory.fits()) break;
     }
     if (memory.fits()) break;

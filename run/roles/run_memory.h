@@ -25,6 +25,10 @@ struct RunMemory {
   Device device;
   int64_t free = 0;  // 0: not known
   learner::MemoryPlan plan;
+  // Beside a GPU, what its learners keep in the host's memory (optimizer.offload), and what of that
+  // is free; 0: not known.
+  learner::MemoryPlan host = {};
+  int64_t host_free = 0;
   // What optimizer.recompute comes to: not kAuto.
   configs::Recompute recompute = configs::Recompute::kNone;
   // checkpoint.background is asked for and there is no memory for the copy: the run waits while a
@@ -33,7 +37,8 @@ struct RunMemory {
   // Options that would make it smaller, each with how much, the largest first.
   std::string smaller;
 
-  bool fits() const { return free == 0 || plan.total() <= free; }
+  bool host_fits() const { return host_free == 0 || host.total() <= host_free; }
+  bool fits() const { return (free == 0 || plan.total() <= free) && host_fits(); }
   // One line for the start of a run.
   std::string Line() const;
   // Throws kInvalidArgument unless it fits.

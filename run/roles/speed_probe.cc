@@ -43,15 +43,17 @@ constexpr size_t kMaxFileBytes = 1 << 16;
 // Of this program on one H200 (docs/benchmarks.md): training of 0.5B and 1.5B models reached 20 to
 // 31 % of the card's products, decode kernels 63 % of its memory.
 constexpr double kTrainShare = 0.25, kForwardShare = 0.3, kMemoryShare = 0.6;
+// Of PCIe, with pieces coming and going at once (learner/update/offload/state_stream.h).
+constexpr double kLinkShare = 0.7;
 // Of a CPU's best square product, what a layer with its norms and scores reaches.
 constexpr double kLayerShare = 0.6;
 
 constexpr std::array kCards = {
-    Card{.name = "a100", .memory_gb = 80, .products = 312e12, .memory = 2.0e12},
-    Card{.name = "h100", .memory_gb = 80, .products = 989e12, .memory = 3.35e12},
-    Card{.name = "h200", .memory_gb = 141, .products = 989e12, .memory = 4.8e12},
-    Card{.name = "l40s", .memory_gb = 48, .products = 362e12, .memory = 0.864e12},
-    Card{.name = "4090", .memory_gb = 24, .products = 165e12, .memory = 1.008e12}};
+    Card{.name = "a100", .memory_gb = 80, .products = 312e12, .memory = 2.0e12, .link = 32e9},
+    Card{.name = "h100", .memory_gb = 80, .products = 989e12, .memory = 3.35e12, .link = 64e9},
+    Card{.name = "h200", .memory_gb = 141, .products = 989e12, .memory = 4.8e12, .link = 64e9},
+    Card{.name = "l40s", .memory_gb = 48, .products = 362e12, .memory = 0.864e12, .link = 32e9},
+    Card{.name = "4090", .memory_gb = 24, .products = 165e12, .memory = 1.008e12, .link = 32e9}};
 
 // Of several measurements of one kind.
 struct Timing {
@@ -312,7 +314,8 @@ Speeds SpeedsOf(const Card& card, DType type) {
           .decode_head = forward,
           .decode_bytes = memory,
           .update_bytes = memory,
-          .publish_bytes = memory};
+          .publish_bytes = memory,
+          .link_bytes = kLinkShare * card.link};
 }
 
 Speeds ReadSpeeds(const std::string& path) {
@@ -321,7 +324,7 @@ Speeds ReadSpeeds(const std::string& path) {
     throw Error(ErrorCode::kInvalidArgument,
                 why +
                     ": {\"train\": operations a second, \"forward\": ..., \"decode\": ..., "
-                    "\"memory\": bytes a second}",
+                    "\"memory\": bytes a second}, and \"link\" for optimizer.offload",
                 path);
   };
   if (!json.is_object()) refuse("is no object");
@@ -333,7 +336,8 @@ Speeds ReadSpeeds(const std::string& path) {
   };
   const double train = number("train"), forward = number("forward"), decode = number("decode"),
                memory = number("memory");
-  if (json.size() != 4) refuse("holds other keys");
+  const double link = json.contains("link") ? number("link") : 0;
+  if (json.size() != (json.contains("link") ? 5u : 4u)) refuse("holds other keys");
   return {.source = "of " + path,
           .train_layers = train,
           .train_head = train,
@@ -343,7 +347,8 @@ Speeds ReadSpeeds(const std::string& path) {
           .decode_head = decode,
           .decode_bytes = memory,
           .update_bytes = memory,
-          .publish_bytes = memory};
+          .publish_bytes = memory,
+          .link_bytes = link};
 }
 
 }  // namespace plumb::run

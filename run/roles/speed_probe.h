@@ -36,12 +36,14 @@ struct Card {
   double memory_gb;
   double products;  // operations a second in bfloat16, dense
   double memory;    // bytes a second
+  double link;      // to its host, bytes a second each way
 };
 // kInvalidArgument, with the names that are known.
 const Card& FindCard(const std::string& name);
 Speeds SpeedsOf(const Card& card, DType type);
 
-// {"train": 1e14, "forward": 2e14, "decode": 1e14, "memory": 3e12}: operations and bytes a second.
+// {"train": 1e14, "forward": 2e14, "decode": 1e14, "memory": 3e12}: operations and bytes a second;
+// "link": 5e10 too, where optimizer.offload is planned.
 Speeds ReadSpeeds(const std::string& path);
 
 }  // namespace plumb::run

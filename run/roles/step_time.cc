@@ -44,6 +44,14 @@ double UpdateBytes(const Config& config, double trained) {
                              2 * (state.moments + state.masters + state.weights));
 }
 
+// Of one update: masters and moments that come from the host's memory, and as many go back.
+double LinkBytes(const Config& config, double trained) {
+  if (!config.optimizer.offload) return 0;
+  const learner::StateBytes state =
+      learner::BytesOfState(static_cast<int64_t>(trained), 0, config.model.dtype, config.optimizer);
+  return static_cast<double>(state.masters + state.moments);
+}
+
 double Bounded(double given, double most) { return given > 0 ? std::min(given, most) : most; }
 
 }  // namespace
@@ -106,6 +114,7 @@ StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths&
                updates = offline ? 1 : passes * static_cast<double>(config.algorithm.minibatches),
                element = static_cast<double>(ElementSize(config.model.dtype));
   work.update_bytes = models * updates * UpdateBytes(config, trained);
+  work.link_bytes = models * updates * LinkBytes(config, trained);
   work.publish_bytes = offline ? 0 : trained * element;
   if (offline) return work;
   work.rows = std::min<int64_t>(config.rollout.max_batch, work.groups * work.answers);
@@ -131,10 +140,12 @@ StepTime TimeOf(const StepWork& work, const Speeds& speeds) {
       over(work.decode_layers, speeds.decode_layers) + over(work.decode_head, speeds.decode_head);
   time.generate = over(work.prefill, speeds.forward_layers) +
                   std::max(drawing, over(work.decode_bytes, speeds.decode_bytes));
-  time.train =
-      over(work.train_layers, speeds.train_layers) + over(work.train_head, speeds.train_head) +
-      over(work.forward_layers, speeds.forward_layers) +
-      over(work.forward_head, speeds.forward_head) + over(work.update_bytes, speeds.update_bytes);
+  time.train = over(work.train_layers, speeds.train_layers) +
+               over(work.train_head, speeds.train_head) +
+               over(work.forward_layers, speeds.forward_layers) +
+               over(work.forward_head, speeds.forward_head) +
+               std::max(over(work.update_bytes, speeds.update_bytes),
+                        over(work.link_bytes, speeds.link_bytes));
   time.publish = over(work.publish_bytes, speeds.publish_bytes);
   return time;
 }

@@ -34,6 +34,7 @@ struct Speeds {
   double decode_bytes = 0;
   double update_bytes = 0;   // of weights, masters, moments and gradients, read and written
   double publish_bytes = 0;  // of weights inspected and summed
+  double link_bytes = 0;     // between a GPU and its host, each way at once
 };
 
 // Of prompts and answers, or of rows: 0: as long as the recipe allows.
@@ -52,6 +53,7 @@ struct StepWork {
   double prefill = 0, decode_layers = 0, decode_head = 0;
   double decode_bytes = 0;
   double update_bytes = 0, publish_bytes = 0;
+  double link_bytes = 0;  // each way, beside the update (optimizer.offload)
 };
 // `recompute`: what optimizer.recompute comes to.
 StepWork CountStep(const configs::Config& config, const policy_model::ModelShape& shape,

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "common/base/device.h"
 #include "common/base/size_text.h"
 #include "configs/learning_check.h"
 
@@ -61,6 +62,10 @@ std::vector<Way> WaysOf(const Config& config) {
          [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
   Extend(ways, configs::MayNarrowGradients(config), "optimizer.gradients=bfloat16",
          [](Config& c) { c.optimizer.gradients = configs::Gradients::kBFloat16; });
+  Extend(ways,
+         !o.offload && o.name == configs::OptimizerName::kAdamW &&
+             ParseDevice(config.run.device).value_or(Device::kCpu).is_cuda(),
+         "optimizer.offload=true", [](Config& c) { c.optimizer.offload = true; });
   return ways;
 }
 

@@ -137,6 +137,16 @@ TEST(LearningCheckTest, GradientsInBfloat16) {
   EXPECT_FALSE(MayNarrowGradients(adapter));
 }
 
+TEST(LearningCheckTest, StateInTheHostsMemory) {
+  Check(kRollouts,
+        {{{"optimizer.offload=true"}, "is for a GPU (run.device = \"cuda\")"},
+         {{"optimizer.offload=true", "run.device=cuda"}, nullptr},
+         {{"optimizer.cpu_offload=true", "run.device=cuda:1", "optimizer.moments=int8"}, nullptr},
+         {{"optimizer.offload=true", "run.device=cuda", "optimizer.name=muon"},
+          "\"muon\" updates whole matrices"},
+         {{"optimizer.offload=false", "optimizer.name=muon"}, nullptr}});
+}
+
 TEST(LearningCheckTest, NamesOfOtherSystemsKeepTheirDefinitions) {
   // TRL's bound of CISPO is the bound, verl's its distance from 1.
   const Config trl = Read(kRollouts, {"algorithm.objective=cispo", "algorithm.epsilon_high=5"});

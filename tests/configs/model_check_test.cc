@@ -38,6 +38,14 @@ TEST(ModelCheck, AGpuTakesWhatTheCpuTakes) {
   }
 }
 
+TEST(ModelCheck, ProductsInEightBitsGoWithWholeModels) {
+  for (const std::vector<std::string>& set : std::vector<std::vector<std::string>>{
+           {"model.products=fp8"},
+           {"model.products=fp8", "run.device=cuda", "model.dtype=bfloat16"},
+           {"model.products=fp8", "run.parallel=dp=2", "run.roles=processes"}})
+    EXPECT_EQ(Refused(set), "") << set.back();
+}
+
 TEST(ModelCheck, ContradictionsNameTheirOptions) {
   const struct {
     std::vector<std::string> set;
@@ -53,6 +61,10 @@ TEST(ModelCheck, ContradictionsNameTheirOptions) {
       {{"model.kv_rank=8"}, "model.attention = \"latent\""},
       {{"model.global_every=4"}, "set model.window"},
       {{"model.norms=[\"batchnorm\"]"}, "one at least"},
+      {{"model.products=fp8", "model.path=m", "policy.adapter=lora"}, "is of a whole model"},
+      {{"model.products=fp8", "experts.count=4"}, "leaves experts out"},
+      {{"model.products=fp8", "run.device=cuda"}, "set model.dtype to \"bfloat16\""},
+      {{"model.products=fp8", "run.parallel=tp=2"}, "take tp, pp and ep out"},
       {{"model.path=m", "model.window=4"}, "says itself what it has"},
       {{"model.path=m", "policy.rank_pattern=[\"q=1.5\"]"}, "whole number from 1"},
       {{"policy.rslora=true"}, "policy.adapter = \"lora\""},

@@ -65,6 +65,13 @@ nlohmann::ordered_json MemoryJson(const RunMemory& memory) {
   out["total"] = memory.plan.total();
   out["free"] = memory.free > 0 ? nlohmann::ordered_json(memory.free) : nullptr;
   out["fits"] = memory.fits();
+  if (memory.host.items.empty()) return out;
+  auto& host = out["host"] = {{"items", nlohmann::ordered_json::array()}};
+  for (const learner::MemoryItem& item : memory.host.items)
+    host["items"].push_back({{"kind", item.kind}, {"bytes", item.bytes}, {"what", item.what}});
+  host["total"] = memory.host.total();
+  host["free"] =
+      memory.host_free > 0 ? nlohmann::ordered_json(memory.host_free) : nlohmann::ordered_json();
   return out;
 }
 
@@ -192,6 +199,10 @@ OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
   if (automatic)
     text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
   text += FreeText(memory);
+  if (!memory.host.items.empty()) {
+    text += "in the host's memory\n" + memory.host.Text();
+    if (memory.host_free > 0) text += "free                  " + SizeText(memory.host_free) + "\n";
+  }
   if (!memory.smaller.empty()) text += "smaller with          " + memory.smaller + "\n";
   if (actors) {
     text +=

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "learner/update/gradients/gradient_rooms.h"
+#include "learner/update/offload/state_stream.h"
 #include "learner/update/optimizer.h"
 #include "policy_model/families/stages/stage_shape.h"
 #include "tests/learner/distill/teaching_rig.h"
@@ -66,6 +67,46 @@ TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
       }
     }
   }
+}
+
+// What lies in the host's memory, and the rooms that the device has instead.
+TEST(MemoryPlanTest, OffloadedStateIsTheHosts) {
+  for (const auto masters : {configs::Masters::kFloat32, configs::Masters::kNone}) {
+    for (const auto moments : {configs::Moments::kFloat32, configs::Moments::kInt8}) {
+      configs::Config config = Recipe(AlgorithmName::kPpo);
+      config.model.dtype = DType::kBFloat16;
+      config.optimizer.masters = masters;
+      config.optimizer.moments = moments;
+      const Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kBFloat16);
+      const MemoryPlan there = PlanLearner(config, weights);
+      EXPECT_TRUE(PlanHost(config, weights).items.empty());
+      config.optimizer.offload = true;
+      const MemoryPlan device = PlanLearner(config, weights), host = PlanHost(config, weights);
+      EXPECT_EQ(BytesOf(host, "masters"), BytesOf(there, "masters"));
+      EXPECT_EQ(BytesOf(host, "moments"), BytesOf(there, "moments"));
+      EXPECT_EQ(BytesOf(device, "masters") + BytesOf(device, "moments"), 0);
+      EXPECT_EQ(BytesOf(device, "gradients"), BytesOf(there, "gradients"));
+      const int64_t rooms = BytesOf(device, "offload rooms");
+      EXPECT_EQ(rooms, StateStream::RoomBytes(weights.flat().elements(),
+                                              {.masters = masters == configs::Masters::kFloat32,
+                                               .in_8_bits = moments == configs::Moments::kInt8}));
+      // The critic's too, whose rooms are among what is its own.
+      EXPECT_EQ(
+          device.total() + host.total() - rooms -
+              (BytesOf(device, "critic") + BytesOf(host, "critic") - BytesOf(there, "critic")),
+          there.total());
+      EXPECT_GT(BytesOf(host, "critic"), 0);
+    }
+  }
+}
+
+// Codes of tokens and weights, and scales.
+TEST(MemoryPlanTest, ProductsInFp8TakeTheirOperands) {
+  configs::Config config = Recipe();
+  const Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
+  const int64_t without = BytesOf(PlanLearner(config, weights), "scratch");
+  config.model.products = configs::Products::kFp8;
+  EXPECT_GT(BytesOf(PlanLearner(config, weights), "scratch"), without);
 }
 
 // The stage that takes most: the first holds most micro-batches, the last the head and its logits.

@@ -21,6 +21,27 @@ TEST(FlatBufferTest, CopiesParts) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 4096, 0u);
 }
 
+TEST(FlatBufferTest, LiesInHostMemoryWhereThatIsAskedFor) {
+  EXPECT_FALSE(FlatBuffer(Device::kCpu, DType::kFloat32, 6).in_host_memory());
+  FlatBuffer made = FlatBuffer::InHostMemory(Device::kCpu, DType::kBFloat16, 6);
+  const FlatBuffer empty = FlatBuffer::InHostMemory(Device::kCpu, DType::kBFloat16, 0);
+  EXPECT_EQ(empty.bytes(), 0u);
+  FlatBuffer buffer = std::move(made);
+  EXPECT_TRUE(buffer.in_host_memory());
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 4096, 0u);
+  const std::vector<BFloat16> values = {{1}, {2}, {3}};
+  buffer.CopyFromHost(std::as_bytes(std::span<const BFloat16>(values)), 2);
+  std::vector<BFloat16> all(6), part(2);
+  buffer.CopyToHost(std::as_writable_bytes(std::span(all)));
+  buffer.CopyToHost(std::as_writable_bytes(std::span(part)), 3);
+  EXPECT_EQ(all[1].bits, 0);
+  EXPECT_EQ(all[2].bits, 1);
+  EXPECT_EQ(part[1].bits, 3);
+  buffer.Zero();
+  buffer.CopyToHost(std::as_writable_bytes(std::span(part)), 3);
+  EXPECT_EQ(part[0].bits, 0);
+}
+
 TEST(ArenaTest, WhatLivesOneAfterTheOtherSharesMemory) {
   Arena arena(Device::kCpu);
   arena.Begin();

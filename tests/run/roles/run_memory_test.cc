@@ -184,6 +184,42 @@ TEST(RunMemoryTest, ACardIsPlannedForWithoutOne) {
   EXPECT_LT(BytesOf(less, "gradients"), gradients);
 }
 
+// Moments and masters beside a card; what the host has no room for is refused, too.
+TEST(RunMemoryTest, StateInTheHostsMemoryIsAPlanOfItsOwn) {
+  Config config = Recipe();
+  config.run.device = "cuda";
+  const RunMemory there = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  EXPECT_TRUE(there.host.items.empty());
+  EXPECT_TRUE(Has(there.smaller, "optimizer.offload = true (")) << there.smaller;
+  EXPECT_FALSE(Has(PlanRun(Recipe(), Shape(), Device::kCpu, 0).smaller, "offload"));
+  config.optimizer.offload = true;
+  RunMemory memory = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  EXPECT_EQ(memory.host.total(), BytesOf(there, "masters") + BytesOf(there, "moments"));
+  EXPECT_EQ(memory.plan.total(),
+            there.plan.total() - memory.host.total() + BytesOf(memory, "offload rooms"));
+  EXPECT_GT(BytesOf(memory, "offload rooms"), 0);
+  memory.host_free = memory.host.total();
+  EXPECT_TRUE(Has(memory.Line(), "; in the host's memory masters ")) << memory.Line();
+  EXPECT_NO_THROW(memory.Check());
+  memory.host_free = memory.host.total() - 1;
+  EXPECT_FALSE(memory.fits());
+  const std::string said = Refusal([&] { memory.Check(); }, ErrorCode::kInvalidArgument);
+  for (const char* piece : {"optimizer.offload does not fit", "masters ", "moments ",
+                            "optimizer.moments = \"int8\"", "leave optimizer.offload out"})
+    EXPECT_TRUE(Has(said, piece)) << piece << " is missing in: " << said;
+  const TempFolder temp;
+  const std::vector<std::string> line = TrainLine(temp / "run", 2, {});
+  std::vector<std::string> plan = {"plan", line[1]};
+  plan.insert(plan.end(), line.begin() + 6, line.end());
+  for (const char* more : {"run.device=cuda", "optimizer.offload=true"})
+    plan.insert(plan.end(), {"--set", more});
+  plan.insert(plan.end(), {"--gpu", "h200"});
+  const CliOutput printed = RunPlumb(plan);
+  EXPECT_EQ(printed.code, 0) << printed.err;
+  for (const char* piece : {"in the host's memory\n", "moments  ", "offload rooms  "})
+    EXPECT_TRUE(Has(printed.out, piece)) << piece << ": " << printed.out;
+}
+
 // Qwen2.5-7B, whole, on a card of 80 GB: four sequences of 1,024 tokens at a time.
 TEST(RunMemoryTest, ASevenBillionModelFitsACard) {
   policy_model::ModelShape shape;

@@ -131,6 +131,25 @@ TEST(TimePlanTest, ABusyMachineIsNamedWithWhatWasMeasured) {
   EXPECT_TRUE(Has(busy, "the machine is busy: training measured between 2 and 64 GFLOP/s")) << busy;
 }
 
+// State that comes from the host's memory and goes back takes as long as the link does, where that
+// is longer than the update.
+TEST(TimePlanTest, AnOffloadedUpdateTakesAsLongAsTheLink) {
+  Config config = Recipe();
+  config.run.device = "cuda";
+  const auto train = [&](const Speeds& speeds) {
+    return TimeOf(CountStep(config, Shape(), {}, configs::Recompute::kNone), speeds).train;
+  };
+  Speeds speeds = SpeedsOf(FindCard("h200"), DType::kBFloat16);
+  EXPECT_GT(speeds.link_bytes, 3e10);
+  EXPECT_LT(speeds.link_bytes, 6.4e10);
+  const double there = train(speeds);
+  config.optimizer.offload = true;
+  const double beside = train(speeds);
+  EXPECT_GT(beside, there);
+  speeds.link_bytes = 1e18;
+  EXPECT_EQ(train(speeds), there) << "beside it";
+}
+
 TEST(TimePlanTest, CardsAndFilesAreReadAndOthersRefused) {
   const Speeds float32 = SpeedsOf(FindCard("h100"), DType::kFloat32),
                bfloat16 = SpeedsOf(FindCard("h100"), DType::kBFloat16);
@@ -145,6 +164,11 @@ TEST(TimePlanTest, CardsAndFilesAreReadAndOthersRefused) {
   EXPECT_EQ(read.forward_head, 2e12);
   EXPECT_EQ(read.decode_layers, 3e12);
   EXPECT_EQ(read.decode_bytes, 4e11);
+  EXPECT_EQ(read.link_bytes, 0);
+  RealFileSystem().WriteFileAtomic(
+      temp / "r",
+      R"({"train": 1e12, "forward": 2e12, "decode": 3e12, "memory": 4e11, "link": 5e10})");
+  EXPECT_EQ(ReadSpeeds(temp / "r").link_bytes, 5e10);
   for (const char* bad :
        {"[]", R"({"train": 1})", R"({"train": -1, "forward": 2, "decode": 3, "memory": 4})",
         R"({"train": 1, "forward": 2, "decode": 3, "memory": 4, "more": 5})"}) {
