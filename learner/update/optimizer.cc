@@ -234,6 +234,11 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
                   "moments and masters as float32",
                   "policy");
     }
+    if (state.compact()) {
+      state.compact_tensors = CompactTensors(stream, *set->table);
+      for (const auto& entry : set->table->entries())
+        state.compact_blocks += kernels::MomentBlocks(entry.elements);
+    }
     std::vector<std::byte> mask(state.decay_mask.bytes());
     for (const auto& entry : set->table->entries()) {
       const int64_t place = state.PlaceOf(entry);
@@ -429,34 +434,29 @@ std::vector<FlatBuffer*> Optimizer::SetState::moments() {
   return {&m8.codes(), &m8.scales(), &v8.codes(), &v8.scales()};
 }
 
-// Tensor by tensor, because their blocks are their own.
 void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
   SetState& state = sets_[set];
   FlatBuffer& flat = state.set->flat;
-  const auto& entries = state.set->table->entries();
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const auto& entry = entries[i];
-    const auto moment = [&](FlatBuffer& exact, CompactMoments& compact) {
-      return !state.in_8_bits ? kernels::MomentState{.exact = exact.f32() + entry.offset}
-                              : compact.Of(i);
-    };
-    const bool own = state.has_own_master(), is_float = flat.dtype() == DType::kFloat32;
-    kernels::Call({.stream = flat.stream(), .dtype = flat.dtype()},
-                  kernels::AdamwCompact{
-                      .param = is_float ? nullptr : flat.at(entry.offset),
-                      .master = own || is_float ? state.master().f32() + entry.offset : nullptr,
-                      .m = moment(state.m, state.m8),
-                      .v = moment(state.v, state.v8),
-                      .grad = state.grad.at(entry.offset),
-                      .grad_dtype = state.grad.dtype(),
-                      .decay = entry.decay,
-                      .n = entry.elements,
-                      .options = adamw,
-                      .seed = seed_,
-                      .set = static_cast<uint32_t>(set),
-                      .draw_step = static_cast<uint32_t>(updates_),
-                      .first = entry.offset});
-  }
+  const auto moment = [&](FlatBuffer& exact, CompactMoments& compact) {
+    return !state.in_8_bits ? kernels::MomentState{.exact = exact.f32()} : compact.Of(0);
+  };
+  const bool own = state.has_own_master(), is_float = flat.dtype() == DType::kFloat32;
+  kernels::Call(
+      {.stream = flat.stream(), .dtype = flat.dtype()},
+      kernels::AdamwCompactSet{
+          .all = {.param = is_float ? nullptr : flat.data(),
+                  .master = own || is_float ? state.master().f32() : nullptr,
+                  .m = moment(state.m, state.m8),
+                  .v = moment(state.v, state.v8),
+                  .grad = state.grad.data(),
+                  .grad_dtype = state.grad.dtype(),
+                  .options = adamw,
+                  .seed = seed_,
+                  .set = static_cast<uint32_t>(set),
+                  .draw_step = static_cast<uint32_t>(updates_)},
+          .tensors = static_cast<const kernels::CompactTensor*>(state.compact_tensors.data()),
+          .count = std::ssize(state.set->table->entries()),
+          .blocks = state.compact_blocks});
 }
 
 void Optimizer::UpdateRun(SetState& state, const SetState::KeptRun& run,

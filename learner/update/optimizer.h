@@ -111,6 +111,9 @@ class Optimizer {
     policy_model::FlatBuffer grad = {}, decay_mask = {};
     policy_model::FlatBuffer m = {}, v = {};  // empty where they are kept in 8 bits:
     CompactMoments m8 = {}, v8 = {};          // else empty
+    // Of a set that is compact(): kernels::CompactTensor of each tensor, and their blocks in all.
+    policy_model::FlatBuffer compact_tensors = {};
+    int64_t compact_blocks = 0;
     bool masters = false, in_8_bits = false;  // also where this rank's slice is empty
     // What of earlier gradients is still to be added, by place; empty: nothing ever is.
     policy_model::FlatBuffer residual = {};
