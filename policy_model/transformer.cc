@@ -10,6 +10,7 @@
 #include "policy_model/batch_check.h"
 #include "policy_model/batch_indices.h"
 #include "policy_model/head_pass.h"
+#include "policy_model/kept_logits.h"
 #include "policy_model/layers/expert_visits.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
@@ -50,10 +51,12 @@ struct Transformer::Impl {
   // A call's small arrays in the device's memory.
   Staging staging;
   HeadPass head;
-  PassGuest* guest = nullptr;  // of the last forward
-  StageEnds* ends = nullptr;   // the same, of a stage of a pipeline
-  SeenLists lists;             // CUDA only
-  Routing routing;             // of the layers that have experts
+  KeptLogits logits;
+  float* kept_logits = nullptr;  // of the last forward
+  PassGuest* guest = nullptr;    // of the last forward
+  StageEnds* ends = nullptr;     // the same, of a stage of a pipeline
+  SeenLists lists;               // CUDA only
+  Routing routing;               // of the layers that have experts
   RoutedExperts routed;
   TaskPass tasks;  // of the last pass
   Vocabulary vocabulary;
@@ -77,6 +80,7 @@ struct Transformer::Impl {
         paged(on),
         staging(on),
         head(shape, launch),
+        logits(on),
         routed(on),
         tasks(on),
         vocabulary(on, s.vocab) {
@@ -218,7 +222,8 @@ struct Transformer::Impl {
             .logprob = F(saved, memory.logprob),
             .entropy = F(saved, memory.entropy),
             .lse = F(saved, memory.lse),
-            .guest = guest};
+            .guest = guest,
+            .kept = kept_logits};
   }
 };
 
@@ -293,6 +298,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   const int64_t logits_at = m.scratch.Reserve(
       PassMemory::HeadBytes(m.launch, m.shape, m.HeadChunk(rows), m.guest != nullptr));
   m.scratch.Commit();
+  m.kept_logits = keep ? m.logits.Room(rows, m.shape.vocab) : nullptr;
   const HeadPass::Rows head = m.HeadOf(weights, batch, at, options.temperature);
   m.head.Forward(head, Impl::F(m.scratch, logits_at));
   m.EndPass(weights, PassParts::Way::kForward);
