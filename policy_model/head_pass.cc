@@ -139,7 +139,10 @@ void HeadPass::Backward(const Rows& of, const Back& back) {
                                                 .dlogits = back.dlogits});
     if (of.guest) of.guest->BackwardLogits(launch_, Shown(of, r, c, logits), back.dlogits);
     ops::LinearBackwardInput(launch_, back.dlogits, of.w, c, v, h, false, dx);
-    if (back.dw) ops::LinearBackwardWeight(launch_, back.dlogits, At(of, r), c, v, h, back.dw);
+    if (back.dw) {
+      ops::LinearBackwardWeight(launch_, back.dlogits, At(of, r), c, v, h, back.dw,
+                                /*accumulate=*/r > 0 || !back.dw_empty);
+    }
     if (of.guest) of.guest->BackwardHidden(launch_, Shown(of, r, c, logits), dx);
   }
 }

@@ -44,16 +44,18 @@ class HeadPass {
     void* dlogits = nullptr;
     std::byte* dhead = nullptr;  // T[R, H]
     float* dw = nullptr;         // [V, H]
+    bool dw_empty = false;       // written instead; not of a fused head
   };
 
   // `scratch`: PassMemory::HeadBytes of a chunk.
   void Forward(const Rows& of, float* scratch);
   void Backward(const Rows& of, const Back& back);
+  // No logits are there: one kernel does it all.
+  bool Fused(const Rows& of) const;
   // Takes out of rows of logits what is no token.
   void DropUnused(float* logits, int64_t rows) const;
 
  private:
-  bool Fused(const Rows& of) const;
   int64_t ChunkOf(const Rows& of) const;
   kernels::HeadShape FusedRows(const Rows& of, int64_t first, int64_t rows);
   void Logits(const Rows& of, int64_t first, int64_t rows, float* logits);

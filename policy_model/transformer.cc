@@ -44,6 +44,7 @@ struct Transformer::Impl {
 
   PassMemory memory;       // of the last pass
   bool recompute = false;  // of passes to come
+  std::optional<Beside> beside;
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   std::optional<uint64_t> dropout;  // of the last forward
@@ -84,6 +85,7 @@ struct Transformer::Impl {
         routed(on),
         tasks(on),
         vocabulary(on, s.vocab) {
+    if (on.device().is_cuda()) beside.emplace(on);
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {
@@ -257,6 +259,10 @@ void Transformer::PassBy(const Weights& weights, PassParts::Way way, bool keep,
 }
 
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
+void Transformer::WorkBeside(bool on) {
+  impl_->beside.reset();
+  if (on && impl_->launch.device().is_cuda()) impl_->beside.emplace(impl_->launch.stream);
+}
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
 }
@@ -360,6 +366,7 @@ PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedB
   memory.PlanBackward(branches, pass, RowsOf(batch), chunk, guest != nullptr);
   scratch.Commit();
   pass.norm_scratch = F(scratch, memory.partial);
+  pass.beside = beside ? &*beside : nullptr;
   return pass;
 }
 
@@ -385,12 +392,15 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
   Arena& a = m.scratch;
   auto* dhead = static_cast<std::byte*>(a.At(p.dhead));
   const HeadPass::Rows head = m.HeadOf(weights, batch, at, m.kept_temperature);
+  const int64_t lm_head = weights.table().lm_head();
+  const bool empty = !m.head.Fused(head) && pass.TakeEmpty(lm_head, m.shape.vocab * h);
   m.head.Backward(head, {.g_logprob = at.g_first,
                          .g_entropy = at.g_second,
                          .logits = Impl::F(a, p.logits),
                          .dlogits = a.At(p.dlogits),
                          .dhead = dhead,
-                         .dw = pass.G(weights.table().lm_head())});
+                         .dw = pass.G(lm_head),
+                         .dw_empty = empty});
   if (pass.group) pass.group->Sum(m.launch.stream, m.dtype, dhead, rows * h);
   if (shared) {
     const int64_t score = shared->head->table().score();

@@ -13,6 +13,7 @@
 #include "configs/pattern_number.h"
 #include "kernels/update/adamw.h"
 #include "kernels/update/clip_value.h"
+#include "learner/update/gradients/fresh_gradients.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/muon.h"
 #include "learner/update/part_keeper.h"
@@ -267,7 +268,12 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
           state, !weights.shape().scalar_head && table.lm_head() == table.embedding());
       no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
     }
-    gradients_.base = keeper_ || rooms_ ? &no_gradients_ : &state.grad;
+    if (stream.device().is_cuda() && !keeper_ && !rooms_ && !sharing_.ranks && !sharing_.share &&
+        !sharing_.experts.apart && weights.shape().layers > 0) {
+      fresh_ = std::make_unique<FreshGradients>(state);
+      no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
+    }
+    gradients_.base = keeper_ || rooms_ || fresh_ ? &no_gradients_ : &state.grad;
     gradients_.base_runs = state.runs;
   }
   for (const auto& set : weights.adapters()) {
@@ -296,7 +302,8 @@ void Optimizer::DrawDropoutKey() {
 
 void Optimizer::ZeroGrad() {
   for (SetState& state : sets_) {
-    if (experts_wait() && !state.of_experts.empty()) ZeroExperts(state, /*experts=*/false);
+    if (fresh_ && !state.set->adapter) fresh_->BeginUpdate();
+    else if (experts_wait() && !state.of_experts.empty()) ZeroExperts(state, /*experts=*/false);
     else state.grad.Zero();
   }
   if (rooms_) rooms_->BeginUpdate(gradients_.dropout_key);
@@ -517,6 +524,7 @@ void Optimizer::UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
 
 UpdateResult Optimizer::Update(double learning_rate, double loss,
                                std::optional<double> weight_decay) {
+  Settle();
   AddUpGradients();
   ClipValues();
   const double squares = SumOfSquares();

@@ -76,6 +76,7 @@ struct Sharing {
 };
 Sharing SharingOf(const configs::Config& config, Ranks* ranks, ModelShare* share = nullptr);
 
+class FreshGradients;
 class GradientRooms;
 class PartKeeper;
 
@@ -159,7 +160,10 @@ class Optimizer {
       return grad.at(grad_in_parts ? run.at : run.place);
     }
   };
-  std::span<SetState> sets() { return sets_; }
+  std::span<SetState> sets() {
+    Settle();
+    return sets_;
+  }
 
   // Where a backward of the model adds.
   const policy_model::Gradients& gradients() const { return gradients_; }
@@ -218,7 +222,7 @@ class Optimizer {
   int64_t skipped() const { return skipped_; }
 
   // Of a model with one trained set.
-  policy_model::FlatBuffer& grad() { return sets_.front().grad; }
+  policy_model::FlatBuffer& grad() { return sets().front().grad; }
   policy_model::FlatBuffer& m() { return sets_.front().m; }
   policy_model::FlatBuffer& v() { return sets_.front().v; }
   struct Counters {
@@ -236,6 +240,8 @@ class Optimizer {
   void AdoptWeights();
 
  private:
+  // Gradients that are still to be zeroed are (FreshGradients).
+  void Settle();
   double SumOfSquares();
   void ClipValues();
   void AddUpGradients();
@@ -283,8 +289,9 @@ class Optimizer {
   uint64_t seed_;
   const Sharing sharing_;
   std::vector<SetState> sets_;
-  std::unique_ptr<PartKeeper> keeper_;    // of the base, from run.zero = 2 on
-  std::unique_ptr<GradientRooms> rooms_;  // of the base, where its gradients are bfloat16
+  std::unique_ptr<PartKeeper> keeper_;     // of the base, from run.zero = 2 on
+  std::unique_ptr<GradientRooms> rooms_;   // of the base, where its gradients are bfloat16
+  std::unique_ptr<FreshGradients> fresh_;  // of the base, where they are float32 on one GPU
   BesideTimes taken_;
   policy_model::FlatBuffer no_gradients_;  // stands for a base's that passes find elsewhere
   // what gradients_ points to

@@ -14,8 +14,9 @@ namespace plumb::policy_model {
 
 class LinearLayer {
  public:
-  LinearLayer(int64_t weight, int64_t rows, int64_t columns)
-      : weight_(weight), rows_(rows), columns_(columns) {}
+  // `beside`: the stage leaves dy and x of a backward as they are until its end (Beside).
+  LinearLayer(int64_t weight, int64_t rows, int64_t columns, bool beside = false)
+      : weight_(weight), rows_(rows), columns_(columns), beside_(beside) {}
 
   void Plan(const Pass& pass, int64_t n, Arena& scratch);
   // y = ..., or y += ... when `accumulate`.
@@ -52,6 +53,7 @@ class LinearLayer {
                       void* dx) const;
 
   const int64_t weight_, rows_, columns_;
+  const bool beside_;
   // Offsets of the last plan: T[n, rank] twice, T[n, rows of a part] where a part is not all of the
   // tensor, and T[n, columns] where something is dropped.
   int64_t low_ = 0, dlow_ = 0, part_ = 0, dropped_ = 0;

@@ -53,7 +53,7 @@ struct Results {
 
 // `other_head`: the backward finds another matrix than the forward, which a head that computes its
 // logits again sees.
-Results Run(const Case& of, bool keep, bool other_head) {
+Results RunHead(const Case& of, bool keep, bool other_head) {
   const OwnedStream stream(of.device);
   ModelShape shape{.family = "llama", .hidden = kHidden, .vocab = of.vocab, .max_positions = 4096};
   shape.unused_tokens = {3};
@@ -111,7 +111,7 @@ size_t Differing(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 TEST_P(KeptLogitsTest, AreTheSameBitsAsComputedAgain) {
-  const Results again = Run(GetParam(), false, false), kept = Run(GetParam(), true, false);
+  const Results again = RunHead(GetParam(), false, false), kept = RunHead(GetParam(), true, false);
   EXPECT_EQ(Differing(kept.logprob, again.logprob), 0u);
   EXPECT_EQ(Differing(kept.entropy, again.entropy), 0u);
   EXPECT_EQ(Differing(kept.dhead, again.dhead), 0u);
@@ -119,8 +119,8 @@ TEST_P(KeptLogitsTest, AreTheSameBitsAsComputedAgain) {
 }
 
 TEST_P(KeptLogitsTest, TheBackwardReadsThem) {
-  const Results kept = Run(GetParam(), true, false), changed = Run(GetParam(), true, true),
-                again = Run(GetParam(), false, true);
+  const Results kept = RunHead(GetParam(), true, false), changed = RunHead(GetParam(), true, true),
+                again = RunHead(GetParam(), false, true);
   EXPECT_EQ(Differing(changed.dw, kept.dw), 0u) << "of the forward's logits";
   EXPECT_GT(Differing(again.dw, kept.dw), 0u) << "a head that computes them again sees its matrix";
 }
