@@ -7,7 +7,7 @@ namespace {
 // One block a row; the second pass finds the row in the caches. Vector: 16-byte accesses.
 template <bool Vector, class T>
 __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y,
-                        float* rstd) {
+                        float* rstd, T* copy) {
   const T* in = x + blockIdx.x * hidden;
   T* out = y + blockIdx.x * hidden;
   constexpr int kStep = Vector ? Pack<T>::kSize : 1;
@@ -15,9 +15,11 @@ __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float
   for (int64_t i = threadIdx.x * kStep; i < hidden; i += blockDim.x * kStep) {
     if constexpr (Vector) {
       const Pack<T> p = LoadPack(in + i);
+      if (copy) StorePack(copy + blockIdx.x * hidden + i, p);
 #pragma unroll
       for (int u = 0; u < kStep; ++u) sum += ToFloat(p.x[u]) * ToFloat(p.x[u]);
     } else {
+      if (copy) copy[blockIdx.x * hidden + i] = in[i];
       sum += ToFloat(in[i]) * ToFloat(in[i]);
     }
   }
@@ -34,6 +36,37 @@ __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float
     } else {
       out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
     }
+  }
+}
+
+// The same, to the same bits, of a row that its threads hold: N packs each.
+template <int N, class T>
+__global__ void ForwardHeld(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y,
+                            float* rstd, T* copy) {
+  constexpr int kStep = Pack<T>::kSize;
+  const int64_t row = blockIdx.x * hidden;
+  Pack<T> held[N];
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    const int64_t i = int64_t{threadIdx.x + k * blockDim.x} * kStep;
+    if (i >= hidden) continue;
+    held[k] = LoadPack(x + row + i);
+    if (copy) StorePack(copy + row + i, held[k]);
+#pragma unroll
+    for (int u = 0; u < kStep; ++u) sum += ToFloat(held[k].x[u]) * ToFloat(held[k].x[u]);
+  }
+  const float scale = 1.0f / sqrtf(BlockSum(sum) / static_cast<float>(hidden) + eps);
+  if (rstd && threadIdx.x == 0) rstd[blockIdx.x] = scale;
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    const int64_t i = int64_t{threadIdx.x + k * blockDim.x} * kStep;
+    if (i >= hidden) continue;
+    const Pack<T> weight = LoadPack(w + i);
+#pragma unroll
+    for (int u = 0; u < kStep; ++u)
+      held[k].x[u] = FromFloat<T>(ToFloat(held[k].x[u]) * scale * (offset + ToFloat(weight.x[u])));
+    StorePack(y + row + i, held[k]);
   }
 }
 
@@ -172,12 +205,16 @@ unsigned Threads(int64_t hidden) { return hidden <= 1024 ? 128 : (hidden <= 4096
 void RmsNorm::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    const bool vector =
-        hidden % Pack<T>::kSize == 0 && Aligned16(x) && Aligned16(w) && Aligned16(y);
-    const auto kernel = vector ? Forward<true, T> : Forward<false, T>;
+    const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(x) && Aligned16(w) &&
+                        Aligned16(y) && Aligned16(copy);
+    const int64_t held = hidden / Pack<T>::kSize, threads = Threads(hidden);
+    auto kernel = vector ? Forward<true, T> : Forward<false, T>;
+    if (vector && held <= threads) kernel = ForwardHeld<1, T>;
+    else if (vector && held <= 2 * threads) kernel = ForwardHeld<2, T>;
+    else if (vector && held <= 4 * threads) kernel = ForwardHeld<4, T>;
     kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
         static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, weight_offset,
-        static_cast<T*>(y), rstd);
+        static_cast<T*>(y), rstd, static_cast<T*>(copy));
   });
   CheckLaunch(kName);
 }

@@ -17,6 +17,7 @@ struct RmsNorm {
   float weight_offset = 0;
   void* y = nullptr;      // T[rows, hidden]; may be x
   float* rstd = nullptr;  // [rows], or nullptr
+  void* copy = nullptr;   // T[rows, hidden], neither x nor y: becomes x; nullptr: not wanted
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

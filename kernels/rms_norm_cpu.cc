@@ -25,6 +25,7 @@ void Forward(const RmsNorm& k) {
     for (int64_t i = 0; i < hidden; ++i) sum += ToFloat(in[i]) * ToFloat(in[i]);
     const float scale = 1.0f / std::sqrt(sum / static_cast<float>(hidden) + k.eps);
     if (k.rstd) k.rstd[r] = scale;
+    if (k.copy) std::copy_n(in, hidden, static_cast<T*>(k.copy) + r * hidden);
 #pragma omp simd
     for (int64_t i = 0; i < hidden; ++i)
       out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));

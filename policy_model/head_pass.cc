@@ -90,8 +90,9 @@ void HeadPass::Forward(const Rows& of, float* scratch) {
                                          .scratch = scratch});
       continue;
     }
-    Logits(of, r, n, scratch);
-    Call(launch_, kernels::TokenLogprob{.logits = scratch,
+    float* const logits = LogitsOf(of, r, scratch);
+    Logits(of, r, n, logits);
+    Call(launch_, kernels::TokenLogprob{.logits = logits,
                                         .target = of.targets + r,
                                         .rows = n,
                                         .vocab = shape_.vocab,
@@ -99,12 +100,12 @@ void HeadPass::Forward(const Rows& of, float* scratch) {
                                         .logprob = of.logprob + r,
                                         .entropy = of.entropy + r,
                                         .lse = of.lse + r});
-    if (of.guest) of.guest->Forward(launch_, Shown(of, r, n, scratch));
+    if (of.guest) of.guest->Forward(launch_, Shown(of, r, n, logits));
   }
 }
 
-// The logits of a chunk once more, their gradient, and both products; all in one, or one after the
-// other.
+// The logits of a chunk, kept or once more, their gradient, and both products; all in one, or one
+// after the other.
 void HeadPass::Backward(const Rows& of, const Back& back) {
   const auto rows = static_cast<int64_t>(of.batch.rows.size());
   const int64_t h = shape_.hidden, v = shape_.vocab, chunk = ChunkOf(of);
@@ -124,8 +125,9 @@ void HeadPass::Backward(const Rows& of, const Back& back) {
                                         .scratch = back.logits});
       continue;
     }
-    Logits(of, r, c, back.logits);
-    Call(launch_, kernels::TokenLogprobBackward{.logits = back.logits,
+    float* const logits = LogitsOf(of, r, back.logits);
+    if (!of.kept) Logits(of, r, c, logits);
+    Call(launch_, kernels::TokenLogprobBackward{.logits = logits,
                                                 .target = of.targets + r,
                                                 .lse = of.lse + r,
                                                 .entropy = entropy ? entropy + r : nullptr,
@@ -135,10 +137,13 @@ void HeadPass::Backward(const Rows& of, const Back& back) {
                                                 .vocab = v,
                                                 .temperature = of.temperature,
                                                 .dlogits = back.dlogits});
-    if (of.guest) of.guest->BackwardLogits(launch_, Shown(of, r, c, back.logits), back.dlogits);
+    if (of.guest) of.guest->BackwardLogits(launch_, Shown(of, r, c, logits), back.dlogits);
     ops::LinearBackwardInput(launch_, back.dlogits, of.w, c, v, h, false, dx);
-    if (back.dw) ops::LinearBackwardWeight(launch_, back.dlogits, At(of, r), c, v, h, back.dw);
-    if (of.guest) of.guest->BackwardHidden(launch_, Shown(of, r, c, back.logits), dx);
+    if (back.dw) {
+      ops::LinearBackwardWeight(launch_, back.dlogits, At(of, r), c, v, h, back.dw,
+                                /*accumulate=*/r > 0 || !back.dw_empty);
+    }
+    if (of.guest) of.guest->BackwardHidden(launch_, Shown(of, r, c, logits), dx);
   }
 }
 

@@ -32,6 +32,9 @@ class HeadPass {
     float temperature = 1;
     float *logprob = nullptr, *entropy = nullptr, *lse = nullptr;  // [R]
     PassGuest* guest = nullptr;
+    // float[R, V], what the forward leaves for the backward (kept_logits.h); nullptr: it computes
+    // its logits again. The same in both, and not looked at where the head is fused.
+    float* kept = nullptr;
   };
   // What a backward takes besides: gradients by row (g_entropy: or nullptr), room for a chunk, the
   // gradient of `normed` (written) and of `w` (added; or nullptr).
@@ -41,19 +44,25 @@ class HeadPass {
     void* dlogits = nullptr;
     std::byte* dhead = nullptr;  // T[R, H]
     float* dw = nullptr;         // [V, H]
+    bool dw_empty = false;       // written instead; not of a fused head
   };
 
   // `scratch`: PassMemory::HeadBytes of a chunk.
   void Forward(const Rows& of, float* scratch);
   void Backward(const Rows& of, const Back& back);
+  // No logits are there: one kernel does it all.
+  bool Fused(const Rows& of) const;
   // Takes out of rows of logits what is no token.
   void DropUnused(float* logits, int64_t rows) const;
 
  private:
-  bool Fused(const Rows& of) const;
   int64_t ChunkOf(const Rows& of) const;
   kernels::HeadShape FusedRows(const Rows& of, int64_t first, int64_t rows);
   void Logits(const Rows& of, int64_t first, int64_t rows, float* logits);
+  // Where those of the rows from `first` on lie.
+  float* LogitsOf(const Rows& of, int64_t first, float* of_chunk) const {
+    return of.kept ? of.kept + first * shape_.vocab : of_chunk;
+  }
   HeadRows Shown(const Rows& of, int64_t first, int64_t rows, const float* logits) const;
   const std::byte* At(const Rows& of, int64_t row) const;
 

@@ -10,6 +10,7 @@
 #include "policy_model/batch_check.h"
 #include "policy_model/batch_indices.h"
 #include "policy_model/head_pass.h"
+#include "policy_model/kept_logits.h"
 #include "policy_model/layers/expert_visits.h"
 #include "policy_model/layers/fp8/fp8_linear.h"
 #include "policy_model/layers/ops.h"
@@ -44,6 +45,7 @@ struct Transformer::Impl {
 
   PassMemory memory;                    // of the last pass
   bool recompute = false, fp8 = false;  // of passes to come
+  std::optional<Beside> beside;
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   std::optional<uint64_t> dropout;  // of the last forward
@@ -51,10 +53,12 @@ struct Transformer::Impl {
   // A call's small arrays in the device's memory.
   Staging staging;
   HeadPass head;
-  PassGuest* guest = nullptr;  // of the last forward
-  StageEnds* ends = nullptr;   // the same, of a stage of a pipeline
-  SeenLists lists;             // CUDA only
-  Routing routing;             // of the layers that have experts
+  KeptLogits logits;
+  float* kept_logits = nullptr;  // of the last forward
+  PassGuest* guest = nullptr;    // of the last forward
+  StageEnds* ends = nullptr;     // the same, of a stage of a pipeline
+  SeenLists lists;               // CUDA only
+  Routing routing;               // of the layers that have experts
   RoutedExperts routed;
   TaskPass tasks;  // of the last pass
   Vocabulary vocabulary;
@@ -78,9 +82,11 @@ struct Transformer::Impl {
         paged(on),
         staging(on),
         head(shape, launch),
+        logits(on),
         routed(on),
         tasks(on),
         vocabulary(on, s.vocab) {
+    if (on.device().is_cuda()) beside.emplace(on);
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {
@@ -222,7 +228,8 @@ struct Transformer::Impl {
             .logprob = F(saved, memory.logprob),
             .entropy = F(saved, memory.entropy),
             .lse = F(saved, memory.lse),
-            .guest = guest};
+            .guest = guest,
+            .kept = kept_logits};
   }
 };
 
@@ -259,6 +266,10 @@ void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
 void Transformer::UseFp8(bool on) {
   if (on) CheckFp8(impl_->launch.stream, impl_->dtype, impl_->table);
   impl_->fp8 = on;
+}
+void Transformer::WorkBeside(bool on) {
+  impl_->beside.reset();
+  if (on && impl_->launch.device().is_cuda()) impl_->beside.emplace(impl_->launch.stream);
 }
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
@@ -301,6 +312,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   const int64_t logits_at = m.scratch.Reserve(
       PassMemory::HeadBytes(m.launch, m.shape, m.HeadChunk(rows), m.guest != nullptr));
   m.scratch.Commit();
+  m.kept_logits = keep ? m.logits.Room(rows, m.shape.vocab) : nullptr;
   const HeadPass::Rows head = m.HeadOf(weights, batch, at, options.temperature);
   m.head.Forward(head, Impl::F(m.scratch, logits_at));
   m.EndPass(weights, PassParts::Way::kForward);
@@ -362,6 +374,7 @@ PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedB
   memory.PlanBackward(branches, pass, RowsOf(batch), chunk, guest != nullptr);
   scratch.Commit();
   pass.norm_scratch = F(scratch, memory.partial);
+  pass.beside = beside ? &*beside : nullptr;
   return pass;
 }
 
@@ -387,12 +400,15 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
   Arena& a = m.scratch;
   auto* dhead = static_cast<std::byte*>(a.At(p.dhead));
   const HeadPass::Rows head = m.HeadOf(weights, batch, at, m.kept_temperature);
+  const int64_t lm_head = weights.table().lm_head();
+  const bool empty = !m.head.Fused(head) && pass.TakeEmpty(lm_head, m.shape.vocab * h);
   m.head.Backward(head, {.g_logprob = at.g_first,
                          .g_entropy = at.g_second,
                          .logits = Impl::F(a, p.logits),
                          .dlogits = a.At(p.dlogits),
                          .dhead = dhead,
-                         .dw = pass.G(weights.table().lm_head())});
+                         .dw = pass.G(lm_head),
+                         .dw_empty = empty});
   if (pass.group) pass.group->Sum(m.launch.stream, m.dtype, dhead, rows * h);
   if (shared) {
     const int64_t score = shared->head->table().score();

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/device/cuda_common.h"
 #include "kernels/update/adamw.h"
@@ -49,18 +50,51 @@ __global__ void Update(float* master, float* m, float* v, const G* grad, const u
   }
 }
 
-// One warp sums piece p of kNormScratch.
-template <class G>
+// One warp sums piece p of kNormScratch. A lane takes eight elements at a time, of several turns at
+// once; what is left of a piece before and behind whole eights goes one by one. The order depends
+// on n alone: not on the type, nor on where `grad` begins.
+template <bool Wide, class G>
 __global__ void SquarePieces(const G* grad, int64_t n, double* scratch) {
+  constexpr int kEach = 8, kTurns = 32 / sizeof(G) / 2;  // 128 bytes of a lane on their way
+  constexpr int64_t kWarp = 32 * kEach;
   const int64_t p = int64_t{blockIdx.x} * (blockDim.x / 32) + threadIdx.x / 32;
-  const int64_t end = n * (p + 1) / kNormScratch;
+  const int64_t end = n * (p + 1) / kNormScratch, lane = threadIdx.x % 32;
+  int64_t i = n * p / kNormScratch;
   double sum = 0;
-  for (int64_t i = n * p / kNormScratch + threadIdx.x % 32; i < end; i += 32) {
-    const auto g = static_cast<double>(ToFloat(grad[i]));
+  const auto add = [&](G x) {
+    const auto g = static_cast<double>(ToFloat(x));
     sum += g * g;
-  }
+  };
+  const int64_t eights = (i + kEach - 1) / kEach * kEach, whole = eights < end ? eights : end;
+  for (int64_t k = i + lane; k < whole; k += 32) add(grad[k]);
+  i = whole;
+  const auto turns = [&]<int N>(std::integral_constant<int, N>) {
+    for (; i + N * kWarp <= end; i += N * kWarp) {
+      Few<kEach, G> x[N];
+#pragma unroll
+      for (int t = 0; t < N; ++t) {
+        const G* const from = grad + i + t * kWarp + lane * kEach;
+        if constexpr (Wide) {
+#pragma unroll
+          for (int k = 0; k < kEach / Pack<G>::kSize; ++k)
+            reinterpret_cast<Pack<G>*>(&x[t])[k] = LoadPack(from + k * Pack<G>::kSize);
+        } else {
+#pragma unroll
+          for (int u = 0; u < kEach; ++u) x[t].x[u] = from[u];
+        }
+      }
+#pragma unroll
+      for (int t = 0; t < N; ++t) {
+#pragma unroll
+        for (int u = 0; u < kEach; ++u) add(x[t].x[u]);
+      }
+    }
+  };
+  turns(std::integral_constant<int, kTurns>{});
+  turns(std::integral_constant<int, 1>{});
+  for (int64_t k = i + lane; k < end; k += 32) add(grad[k]);
   sum = WarpSum(sum);
-  if (threadIdx.x % 32 == 0) scratch[p] = sum;
+  if (lane == 0) scratch[p] = sum;
 }
 
 __global__ void SumPieces(const double* scratch, double* out) {
@@ -94,8 +128,8 @@ void AdamwUpdate::Cuda(const Launch& launch) const {
 
 void SumOfSquares::Cuda(const Launch& launch) const {
   ForDType(grad_dtype, [&]<class G>(G) {
-    SquarePieces<<<kNormScratch / 8, 256, 0, StreamOf(launch)>>>(static_cast<const G*>(grad), n,
-                                                                 scratch);
+    const auto kernel = Aligned16(grad) ? SquarePieces<true, G> : SquarePieces<false, G>;
+    kernel<<<kNormScratch / 8, 256, 0, StreamOf(launch)>>>(static_cast<const G*>(grad), n, scratch);
   });
   CheckLaunch("SumOfSquares (pieces)");
   SumPieces<<<1, 1024, 0, StreamOf(launch)>>>(scratch, out);

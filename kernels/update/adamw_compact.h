@@ -59,6 +59,28 @@ struct AdamwCompact {
   void Cuda(const Launch& launch) const;
 };
 
+// Of a set of tensors, one of them: where it begins in each of the set's buffers.
+struct alignas(16) CompactTensor {
+  int64_t at = 0;           // elements; even
+  int64_t first_block = 0;  // of its moments, among those of the set
+  int64_t n = 0;
+  int64_t decay = 1;  // 0: none
+};
+
+// AdamwCompact of every tensor of a set, to the same bits, in one launch: most tensors are too
+// small to be worth one.
+struct AdamwCompactSet {
+  static constexpr const char* kName = AdamwCompact::kName;
+  // Of the whole set, from its beginning: its n and decay are not looked at, and `first` is the
+  // place of the beginning, 0.
+  AdamwCompact all;
+  // [count], ascending, in the memory of the device; first_block without gaps, up to `blocks`.
+  const CompactTensor* tensors = nullptr;
+  int64_t count = 0, blocks = 0;
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
 // What a stored moment says: out[n]. `negative`: of m.
 struct DecodeMoment {
   static constexpr const char* kName = "DecodeMoment (moments in int8)";

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstddef>
 
 #include "common/base/rng.h"
 #include "kernels/device/cpu_common.h"
@@ -106,6 +107,29 @@ void AdamwCompact::Cpu(const Launch& launch) const {
       Update(*this, static_cast<T*>(param), static_cast<const G*>(grad));
     });
   });
+}
+
+void AdamwCompactSet::Cpu(const Launch& launch) const {
+  const auto size = static_cast<int64_t>(ElementSize(launch.dtype)),
+             grad_size = static_cast<int64_t>(ElementSize(all.grad_dtype));
+  const auto moment = [](const MomentState& from, const CompactTensor& of) {
+    return MomentState{.exact = from.exact ? from.exact + of.at : nullptr,
+                       .codes = from.codes ? from.codes + of.at : nullptr,
+                       .scales = from.scales ? from.scales + of.first_block : nullptr};
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    const CompactTensor& of = tensors[i];
+    AdamwCompact one = all;
+    one.param = all.param ? static_cast<std::byte*>(all.param) + of.at * size : nullptr;
+    one.master = all.master ? all.master + of.at : nullptr;
+    one.m = moment(all.m, of);
+    one.v = moment(all.v, of);
+    one.grad = static_cast<const std::byte*>(all.grad) + of.at * grad_size;
+    one.decay = of.decay != 0;
+    one.n = of.n;
+    one.first = all.first + of.at;
+    one.Cpu(launch);
+  }
 }
 
 void DecodeMoment::Cpu(const Launch&) const {

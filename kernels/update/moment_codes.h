@@ -67,11 +67,12 @@ PLUMB_HOST_DEVICE inline uint8_t StoredV(float v, float share, uint32_t draw) {
 
 // With 16 random bits. The result is that of a finite number or not one; what is finite stays so.
 PLUMB_HOST_DEVICE inline BFloat16 RoundAtRandom(float x, uint32_t draw) {
-  constexpr uint32_t kExponentBits = 0x7F800000u;
-  const uint32_t bits = BitsOf(x);
-  if ((bits & kExponentBits) == kExponentBits) return ToBFloat16(x);
-  const uint32_t up = bits + (draw & 0xFFFFu);
-  return BFloat16{static_cast<uint16_t>(((up & kExponentBits) == kExponentBits ? bits : up) >> 16)};
+  constexpr uint32_t kExponentBits = 0x7F800000u, kQuiet = 0x00400000u;
+  const uint32_t bits = BitsOf(x), up = bits + (draw & 0xFFFFu);
+  // Without branches: neither what is not finite nor what would become so is rounded up.
+  const bool stays =
+      (bits & kExponentBits) == kExponentBits || (up & kExponentBits) == kExponentBits;
+  return BFloat16{static_cast<uint16_t>((stays ? bits | (x != x ? kQuiet : 0u) : up) >> 16)};
 }
 
 // 64 random bits are one element's: kCodeDraw for each moment, 16 of the rest for the weight.

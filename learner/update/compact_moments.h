@@ -34,4 +34,9 @@ class CompactMoments {
   policy_model::FlatBuffer codes_, scales_;
 };
 
+// Where each tensor of the table begins in the buffers of its set, as kernels::CompactTensor in the
+// memory of the device; nothing for an empty one.
+policy_model::FlatBuffer CompactTensors(const Stream& stream,
+                                        const policy_model::TensorList& table);
+
 }  // namespace plumb::learner

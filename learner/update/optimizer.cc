@@ -13,6 +13,7 @@
 #include "configs/pattern_number.h"
 #include "kernels/update/adamw.h"
 #include "kernels/update/clip_value.h"
+#include "learner/update/gradients/fresh_gradients.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/muon.h"
 #include "learner/update/offload/offloaded_update.h"
@@ -228,6 +229,11 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
                   "moments and masters as float32",
                   "policy");
     }
+    if (state.compact()) {
+      state.compact_tensors = CompactTensors(stream, *set->table);
+      for (const auto& entry : set->table->entries())
+        state.compact_blocks += kernels::MomentBlocks(entry.elements);
+    }
     std::vector<std::byte> mask(state.decay_mask.bytes());
     for (const auto& entry : set->table->entries()) {
       const int64_t place = state.PlaceOf(entry);
@@ -257,7 +263,12 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
           state, !weights.shape().scalar_head && table.lm_head() == table.embedding());
       no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
     }
-    gradients_.base = keeper_ || rooms_ ? &no_gradients_ : &state.grad;
+    if (stream.device().is_cuda() && !keeper_ && !rooms_ && !sharing_.ranks && !sharing_.share &&
+        !sharing_.experts.apart && weights.shape().layers > 0) {
+      fresh_ = std::make_unique<FreshGradients>(state);
+      no_gradients_ = FlatBuffer::WithoutMemory(stream, DType::kFloat32, state.trained());
+    }
+    gradients_.base = keeper_ || rooms_ || fresh_ ? &no_gradients_ : &state.grad;
     gradients_.base_runs = state.runs;
   }
   for (const auto& set : weights.adapters()) {
@@ -286,7 +297,8 @@ void Optimizer::DrawDropoutKey() {
 
 void Optimizer::ZeroGrad() {
   for (SetState& state : sets_) {
-    if (experts_wait() && !state.of_experts.empty()) ZeroExperts(state, /*experts=*/false);
+    if (fresh_ && !state.set->adapter) fresh_->BeginUpdate();
+    else if (experts_wait() && !state.of_experts.empty()) ZeroExperts(state, /*experts=*/false);
     else state.grad.Zero();
   }
   if (rooms_) rooms_->BeginUpdate(gradients_.dropout_key);
@@ -424,7 +436,6 @@ std::vector<FlatBuffer*> Optimizer::SetState::moments() {
   return {&m8.codes(), &m8.scales(), &v8.codes(), &v8.scales()};
 }
 
-// Tensor by tensor, because their blocks are their own.
 void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
   SetState& state = sets_[set];
   if (state.through) {
@@ -432,30 +443,26 @@ void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
                                   static_cast<uint32_t>(updates_), adamw);
   }
   FlatBuffer& flat = state.set->flat;
-  const auto& entries = state.set->table->entries();
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const auto& entry = entries[i];
-    const auto moment = [&](FlatBuffer& exact, CompactMoments& compact) {
-      return !state.in_8_bits ? kernels::MomentState{.exact = exact.f32() + entry.offset}
-                              : compact.Of(i);
-    };
-    const bool own = state.has_own_master(), is_float = flat.dtype() == DType::kFloat32;
-    kernels::Call({.stream = flat.stream(), .dtype = flat.dtype()},
-                  kernels::AdamwCompact{
-                      .param = is_float ? nullptr : flat.at(entry.offset),
-                      .master = own || is_float ? state.master().f32() + entry.offset : nullptr,
-                      .m = moment(state.m, state.m8),
-                      .v = moment(state.v, state.v8),
-                      .grad = state.grad.at(entry.offset),
-                      .grad_dtype = state.grad.dtype(),
-                      .decay = entry.decay,
-                      .n = entry.elements,
-                      .options = adamw,
-                      .seed = seed_,
-                      .set = static_cast<uint32_t>(set),
-                      .draw_step = static_cast<uint32_t>(updates_),
-                      .first = entry.offset});
-  }
+  const auto moment = [&](FlatBuffer& exact, CompactMoments& compact) {
+    return !state.in_8_bits ? kernels::MomentState{.exact = exact.f32()} : compact.Of(0);
+  };
+  const bool own = state.has_own_master(), is_float = flat.dtype() == DType::kFloat32;
+  kernels::Call(
+      {.stream = flat.stream(), .dtype = flat.dtype()},
+      kernels::AdamwCompactSet{
+          .all = {.param = is_float ? nullptr : flat.data(),
+                  .master = own || is_float ? state.master().f32() : nullptr,
+                  .m = moment(state.m, state.m8),
+                  .v = moment(state.v, state.v8),
+                  .grad = state.grad.data(),
+                  .grad_dtype = state.grad.dtype(),
+                  .options = adamw,
+                  .seed = seed_,
+                  .set = static_cast<uint32_t>(set),
+                  .draw_step = static_cast<uint32_t>(updates_)},
+          .tensors = static_cast<const kernels::CompactTensor*>(state.compact_tensors.data()),
+          .count = std::ssize(state.set->table->entries()),
+          .blocks = state.compact_blocks});
 }
 
 void Optimizer::UpdateRun(SetState& state, const SetState::KeptRun& run,
@@ -517,6 +524,7 @@ void Optimizer::UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
 
 UpdateResult Optimizer::Update(double learning_rate, double loss,
                                std::optional<double> weight_decay) {
+  Settle();
   AddUpGradients();
   ClipValues();
   const double squares = SumOfSquares();

@@ -77,6 +77,7 @@ struct Sharing {
 };
 Sharing SharingOf(const configs::Config& config, Ranks* ranks, ModelShare* share = nullptr);
 
+class FreshGradients;
 class GradientRooms;
 class PartKeeper;
 class StateStream;
@@ -113,6 +114,9 @@ class Optimizer {
     policy_model::FlatBuffer grad = {}, decay_mask = {};
     policy_model::FlatBuffer m = {}, v = {};  // empty where they are kept in 8 bits:
     CompactMoments m8 = {}, v8 = {};          // else empty
+    // Of a set that is compact(): kernels::CompactTensor of each tensor, and their blocks in all.
+    policy_model::FlatBuffer compact_tensors = {};
+    int64_t compact_blocks = 0;
     bool masters = false, in_8_bits = false;  // also where this rank's slice is empty
     // What of earlier gradients is still to be added, by place; empty: nothing ever is.
     policy_model::FlatBuffer residual = {};
@@ -161,7 +165,10 @@ class Optimizer {
       return grad.at(grad_in_parts ? run.at : run.place);
     }
   };
-  std::span<SetState> sets() { return sets_; }
+  std::span<SetState> sets() {
+    Settle();
+    return sets_;
+  }
 
   // Where a backward of the model adds.
   const policy_model::Gradients& gradients() const { return gradients_; }
@@ -220,7 +227,7 @@ class Optimizer {
   int64_t skipped() const { return skipped_; }
 
   // Of a model with one trained set.
-  policy_model::FlatBuffer& grad() { return sets_.front().grad; }
+  policy_model::FlatBuffer& grad() { return sets().front().grad; }
   policy_model::FlatBuffer& m() { return sets_.front().m; }
   policy_model::FlatBuffer& v() { return sets_.front().v; }
   struct Counters {
@@ -238,6 +245,8 @@ class Optimizer {
   void AdoptWeights();
 
  private:
+  // Gradients that are still to be zeroed are (FreshGradients).
+  void Settle();
   double SumOfSquares();
   void ClipValues();
   void AddUpGradients();
@@ -285,8 +294,9 @@ class Optimizer {
   uint64_t seed_;
   const Sharing sharing_;
   std::vector<SetState> sets_;
-  std::unique_ptr<PartKeeper> keeper_;    // of the base, from run.zero = 2 on
-  std::unique_ptr<GradientRooms> rooms_;  // of the base, where its gradients are bfloat16
+  std::unique_ptr<PartKeeper> keeper_;     // of the base, from run.zero = 2 on
+  std::unique_ptr<GradientRooms> rooms_;   // of the base, where its gradients are bfloat16
+  std::unique_ptr<FreshGradients> fresh_;  // of the base, where they are float32 on one GPU
   BesideTimes taken_;
   policy_model::FlatBuffer no_gradients_;  // stands for a base's that passes find elsewhere
   // what gradients_ points to

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "kernels/update/adamw.h"
+#include "learner/update/gradients/fresh_gradients.h"
 #include "learner/update/gradients/gradient_rooms.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/part_keeper.h"
@@ -250,7 +251,12 @@ void Optimizer::ShareUpdated(SetState& state) {
 
 policy_model::PassParts* Optimizer::parts() const {
   if (rooms_) return rooms_.get();
+  if (fresh_) return fresh_.get();
   return keeper_.get();
+}
+
+void Optimizer::Settle() {
+  if (fresh_) fresh_->Settle();
 }
 
 void Optimizer::SpreadWeights() {

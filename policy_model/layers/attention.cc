@@ -246,7 +246,8 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
     dk = gather(gk);
     dv = gather(gv);
   } else {
-    const at::Tensor none = at::zeros({2}, Options(launch, at::kUInt64)),
+    // The random state of a dropout that is off, which nothing reads: no kernel to fill it.
+    const at::Tensor none = at::empty({2}, Options(launch, at::kUInt64)),
                      unused = at::empty({}, Options(launch, at::kUInt64));
     std::tie(dq, dk, dv) = at::_flash_attention_backward(
         d_own, q, k, v, own, Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,

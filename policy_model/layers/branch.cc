@@ -33,11 +33,12 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
   const void* in = x;
   if (before_.there()) {
     void* norm = pass.scratch.At(norm_);
-    before_.Forward(pass, x, n, norm, pass.saved.Floats(rstd_before_));
+    before_.Forward(pass, x, n, norm, pass.saved.Floats(rstd_before_),
+                    pass.output && out != x ? out : nullptr);
     in = norm;
-  }
-  if (pass.output && out != x)
+  } else if (pass.output && out != x) {
     kernels::Copy(pass.launch.stream, out, x, static_cast<size_t>(pass.Bytes(n * h)));
+  }
   if (!apart(pass)) {
     stage_->Forward(pass, in, true, out);
     return;
@@ -79,7 +80,9 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
   }
   if (!before_.there()) {
     PLUMB_CHECK(!pass.group, "a share of a model has norms before its branches");
-    stage_->Backward(pass, dout, x, true, dx);
+    PackedPass alone = pass;  // the stage writes dx, which may be what it is given
+    alone.beside = nullptr;
+    stage_->Backward(alone, dout, x, true, dx);
     return;
   }
   void* norm = pass.scratch.At(norm_again_);
@@ -87,7 +90,9 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
   before_.Forward(pass, x, n, norm, nullptr);
   stage_->Backward(pass, dout, norm, false, dnorm);
   if (pass.group) pass.group->Sum(pass.launch.stream, pass.launch.dtype, dnorm, elements);
+  if (pass.beside) pass.beside->Release(dx);
   before_.Backward(pass, dnorm, x, pass.saved.Floats(rstd_before_), n, true, dx);
+  if (pass.beside) pass.beside->Join();
 }
 
 void Branch::PlanStep(const PagedPass& pass) {

@@ -231,9 +231,17 @@ void LinearLayer::BackwardInput(const PackedPass& pass, const void* dy, bool acc
 }
 
 void LinearLayer::BackwardWeight(const PackedPass& pass, const void* dy, const void* x) const {
-  const bool empty = pass.TakeEmpty(weight_, rows_ * columns_);
-  if (float* g = pass.G(weight_))
-    ops::LinearBackwardWeight(pass.launch, dy, x, pass.tokens(), rows_, columns_, g, !empty);
+  BFloat16* const narrow = pass.TakeNarrow(weight_, rows_ * columns_);
+  const bool empty = !narrow && pass.TakeEmpty(weight_, rows_ * columns_);
+  float* const g = narrow ? nullptr : pass.G(weight_);
+  if (!narrow && !g) return;
+  Beside* const beside = beside_ ? pass.beside : nullptr;
+  kernels::Launch launch = pass.launch;
+  if (beside) launch.stream = beside->Begin();
+  if (narrow)
+    ops::LinearBackwardWeightNarrow(launch, dy, x, pass.tokens(), rows_, columns_, narrow);
+  else ops::LinearBackwardWeight(launch, dy, x, pass.tokens(), rows_, columns_, g, !empty);
+  if (beside) beside->End(dy);
 }
 
 void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,

@@ -3,6 +3,7 @@
 // Thread safety: const. Shapes: rows [n, H] of the weights' type; rstd float[n].
 #pragma once
 
+#include "kernels/device/device_memory.h"
 #include "kernels/layer_norm.h"
 #include "kernels/rms_norm.h"
 #include "policy_model/families/layer_spec.h"
@@ -22,8 +23,14 @@ struct NormLayer {
 
   bool there() const { return weight >= 0; }
 
-  void Forward(const Pass& pass, const void* x, int64_t rows, void* y, float* rstd) const {
+  // `copy`: T[n, H] beside x and y, becomes x; or nullptr.
+  void Forward(const Pass& pass, const void* x, int64_t rows, void* y, float* rstd,
+               void* copy = nullptr) const {
     if (kind == NormKind::kLayer) {
+      if (copy) {
+        kernels::Copy(pass.launch.stream, copy, x,
+                      static_cast<size_t>(pass.Bytes(rows * pass.hidden())));
+      }
       kernels::Call(pass.launch, kernels::LayerNorm{.x = x,
                                                     .w = pass.W(weight),
                                                     .b = pass.W(bias),
@@ -41,7 +48,8 @@ struct NormLayer {
                                                 .eps = eps,
                                                 .weight_offset = weight_offset,
                                                 .y = y,
-                                                .rstd = rstd});
+                                                .rstd = rstd,
+                                                .copy = copy});
   }
   // dx: written, or added to when `accumulate`. dw goes to pass.grad where it is wanted.
   void Backward(const PackedPass& pass, const void* dy, const void* x, const float* rstd,

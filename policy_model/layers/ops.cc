@@ -237,6 +237,40 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   }
 }
 
+namespace {
+
+// Products whose parts of a sum are added up in float, also where the library computes them apart.
+class FloatSums {
+ public:
+  FloatSums() : before_(at::globalContext().allowBF16ReductionCuBLAS()) {
+    at::globalContext().setAllowBF16ReductionCuBLAS(false);
+  }
+  ~FloatSums() {
+    using Option = at::CuBLASReductionOption;
+    at::globalContext().setAllowBF16ReductionCuBLAS(
+        before_ == Option::AllowReducedPrecisionWithSplitK,
+        before_ != Option::DisallowReducedPrecisionDisallowSplitK);
+  }
+  FloatSums(const FloatSums&) = delete;
+  FloatSums& operator=(const FloatSums&) = delete;
+
+ private:
+  const at::CuBLASReductionOption before_;
+};
+
+}  // namespace
+
+void LinearBackwardWeightNarrow(const kernels::Launch& launch, const void* dy, const void* x,
+                                int64_t m, int64_t n, int64_t k, BFloat16* dw) {
+  PLUMB_CHECK(launch.device().is_cuda() && launch.dtype == DType::kBFloat16,
+              "bfloat16 products of a GPU");
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  const FloatSums sums;
+  at::Tensor out = View(launch, dw, n, k, at::kBFloat16);
+  at::mm_out(out, View(launch, dy, m, n, at::kBFloat16).t(), View(launch, x, m, k, at::kBFloat16));
+}
+
 bool JoinsLowRank(const kernels::Launch& launch) { return WidenedBf16(launch); }
 
 void LinearJoined(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,

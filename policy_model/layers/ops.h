@@ -30,6 +30,10 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m,
                           int64_t n, int64_t k, float* dw, bool accumulate = true);
 
+// The same of bfloat16 written as bfloat16, summed in float and rounded once. On a GPU.
+void LinearBackwardWeightNarrow(const kernels::Launch& launch, const void* dy, const void* x,
+                                int64_t m, int64_t n, int64_t k, BFloat16* dw);
+
 // A low-rank matrix beside w in one product, where that is the CPU's own (JoinsLowRank): what it
 // adds costs its terms and no pass over the result.
 struct LowRankOperands {

@@ -20,6 +20,7 @@
 #include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/attention.h"
+#include "policy_model/layers/beside.h"
 #include "policy_model/layers/rotary_table.h"
 #include "policy_model/layers/routing.h"
 #include "policy_model/memory/arena.h"
@@ -79,6 +80,9 @@ struct PackedPass : Pass {
   bool again = false;
   bool output = true;  // false: only what is saved is wanted; `out` may stay as it is
   bool fp8 = false;    // products of layers read FP8 (fp8/fp8_linear.h); REQUIRES: no adapters
+  // Backward: where gradients of weights may be computed; nullptr: in the pass itself. A stage that
+  // lets them leaves what they read as it is until its Backward returns.
+  Beside* beside = nullptr;
 
   int64_t tokens() const { return attention.tokens; }
   // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not
@@ -87,6 +91,10 @@ struct PackedPass : Pass {
   // Ask before G: whether all of a tensor's gradient is to be written instead of added.
   bool TakeEmpty(int64_t offset, int64_t elements) const {
     return parts && parts->TakeEmpty(offset, elements);
+  }
+  // Ask before both: where all of it is to be written as bfloat16; nullptr: not there.
+  BFloat16* TakeNarrow(int64_t offset, int64_t elements) const {
+    return parts ? parts->TakeNarrow(offset, elements) : nullptr;
   }
 };
 

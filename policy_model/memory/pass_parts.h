@@ -13,6 +13,8 @@
 
 #include <cstdint>
 
+#include "common/base/dtype.h"
+
 namespace plumb::policy_model {
 
 class PassParts {
@@ -45,6 +47,10 @@ class PassParts {
   virtual bool TakeEmpty(int64_t offset, int64_t elements) const {
     return offset < 0 && elements < 0;
   }
+  // The same for one who writes it as it is kept, in bfloat16, each number summed in float and
+  // rounded to the nearest once: where to; nullptr: that is not how it is kept, or something is
+  // there. Whoever got it does not ask for this tensor in this pass again.
+  virtual BFloat16* TakeNarrow(int64_t /*offset*/, int64_t /*elements*/) const { return nullptr; }
 };
 
 }  // namespace plumb::policy_model

@@ -51,6 +51,18 @@ TEST_P(RmsNormTest, ForwardMatchesDouble) {
     const double steps = static_cast<double>(hidden) / 32 + 8;
     const std::string what = "y of " + std::to_string(rows) + "x" + std::to_string(hidden);
     ExpectClose(ty.Host(), want, OutputRounding(dtype()) + steps * kEps, 1e-30, what);
+    // With a copy of what goes in.
+    Tensor copy(GetParam(), std::vector<float>(rows * hidden, kPoison)),
+        beside(GetParam(), std::vector<float>(rows * hidden, kPoison));
+    Call(launch(), RmsNorm{.x = tx.data(),
+                           .w = tw.data(),
+                           .rows = rows,
+                           .hidden = hidden,
+                           .eps = kNormEps,
+                           .y = beside.data(),
+                           .copy = copy.data()});
+    ExpectSameBits(beside.Host(), ty.Host(), what + " with a copy");
+    ExpectSameBits(copy.Host(), tx.Host(), what + ": the copy");
     // In place, and without rstd.
     Call(launch(), RmsNorm{.x = tx.data(),
                            .w = tw.data(),

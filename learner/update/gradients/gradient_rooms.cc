@@ -32,6 +32,7 @@ GradientRooms::GradientRooms(Optimizer::SetState& state, bool tied)
 void GradientRooms::BeginUpdate(uint64_t key) {
   key_ = key;
   joined_ = 0;
+  backwards_ = 0;
 }
 
 void GradientRooms::Turn(std::initializer_list<size_t> buckets) {
@@ -60,6 +61,7 @@ void GradientRooms::Turn(std::initializer_list<size_t> buckets) {
 void GradientRooms::Begin(Way way) {
   if (way == Way::kForward) return;
   touched_.clear();  // of a pass that ended with an exception
+  ++backwards_;
   if (tied_) Turn({0, last_bucket()});
   else Turn({0});
 }
@@ -110,6 +112,16 @@ bool GradientRooms::TakeEmpty(int64_t offset, int64_t elements) const {
     return false;
   touched_.push_back(*tensor);
   return true;
+}
+
+BFloat16* GradientRooms::TakeNarrow(int64_t offset, int64_t elements) const {
+  if (room_.device().is_cpu() || backwards_ > 1 || state_.set->flat.dtype() != DType::kBFloat16)
+    return nullptr;
+  const std::optional<Touched> tensor = Find(offset);
+  if (!tensor || tensor->elements != elements || IsTouched(*tensor) ||
+      tensor->place != policy_model::PlaceOf(state_.runs, offset))
+    return nullptr;
+  return static_cast<BFloat16*>(state_.grad.at(tensor->place));
 }
 
 float* GradientRooms::Gradient(int64_t offset) const {

@@ -5,6 +5,8 @@
 //                   before the first and behind the last of them
 //   grad    T[M]    (SetState::grad, bfloat16) what passes before have come to; the room joins it
 //                   when the layer is done, with one rounding (kernels/update/narrow_gradients.h)
+// On a GPU a product of an update's first pass is written to grad itself, rounded as the room would
+// be when it joins: 10 bytes a parameter less to move.
 // Of the room a tensor is zeroed when its gradient is first asked for, unless whoever asks writes
 // all of it (TakeEmpty); what nobody asked for does not join.
 // So every product over the tokens of a micro-batch is summed in float32, as without; what is
@@ -42,6 +44,7 @@ class GradientRooms : public policy_model::PassParts {
   // In the room, of what is open.
   float* Gradient(int64_t offset) const override;
   bool TakeEmpty(int64_t offset, int64_t elements) const override;
+  BFloat16* TakeNarrow(int64_t offset, int64_t elements) const override;
 
   int64_t bytes() const { return static_cast<int64_t>(room_.bytes()); }
 
@@ -68,6 +71,7 @@ class GradientRooms : public policy_model::PassParts {
   mutable policy_model::FlatBuffer room_;
   std::vector<Open> open_;
   mutable std::vector<Touched> touched_;
+  int64_t backwards_ = 0;  // since BeginUpdate
   uint64_t key_ = 0;
   uint32_t joined_ = 0;  // since BeginUpdate
 };

@@ -381,5 +381,79 @@ TEST_P(AdamwCompactForms, AreThoseOfTheCpu) {
   }
 }
 
+// A set in one launch, with gaps between its tensors and tensors of less than a block, to the bits
+// of a launch each; what lies between is left alone.
+TEST_P(AdamwCompactForms, ASetIsItsTensors) {
+  const std::vector<size_t> sizes = {1, 300, 64, 256, 100'001, 7, 2048};
+  std::vector<CompactTensor> tensors;
+  int64_t end = 0, blocks = 0;
+  for (const size_t n : sizes) {
+    tensors.push_back({.at = (end + 63) / 64 * 64 + (n == 7 ? 2 : 0),
+                       .first_block = blocks,
+                       .n = static_cast<int64_t>(n),
+                       .decay = n % 2 == 0 ? 1 : 0});
+    end = tensors.back().at + tensors.back().n;
+    blocks += MomentBlocks(tensors.back().n);
+  }
+  const auto n = static_cast<size_t>(end);
+  const bool half = dtype() == DType::kBFloat16;
+  for (const bool master : {true, false}) {
+    if (!master && !half) continue;
+    std::vector<std::vector<float>> results[2];
+    for (const bool together : {false, true}) {
+      Array<float> masters(device(), Normal(n, 1)),
+          m_scales(device(), std::vector<float>(static_cast<size_t>(blocks))),
+          v_scales(device(), std::vector<float>(static_cast<size_t>(blocks)));
+      Array<uint8_t> m8(device(), std::vector<uint8_t>(n)), v8(device(), std::vector<uint8_t>(n));
+      Tensor param(GetParam(), Normal(n, 1, dtype()));
+      Array<CompactTensor> table(device(), tensors);
+      AdamwCompact all{.param = half ? param.data() : nullptr,
+                       .master = master ? masters.data() : nullptr,
+                       .m = {.codes = m8.data(), .scales = m_scales.data()},
+                       .v = {.codes = v8.data(), .scales = v_scales.data()},
+                       .options = {.learning_rate = 1e-2f, .weight_decay = 0.1f},
+                       .seed = 5,
+                       .set = 1};
+      for (uint32_t step = 1; step <= 2; ++step) {
+        Tensor grad(GetParam(), Spread(n, step));
+        all.grad = grad.data();
+        all.grad_dtype = dtype();
+        all.options.step = step;
+        all.draw_step = step;
+        if (together) {
+          Call(launch(), AdamwCompactSet{.all = all,
+                                         .tensors = table.data(),
+                                         .count = std::ssize(tensors),
+                                         .blocks = blocks});
+          continue;
+        }
+        for (const CompactTensor& of : tensors) {
+          const auto size = static_cast<int64_t>(ElementSize(dtype()));
+          AdamwCompact one = all;
+          if (one.param) one.param = static_cast<std::byte*>(one.param) + of.at * size;
+          if (one.master) one.master += of.at;
+          for (MomentState* each : {&one.m, &one.v}) {
+            each->codes += of.at;
+            each->scales += of.first_block;
+          }
+          one.grad = static_cast<const std::byte*>(one.grad) + of.at * size;
+          one.decay = of.decay != 0;
+          one.n = of.n;
+          one.first = of.at;
+          Call(launch(), one);
+        }
+      }
+      const auto floats = [](const std::vector<uint8_t>& codes) {
+        return std::vector<float>(codes.begin(), codes.end());
+      };
+      results[together ? 1 : 0] = {masters.Host(),  param.Host(),      m_scales.Host(),
+                                   v_scales.Host(), floats(m8.Host()), floats(v8.Host())};
+    }
+    const char* const names[] = {"masters", "weights", "scales of m", "scales of v", "m", "v"};
+    for (size_t i = 0; i < std::size(names); ++i)
+      ExpectSameBits(results[1][i], results[0][i], names[i]);
+  }
+}
+
 }  // namespace
 }  // namespace plumb::kernels

@@ -101,6 +101,33 @@ TEST_P(Adamw, SumOfSquaresIsExactEnoughAndFixed) {
   }
 }
 
+// Pieces long enough for several turns of a warp, and memory that does not begin on 16 bytes: the
+// same sum to the bit.
+TEST_P(Adamw, SumOfSquaresOfLongPieces) {
+  constexpr size_t n = 4096 * 1200 + 77;
+  const auto g = Normal(n, 3, DType::kBFloat16);
+  double expected = 0;
+  for (const float f : g) expected += static_cast<double>(f) * static_cast<double>(f);
+  std::vector<double> seen;
+  for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
+    for (const size_t skip : {0, 1}) {
+      std::vector<float> shifted(skip, 3.0f);
+      shifted.insert(shifted.end(), g.begin(), g.end());
+      Tensor grad({device(), type}, shifted);
+      Array<double> scratch(device(), kNormScratch), out(device(), 1);
+      Call(launch(),
+           SumOfSquares{.grad = static_cast<std::byte*>(grad.data()) + skip * ElementSize(type),
+                        .grad_dtype = type,
+                        .n = static_cast<int64_t>(n),
+                        .scratch = scratch.data(),
+                        .out = out.data()});
+      seen.push_back(out.Host()[0]);
+    }
+  }
+  EXPECT_NEAR(seen[0], expected, 1e-12 * expected);
+  for (const double each : seen) EXPECT_EQ(each, seen[0]);
+}
+
 // Gradients in bfloat16 are what they are as floats.
 TEST_P(Adamw, GradientsOfTwoBytes) {
   for (const size_t n : {1, 64, 1000, 20001}) {

@@ -242,6 +242,49 @@ TEST(GradientRoomsCuda, TrainsAsTheCpuDoes) {
   }
 }
 
+// Products of the first pass of an update are written where gradients are kept, those of further
+// passes join them: both are what float32 keeps, but for their roundings.
+TEST(GradientRoomsCuda, ProductsAreWrittenWhereTheyAreKept) {
+  if (!kernels::CudaAvailable()) {
+    GTEST_SKIP() << "NO GPU: bfloat16 gradients that products write were NOT tested (build with "
+                    "-DPLUMB_CUDA=ON on a machine with a GPU)";
+  }
+  for (const int64_t budget : {4096, 64}) {
+    const Case of{.shape = Untied(), .dtype = DType::kBFloat16, .budget = budget, .gpu = true};
+    Learning wide(of, Gradients::kFloat32), narrow(of, Gradients::kBFloat16);
+    for (int update = 0; update < 2; ++update) {  // the second begins anew
+      wide.Accumulate();
+      narrow.Accumulate();
+      const auto exact = wide.Grad(), kept = narrow.Grad();
+      float largest = 0;
+      for (const float x : exact) largest = std::max(largest, std::abs(x));
+      ASSERT_GT(largest, 0.0f);
+      for (size_t i = 0; i < exact.size(); ++i)
+        ASSERT_NEAR(kept[i], exact[i], std::abs(exact[i]) / 32 + largest / 128)
+            << i << " " << budget;
+    }
+  }
+  using Way = policy_model::PassParts::Way;
+  Learning learning({.shape = Untied(), .dtype = DType::kBFloat16, .gpu = true},
+                    Gradients::kBFloat16);
+  auto& rooms = dynamic_cast<GradientRooms&>(*learning.optimizer.parts());
+  const auto& layer = learning.weights.table().layer(1);
+  const ModelShape shape = Untied();
+  const int64_t qkv = shape.qkv_width() * shape.hidden;
+  learning.optimizer.ZeroGrad();
+  for (const bool first : {true, false}) {
+    rooms.Begin(Way::kBackward);
+    rooms.Enter(Way::kBackward, 1);
+    EXPECT_EQ(rooms.TakeNarrow(layer.qkv, qkv - 1), nullptr) << "a part";
+    EXPECT_EQ(rooms.TakeNarrow(layer.qkv, qkv) != nullptr, first);
+    rooms.Gradient(layer.down);
+    EXPECT_EQ(rooms.TakeNarrow(layer.down, shape.hidden * shape.ffn), nullptr)
+        << "something is there";
+    rooms.Leave(Way::kBackward, 1);
+    rooms.End(Way::kBackward);
+  }
+}
+
 TEST(GradientRoomsTest, WhatIsNotFiniteIsSeen) {
   Learning learning({}, Gradients::kBFloat16);
   learning.Accumulate();
