@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,13 +18,18 @@
 
 namespace plumb::configs {
 
-// verl's two switches of the KL, which say nothing each by itself (foreign_meaning.h).
-struct KlSwitches {
+// What other systems' names said that no option says by itself (foreign_meaning.h).
+struct ForeignMentions {
   struct Switch {
     bool on = false;
     std::string place;
   };
-  std::optional<Switch> in_loss, in_reward;  // use_kl_loss, use_kl_in_reward
+  std::optional<Switch> in_loss, in_reward;  // verl's use_kl_loss, use_kl_in_reward
+  struct Value {
+    std::string value;  // theirs: "luspo"
+    std::string said;   // whole: loss_type = "luspo"
+  };
+  std::map<std::string, Value> values;  // by our option that it gave (foreign_values.h)
 };
 
 struct ForeignPathCalls {
@@ -32,7 +38,7 @@ struct ForeignPathCalls {
   std::function<void(const std::string& place, const std::string& key)> unknown;
 };
 
-void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, KlSwitches& switches,
+void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
                       std::vector<std::string>& problems);
 
 }  // namespace plumb::configs
