@@ -17,7 +17,7 @@ struct Definition {
 };
 
 // TRL 1.16, GRPOTrainer._compute_loss; verl 0.9.1, core_algos.py. What tests compare each with:
-// tests/golden/policy_objectives.py and peer_advantages.py.
+// tests/golden/policy_objectives.py and peer_functions.py.
 constexpr Definition kDefinitions[] = {
     {"algorithm", "loss_type", "grpo", R"({objective = "clip", aggregation = "sequence"})"},
     {"algorithm", "loss_type", "bnpo", R"({objective = "clip", aggregation = "token"})"},
