@@ -73,6 +73,51 @@ void ResolveValues(const ForeignMentions& mentions, Origins& origins, Config& co
   for (const auto& [option, given] : mentions.values) origins[option] += ", " + given.said;
 }
 
+// What says nothing by itself, and parts of one of our options.
+void ResolveParts(const GivenNames& given, const ForeignMentions& mentions, Origins& origins,
+                  std::vector<std::string>& problems, Config& config) {
+  AlgorithmConfig& a = config.algorithm;
+  // On, the option has a usual value; off, it has none, whatever stands beside the switch.
+  const auto switched = [&](const std::optional<ForeignMentions::Switch>& by, const char* name,
+                            const std::string& key, const char* theirs, auto& field, auto usual) {
+    if (!by) return;
+    if (by->on) {
+      if (origins.emplace(key, std::string("usual with ") + name + " = true").second) field = usual;
+    } else if (GivenAs(given, key) == theirs) {
+      field = 0;
+      origins[key] += std::string(", ") + name + " = false";
+    } else if (field != 0) {
+      problems.push_back(by->place + ": " + name + " = false and " + key +
+                         " contradict each other: keep one of them");
+    }
+  };
+  switched(mentions.sync_reference, "sync_ref_model", "algorithm.reference_sync_every",
+           "ref_model_sync_steps", a.reference_sync_every, 512);
+  switched(mentions.adaptive_entropy, "use_adaptive_entropy", "algorithm.entropy_target",
+           "entropy_target", a.entropy_target, 0.2);
+  for (size_t i = 0; i < mentions.vespo.size(); ++i) {
+    const ForeignMentions::Part& part = mentions.vespo[i];
+    if (part.text.empty() || a.vespo.size() != mentions.vespo.size()) continue;
+    a.vespo[i] = part.text;
+    origins["algorithm.vespo"] = part.place + ", vespo_k_pos and its like";
+  }
+  const auto refuse = [&](const std::string& what) {
+    problems.push_back(mentions.losses_place + ": preference." + what);
+  };
+  const size_t losses = mentions.losses.size(), weights = mentions.loss_weights.size();
+  if (weights != 0 && weights != losses) {
+    return refuse("loss_weights has " + std::to_string(weights) + " numbers and loss_type " +
+                  std::to_string(losses) + (losses == 0 ? "" : " names") +
+                  ": one for each; here it is preference.losses = [\"sigmoid=0.8\", \"sft=1\"]");
+  }
+  if (losses == 0) return;
+  if (!origins.emplace("preference.losses", mentions.losses_place + ", loss_type").second)
+    return refuse("loss_type says what preference.losses is, which is given, too: keep one");
+  for (size_t i = 0; i < losses; ++i)
+    config.preference.losses.push_back(mentions.losses[i] + "=" +
+                                       (weights == 0 ? "1" : mentions.loss_weights[i]));
+}
+
 }  // namespace
 
 void ResolveForeignNames(const GivenNames& given, const ForeignMentions& mentions, Origins& origins,
@@ -118,6 +163,7 @@ void ResolveForeignNames(const GivenNames& given, const ForeignMentions& mention
   }
   ResolveKl(mentions, origins, problems, a);
   ResolveValues(mentions, origins, config);
+  ResolveParts(given, mentions, origins, problems, config);
   ResolveNever(given, origins, "run.checkpoint_every", {"save_freq", "save_steps"},
                config.run.checkpoint_every);
   ResolveNever(given, origins, "eval.every", {"test_freq", "eval_steps"}, config.eval.every);

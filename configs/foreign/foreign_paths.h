@@ -7,6 +7,7 @@
 // the tables are the caller's. Errors: none; what is wrong becomes a problem.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <optional>
@@ -25,6 +26,16 @@ struct ForeignMentions {
     std::string place;
   };
   std::optional<Switch> in_loss, in_reward;  // verl's use_kl_loss, use_kl_in_reward
+  // TRL's sync_ref_model, use_adaptive_entropy
+  std::optional<Switch> sync_reference, adaptive_entropy;
+  struct Part {
+    std::string text;  // "": not given
+    std::string place;
+  };
+  std::array<Part, 4> vespo;  // TRL's vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg
+  // TRL's list of loss_type with its loss_weights, of DPO.
+  std::vector<std::string> losses, loss_weights;
+  std::string losses_place;
   struct Value {
     std::string value;  // theirs: "luspo"
     std::string said;   // whole: loss_type = "luspo"

@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "configs/config.h"
 #include "configs/option_names.h"
+#include "configs/value_text.h"
 
 namespace plumb::configs {
 namespace {
@@ -112,10 +114,59 @@ void TakeIn(toml::table& root, const char* name, const ForeignPathCalls& calls,
   }
 }
 
+// An option of theirs that is there and is of this kind of value is taken out of the table.
+template <class T>
+std::optional<T> Taken(toml::table& table, const char* key, const ForeignPathCalls& calls,
+                       std::string* place) {
+  const toml::node* node = table.get(key);
+  const std::optional<T> value = node ? node->value<T>() : std::nullopt;
+  if (!value) return std::nullopt;
+  *place = calls.place(node->source());
+  table.erase(key);
+  return value;
+}
+
+// What says nothing by itself, or a part of one of our options.
+void TakeParts(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions) {
+  if (toml::table* algorithm = root.get_as<toml::table>("algorithm")) {
+    for (auto& [key, said] : {std::pair("sync_ref_model", &mentions.sync_reference),
+                              std::pair("use_adaptive_entropy", &mentions.adaptive_entropy)}) {
+      std::string place;
+      if (const auto on = Taken<bool>(*algorithm, key, calls, &place))
+        *said = {.on = *on, .place = place};
+    }
+    constexpr const char* kVespo[] = {"vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
+                                      "vespo_lambda_neg"};
+    for (size_t i = 0; i < mentions.vespo.size(); ++i) {
+      std::string place;
+      if (const auto number = Taken<double>(*algorithm, kVespo[i], calls, &place))
+        mentions.vespo[i] = {.text = Text(*number), .place = place};
+    }
+  }
+  toml::table* preference = root.get_as<toml::table>("preference");
+  if (preference == nullptr) return;
+  const auto list = [&](const char* key, std::vector<std::string>& out) {
+    const toml::array* array = preference->get_as<toml::array>(key);
+    if (array == nullptr) return;
+    std::vector<std::string> all;
+    for (const toml::node& one : *array) {
+      if (const auto text = one.value_exact<std::string>()) all.push_back(*text);
+      else if (const auto number = one.value<double>()) all.push_back(Text(*number));
+      else return;
+    }
+    mentions.losses_place = calls.place(array->source());
+    out = std::move(all);
+    preference->erase(key);
+  };
+  list("loss_type", mentions.losses);
+  list("loss_weights", mentions.loss_weights);
+}
+
 }  // namespace
 
 void TakeForeignValues(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
                        std::vector<std::string>& problems) {
+  TakeParts(root, calls, mentions);
   TakeIn<AlgorithmConfig>(root, "algorithm", calls, mentions, problems);
   TakeIn<PolicyConfig>(root, "policy", calls, mentions, problems);
 }

@@ -166,8 +166,8 @@ TEST(LearningCheckTest, NamesOfOtherSystemsKeepTheirDefinitions) {
                     {{"algorithm.kl_estimator=k3+"}, "kl_straight_through"},
                     {{"algorithm.name=opo"}, "algorithm.advantage = \"optimal\""},
                     {{"algorithm.advantage_std=batch"}, "algorithm.std_over"},
-                    {{"algorithm.vespo_k_pos=3"}, "algorithm.vespo"},
-                    {{"algorithm.sync_ref_model=true"}, "algorithm.reference_sync_every"}});
+                    {{"vespo_k_pos=3"}, "algorithm.vespo"},
+                    {{"sync_ref_model=true"}, "algorithm.reference_sync_every"}});
   Check(kPairs, {{{"preference.loss_weights=[0.8]"}, "preference.losses"}});
 }
 

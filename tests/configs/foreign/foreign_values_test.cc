@@ -130,6 +130,53 @@ TEST(ForeignValuesTest, UnderOurNamesOnlyOurValuesAreTaken) {
   EXPECT_NE(ProblemsOf({"algorithm.loss_type=lupso"}).find("is not known"), std::string::npos);
 }
 
+TEST(ForeignValuesTest, SwitchesAndPartsMakeOneOption) {
+  const AlgorithmConfig synced =
+      With({"algorithm.beta=0.1", "algorithm.sync_ref_model=true"}).config.algorithm;
+  EXPECT_EQ(synced.reference_sync_every, 512);
+  EXPECT_EQ(synced.reference_mix, 0.6);
+  EXPECT_EQ(With({"algorithm.beta=0.1", "algorithm.ref_model_sync_steps=8",
+                  "algorithm.sync_ref_model=true"})
+                .config.algorithm.reference_sync_every,
+            8);
+  const Loaded off = With({"algorithm.ref_model_sync_steps=8", "algorithm.sync_ref_model=False"});
+  EXPECT_EQ(off.config.algorithm.reference_sync_every, 0) << "TRL does not look at the steps then";
+  EXPECT_EQ(off.origins.at("algorithm.reference_sync_every"), "--set, sync_ref_model = false");
+  EXPECT_NE(ProblemsOf({"algorithm.beta=0.1", "algorithm.reference_sync_every=8",
+                        "algorithm.sync_ref_model=false"})
+                .find("contradict each other"),
+            std::string::npos);
+  EXPECT_EQ(With({"algorithm.use_adaptive_entropy=true"}).config.algorithm.entropy_target, 0.2);
+  EXPECT_EQ(With({"algorithm.use_adaptive_entropy=true", "algorithm.entropy_target=1.5"})
+                .config.algorithm.entropy_target,
+            1.5);
+
+  const Loaded vespo =
+      With({"algorithm.vespo_lambda_neg=1.25"}, "loss_type = \"vespo\"\nvespo_k_pos = 4\n");
+  EXPECT_EQ(vespo.config.algorithm.vespo, (std::vector<std::string>{"4.0", "3", "3", "1.25"}));
+
+  const std::string dpo = "name = \"dpo\"\n[preference]\n";
+  constexpr char kPairs[] = "data.train=p.jsonl";
+  const auto losses = [&](const std::string& rows) {
+    const std::string text = "[data]\ntrain = \"p.jsonl\"\n[algorithm]\n" + dpo + rows;
+    return ParseRecipe(text, "r.toml", {kPairs}).config.preference.losses;
+  };
+  EXPECT_EQ(
+      losses("loss_type = [\"sigmoid\", \"bco_pair\", \"sft\"]\nloss_weights = [0.8, 0.2, 1]\n"),
+      (std::vector<std::string>{"sigmoid=0.8", "bco_pair=0.2", "sft=1.0"}));
+  EXPECT_EQ(losses("loss_type = [\"apo_zero\"]\n"), std::vector<std::string>{"apo_zero=1"});
+  EXPECT_TRUE(losses("loss_type = \"apo_zero\"\n").empty());
+  try {
+    losses("loss_type = [\"sigmoid\", \"sft\"]\nloss_weights = [0.8]\n");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("r.toml:7: preference.loss_weights has 1 numbers and "
+                                         "loss_type 2 names"),
+              std::string::npos)
+        << e.what();
+  }
+}
+
 TEST(ForeignValuesTest, TablesAreThoseOfTheRoom) {
   toml::table root = toml::parse("[algorithm]\nepochs = 2\nloss_mode = \"gpg\"\n");
   ForeignMentions mentions;
