@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """A layer of experts in Plumb, dense in Plumb, and in transformers (Qwen3MoeSparseMoeBlock, each of its implementations), turn by turn.
 
-  bench/experts.py [--bench build/bench/experts_bench] [--rounds 5] [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048] [--bits 32]
+  bench/experts.py [--bench build/bench/experts_bench] [--rounds 5] [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048] [--bits 32] [--gpus 0]
 
 Needs torch and transformers in this Python, and experts_bench: cmake --preset release -DPLUMB_BENCH=ON && ninja -C build experts_bench.
 Float32, or bfloat16 with --bits 16, one thread, forward alone and forward with backward; medians of tokens a processor second, which other users of the machine
-move less than the clock."""
+move less than the clock. With --gpus 1 on the first GPU, both by the clock, from an idle device to an idle device, eight passes a measurement."""
 import argparse
 import json
 import pathlib
 import resource
 import statistics
 import subprocess
+import time
 
 import torch
 from transformers import Qwen3MoeConfig
@@ -20,15 +21,20 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBl
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bench", type=pathlib.Path, default=ROOT / "build/bench/experts_bench")
-for name, value in dict(rounds=5, experts=16, per_token=2, hidden=512, width=512, tokens=2048, bits=32).items():
+for name, value in dict(rounds=5, experts=16, per_token=2, hidden=512, width=512, tokens=2048, bits=32, gpus=0).items():
     parser.add_argument("--" + name.replace("_", "-"), type=int, default=value)
 a = parser.parse_args()
 torch.set_num_threads(1)
 torch.manual_seed(1)
 DTYPE = torch.bfloat16 if a.bits == 16 else torch.float32
+DEVICE = "cuda" if a.gpus else "cpu"
+PASSES = 8 if a.gpus else 1
 
 
-def processor_seconds():
+def seconds_so_far():
+    if a.gpus:
+        torch.cuda.synchronize()
+        return time.perf_counter()
     use = resource.getrusage(resource.RUSAGE_SELF)
     return use.ru_utime + use.ru_stime
 
@@ -41,29 +47,33 @@ def block(implementation):
     with torch.no_grad():
         for p in out.parameters():
             p.normal_(0, 0.02)
-    return out.to(DTYPE)
+    return out.to(DEVICE, DTYPE)
 
 
 def theirs(module, x, d, train):
-    begin = processor_seconds()
-    if train:
-        x = x.clone().requires_grad_()
-        module.zero_grad(set_to_none=False)
-        module(x).backward(d)
-    else:
-        with torch.no_grad():
-            module(x)
-    return a.tokens / (processor_seconds() - begin)
+    begin = seconds_so_far()
+    for _ in range(PASSES):
+        if train:
+            y = x.clone().requires_grad_()
+            module.zero_grad(set_to_none=False)
+            module(y).backward(d)
+        else:
+            with torch.no_grad():
+                module(x)
+    return PASSES * a.tokens / (seconds_so_far() - begin)
 
 
 def ours():
     command = [a.bench, "--rounds", "1", "--threads", "1"]
     for name in ("experts", "per_token", "hidden", "width", "tokens", "bits"):
         command += ["--" + name.replace("_", "-"), str(getattr(a, name))]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    if a.gpus:
+        command += ["--gpus", "1"]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return {name: rate for name, rate in found.items() if not name.startswith("share")}
 
 
-x, d = (torch.randn(1, a.tokens, a.hidden).to(DTYPE) for _ in range(2))
+x, d = (torch.randn(1, a.tokens, a.hidden).to(DEVICE, DTYPE) for _ in range(2))
 blocks = {name: block(name) for name in ("eager", "grouped_mm")}
 rates = {}
 for round_ in range(a.rounds + 1):

@@ -1,13 +1,16 @@
-// A layer of experts beside a dense one of equal active width, in tokens a processor second.
+// A layer of experts beside a dense one of equal active width, in tokens a processor second, or on
+// a GPU in tokens a second.
 //
 //   experts_bench [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048]
-//                 [--rounds 5] [--threads 1] [--bits 32]
+//                 [--rounds 5] [--threads 1] [--bits 32] [--gpus 0]
 //
 // The dense feed-forward part has per-token x width; both run forward alone, and forward and
 // backward with all gradients, turn by turn in each round, in float32 or, with --bits 16, bfloat16.
-// Prints one JSON object: medians of tokens a processor second. A wrong result is not timed: both
-// outputs have to be finite.
+// --gpus 1: on the first GPU, by the clock from an idle stream to an idle stream (so with all waits
+// and launches), eight passes a measurement. Prints one JSON object: medians, and the layer's share
+// of the dense one's speed. A wrong result is not timed: both outputs have to be finite.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +21,7 @@
 #include "bench/bench_program.h"
 #include "common/base/rng.h"
 #include "policy_model/layers/experts_stage.h"
+#include "policy_model/memory/torch_stream.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::policy_model {
@@ -28,7 +32,7 @@ using bench::ProcessorSeconds;
 
 struct Arguments {
   int64_t experts = 16, per_token = 2, hidden = 512, width = 512, tokens = 2048, rounds = 5,
-          threads = 1, bits = 32;
+          threads = 1, bits = 32, gpus = 0;
 };
 
 constexpr char kProgram[] = "experts_bench";
@@ -45,26 +49,31 @@ Arguments Parse(int argc, char** argv) {
                       {"--tokens", &a.tokens},
                       {"--rounds", &a.rounds},
                       {"--threads", &a.threads},
-                      {"--bits", &a.bits}});
+                      {"--bits", &a.bits},
+                      {"--gpus", &a.gpus}});
   return a;
 }
 
 // One layer's feed-forward part with drawn weights and inputs.
 class Layer {
  public:
-  Layer(const ModelShape& shape, int64_t tokens, DType dtype)
-      : weights_(shape, Device::kCpu, dtype),
-        grad_(Device::kCpu, DType::kFloat32, weights_.flat().elements()),
+  Layer(const ModelShape& shape, int64_t tokens, const Stream& stream, DType dtype)
+      : weights_(shape, stream, dtype),
+        grad_(stream, DType::kFloat32, weights_.flat().elements()),
         tokens_(tokens),
-        in_(Device::kCpu, dtype, tokens * shape.hidden),
-        out_(Device::kCpu, dtype, tokens * shape.hidden),
-        d_(Device::kCpu, dtype, tokens * shape.hidden) {
+        in_(stream, dtype, tokens * shape.hidden),
+        out_(stream, dtype, tokens * shape.hidden),
+        d_(stream, dtype, tokens * shape.hidden),
+        saved_(stream),
+        scratch_(stream) {
     weights_.Initialise(1, 0.02);
     RandomStream random(2, 2);
     for (FlatBuffer* to : {&in_, &d_}) {
       std::vector<float> drawn(static_cast<size_t>(to->elements()));
       for (float& x : drawn) x = random.NextNormal();
-      ConvertFloat(drawn, dtype, to->data());
+      std::vector<std::byte> bytes(to->bytes());
+      ConvertFloat(drawn, dtype, bytes.data());
+      to->CopyFromHost(bytes);
     }
     const LayerSpec& spec = weights_.table().plan().layers[0];
     const LayerSlices& at = weights_.table().layer(0);
@@ -76,14 +85,38 @@ class Layer {
     }
   }
 
-  // Processor seconds of one pass.
+  // Seconds of one pass: of the processor, or of the clock where a GPU computes.
   double Run(bool backward) {
-    const double begin = ProcessorSeconds();
+    const bool on_cpu = weights_.device().is_cpu();
+    const OnStream here(weights_.stream());
+    const auto now = [&] {
+      if (on_cpu) return ProcessorSeconds();
+      weights_.stream().Synchronize();
+      return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+          .count();
+    };
+    const int passes = on_cpu ? 1 : 8;
+    const double begin = now();
+    for (int i = 0; i < passes; ++i) Pass(backward);
+    const double seconds = (now() - begin) / passes;
+    std::vector<std::byte> bytes(out_.bytes());
+    out_.CopyToHost(bytes);
+    std::vector<float> out(static_cast<size_t>(out_.elements()));
+    ConvertToFloat(bytes.data(), weights_.dtype(), out);
+    for (const float x : out) {
+      if (!std::isfinite(x)) Fail("a result is not finite");
+    }
+    return seconds;
+  }
+
+ private:
+  void Pass(bool backward) {
     if (!routing_.load.empty())
-      routing_.Begin({}, tokens_, weights_.shape().experts.per_token, true, nullptr);
+      routing_.Begin({}, tokens_, weights_.shape().experts.per_token, weights_.device().is_cpu(),
+                     nullptr);
     AttentionShape attention;
     attention.tokens = tokens_;
-    PackedPass pass{{{.stream = Device::kCpu, .dtype = weights_.dtype()},
+    PackedPass pass{{{.stream = weights_.stream(), .dtype = weights_.dtype()},
                      weights_,
                      {},
                      std::nullopt,
@@ -104,23 +137,15 @@ class Layer {
       pass.grad = grad_;
       stage_->Backward(pass, d_.data(), in_.data(), false, out_.data());
     }
-    const double seconds = ProcessorSeconds() - begin;
-    std::vector<float> out(static_cast<size_t>(out_.elements()));
-    ConvertToFloat(out_.data(), weights_.dtype(), out);
-    for (const float x : out) {
-      if (!std::isfinite(x)) Fail("a result is not finite");
-    }
-    return seconds;
   }
 
- private:
   Weights weights_;
   FlatBuffer grad_;
   const int64_t tokens_;
   FlatBuffer in_, out_, d_;
   Routing routing_;
   std::unique_ptr<Stage> stage_;
-  Arena saved_{Device::kCpu}, scratch_{Device::kCpu};
+  Arena saved_, scratch_;
 };
 
 }  // namespace
@@ -139,9 +164,10 @@ int Bench(int argc, char** argv) {
                       .max_positions = 8};
   if (a.bits != 16 && a.bits != 32) Fail("--bits is 16 or 32");
   const DType dtype = a.bits == 16 ? DType::kBFloat16 : DType::kFloat32;
-  Layer dense(shape, a.tokens, dtype);
+  const OwnedStream stream(a.gpus > 0 ? Device::Cuda(0) : Device(Device::kCpu));
+  Layer dense(shape, a.tokens, stream, dtype);
   shape.experts = {.count = a.experts, .widths = {a.width}, .per_token = a.per_token};
-  Layer experts(shape, a.tokens, dtype);
+  Layer experts(shape, a.tokens, stream, dtype);
   std::vector<double> seconds[4];
   for (int64_t round = 0; round <= a.rounds; ++round) {
     for (const bool backward : {false, true}) {
@@ -156,8 +182,8 @@ int Bench(int argc, char** argv) {
   };
   std::printf(
       "{\"experts_forward\": %.0f, \"dense_forward\": %.0f, \"experts_train\": %.0f, "
-      "\"dense_train\": %.0f}\n",
-      rate(0), rate(1), rate(2), rate(3));
+      "\"dense_train\": %.0f, \"share_forward\": %.3f, \"share_train\": %.3f}\n",
+      rate(0), rate(1), rate(2), rate(3), rate(0) / rate(1), rate(2) / rate(3));
   return 0;
 }
 

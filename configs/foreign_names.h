@@ -2,8 +2,9 @@
 // to write instead.
 //
 // Purpose: an alias (configs/fields.h) stands for a key of the same meaning; here are those whose
-// meaning is another option's, or whose values are. Nothing is translated silently. Thread safety:
-// pure functions. Errors: none; what is not known gives "".
+// meaning is another option's, and values that stand under our name of an option (under theirs they
+// are taken: foreign/foreign_values.h). Nothing is translated silently. Thread safety: pure
+// functions. Errors: none; what is not known gives "".
 #pragma once
 
 #include <string>

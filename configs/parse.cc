@@ -317,14 +317,14 @@ struct SectionNames {
   }
 };
 
-void ReadRoot(toml::table root, Parser& parser, KlSwitches& switches,
+void ReadRoot(toml::table root, Parser& parser, ForeignMentions& mentions,
               std::vector<std::string>& problems, Config& config) {
   MoveForeignPaths(
       root,
       {.place = [&](const toml::source_region& source) { return parser.Place(source); },
        .unknown = [&](const std::string& place,
                       const std::string& key) { parser.Unknown(place, key, {}, ""); }},
-      switches, problems);
+      mentions, problems);
   SectionNames known;
   config.Visit(known);
   for (const auto& [key, node] : root) {
@@ -453,9 +453,9 @@ Loaded Parse(const std::string& text, const std::string& name,
   RefuseEndlessKeys(text, name);
   Loaded loaded;
   Parser parser(name, loaded.origins, problems);
-  KlSwitches switches;
+  ForeignMentions mentions;
   try {
-    ReadRoot(toml::parse(text, name), parser, switches, problems, loaded.config);
+    ReadRoot(toml::parse(text, name), parser, mentions, problems, loaded.config);
   } catch (const toml::parse_error& e) {
     throw Error(ErrorCode::kInvalidArgument,
                 "not valid TOML: " + std::string(e.description()) +
@@ -474,14 +474,14 @@ Loaded Parse(const std::string& text, const std::string& name,
     parser.set_override(item);
     try {
       if (!OverridePart(key, value, parser, problems, loaded.config)) {
-        ReadRoot(ParseOverride(key, value), parser, switches, problems, loaded.config);
+        ReadRoot(ParseOverride(key, value), parser, mentions, problems, loaded.config);
       }
     } catch (const toml::parse_error& e) {
       problems.push_back("--set " + item + ": " + std::string(e.description()));
     }
     parser.set_override("");
   }
-  ResolveForeignNames(parser.given_as(), switches, loaded.origins, problems, loaded.config);
+  ResolveForeignNames(parser.given_as(), mentions, loaded.origins, problems, loaded.config);
   ApplyAlgorithmDefaults(loaded.config.algorithm, loaded.origins);
   std::vector<std::string> wrong = Validate(loaded.config);
   if (const std::string problem = AdapterNotAskedFor(loaded); !problem.empty())

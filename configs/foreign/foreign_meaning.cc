@@ -8,10 +8,10 @@ std::string GivenAs(const GivenNames& given, const std::string& key) {
   return found == given.end() ? "" : found->second;
 }
 
-void ResolveKl(const KlSwitches& switches, Origins& origins, std::vector<std::string>& problems,
-               AlgorithmConfig& a) {
+void ResolveKl(const ForeignMentions& mentions, Origins& origins,
+               std::vector<std::string>& problems, AlgorithmConfig& a) {
   constexpr double kUsual = 0.001;  // verl's own, of both
-  const auto& [in_loss, in_reward] = switches;
+  const auto &in_loss = mentions.in_loss, &in_reward = mentions.in_reward;
   if (!in_loss && !in_reward) return;
   const bool loss = in_loss && in_loss->on, reward = in_reward && in_reward->on;
   const std::string place = (loss || !in_reward ? in_loss : in_reward)->place;
@@ -52,9 +52,75 @@ void ResolveNever(const GivenNames& given, Origins& origins, const std::string& 
   }
 }
 
+// What their values bring along where nothing else was said; and where each value came from.
+void ResolveValues(const ForeignMentions& mentions, Origins& origins, Config& config) {
+  AlgorithmConfig& a = config.algorithm;
+  const auto usual = [&](const char* option, const char* value, const std::string& key, auto& field,
+                         auto wanted) {
+    const auto found = mentions.values.find(option);
+    if (found == mentions.values.end() || found->second.value != value) return;
+    if (origins.emplace(key, "usual with " + found->second.said).second) field = wanted;
+  };
+  // verl's vanilla loss always bounds what the clip does not.
+  usual("algorithm.objective", "vanilla", "algorithm.dual_clip", a.dual_clip, 3.0);
+  // TRL's CISPO has no lower bound; its upper one is epsilon_high, 5 in the paper.
+  usual("algorithm.objective", "cispo", "algorithm.clip_low", a.clip_low, 1.0);
+  usual("algorithm.objective", "cispo", "algorithm.clip_high", a.clip_high, 4.0);
+  for (const char* estimator : {"grpo", "grpo_passk"})
+    usual("algorithm.advantage", estimator, "algorithm.advantage_eps", a.advantage_eps, 1e-6);
+  usual("algorithm.advantage", "grpo_passk", "algorithm.pass_k", a.pass_k,
+        config.rollout.samples_per_prompt);
+  for (const auto& [option, given] : mentions.values) origins[option] += ", " + given.said;
+}
+
+// What says nothing by itself, and parts of one of our options.
+void ResolveParts(const GivenNames& given, const ForeignMentions& mentions, Origins& origins,
+                  std::vector<std::string>& problems, Config& config) {
+  AlgorithmConfig& a = config.algorithm;
+  // On, the option has a usual value; off, it has none, whatever stands beside the switch.
+  const auto switched = [&](const std::optional<ForeignMentions::Switch>& by, const char* name,
+                            const std::string& key, const char* theirs, auto& field, auto usual) {
+    if (!by) return;
+    if (by->on) {
+      if (origins.emplace(key, std::string("usual with ") + name + " = true").second) field = usual;
+    } else if (GivenAs(given, key) == theirs) {
+      field = 0;
+      origins[key] += std::string(", ") + name + " = false";
+    } else if (field != 0) {
+      problems.push_back(by->place + ": " + name + " = false and " + key +
+                         " contradict each other: keep one of them");
+    }
+  };
+  switched(mentions.sync_reference, "sync_ref_model", "algorithm.reference_sync_every",
+           "ref_model_sync_steps", a.reference_sync_every, 512);
+  switched(mentions.adaptive_entropy, "use_adaptive_entropy", "algorithm.entropy_target",
+           "entropy_target", a.entropy_target, 0.2);
+  for (size_t i = 0; i < mentions.vespo.size(); ++i) {
+    const ForeignMentions::Part& part = mentions.vespo[i];
+    if (part.text.empty() || a.vespo.size() != mentions.vespo.size()) continue;
+    a.vespo[i] = part.text;
+    origins["algorithm.vespo"] = part.place + ", vespo_k_pos and its like";
+  }
+  const auto refuse = [&](const std::string& what) {
+    problems.push_back(mentions.losses_place + ": preference." + what);
+  };
+  const size_t losses = mentions.losses.size(), weights = mentions.loss_weights.size();
+  if (weights != 0 && weights != losses) {
+    return refuse("loss_weights has " + std::to_string(weights) + " numbers and loss_type " +
+                  std::to_string(losses) + (losses == 0 ? "" : " names") +
+                  ": one for each; here it is preference.losses = [\"sigmoid=0.8\", \"sft=1\"]");
+  }
+  if (losses == 0) return;
+  if (!origins.emplace("preference.losses", mentions.losses_place + ", loss_type").second)
+    return refuse("loss_type says what preference.losses is, which is given, too: keep one");
+  for (size_t i = 0; i < losses; ++i)
+    config.preference.losses.push_back(mentions.losses[i] + "=" +
+                                       (weights == 0 ? "1" : mentions.loss_weights[i]));
+}
+
 }  // namespace
 
-void ResolveForeignNames(const GivenNames& given, const KlSwitches& switches, Origins& origins,
+void ResolveForeignNames(const GivenNames& given, const ForeignMentions& mentions, Origins& origins,
                          std::vector<std::string>& problems, Config& config) {
   AlgorithmConfig& a = config.algorithm;
   // TRL's epsilon, verl's clip_ratio and OpenRLHF's eps_clip bound both sides; epsilon_high and its
@@ -75,6 +141,17 @@ void ResolveForeignNames(const GivenNames& given, const KlSwitches& switches, Or
       if (origins.emplace("algorithm.clip_low", "epsilon_high of CISPO").second) a.clip_low = 1;
     }
   }
+  const auto objective = mentions.values.find("algorithm.objective");
+  if (both_sides && objective != mentions.values.end() && objective->second.value == "cispo") {
+    if (GivenAs(given, "algorithm.clip_high").empty()) {
+      problems.push_back(origins["algorithm.clip_low"] + ": under " + objective->second.said +
+                         " algorithm." + low +
+                         " bounds nothing: give algorithm.epsilon_high, the bound of the ratio "
+                         "itself (5 in the paper)");
+    }
+    a.clip_low = 1;
+    origins["algorithm.clip_low"] += ", CISPO has no lower bound";
+  }
   // TRL's delta bounds the ratio itself. Above 1 + epsilon_high that is the dual clip; below, the
   // clip has the last word on both sides.
   if (GivenAs(given, "algorithm.dual_clip") == "delta" && a.dual_clip <= 1 + a.clip_high) {
@@ -84,7 +161,9 @@ void ResolveForeignNames(const GivenNames& given, const KlSwitches& switches, Or
         "the clip does not (here it is algorithm.dual_clip); leave it out otherwise");
     a.dual_clip = 0;  // so that nothing else is said about it
   }
-  ResolveKl(switches, origins, problems, a);
+  ResolveKl(mentions, origins, problems, a);
+  ResolveValues(mentions, origins, config);
+  ResolveParts(given, mentions, origins, problems, config);
   ResolveNever(given, origins, "run.checkpoint_every", {"save_freq", "save_steps"},
                config.run.checkpoint_every);
   ResolveNever(given, origins, "eval.every", {"test_freq", "eval_steps"}, config.eval.every);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "configs/foreign/foreign_values.h"
 #include "configs/foreign_names.h"
 
 namespace plumb::configs {
@@ -34,10 +35,10 @@ constexpr Path kSame[] = {
     {"actor_rollout_ref.actor.clip_ratio_high", "algorithm.clip_ratio_high"},
     {"actor_rollout_ref.actor.clip_ratio_c", "algorithm.dual_clip"},
     {"actor_rollout_ref.actor.entropy_coeff", "algorithm.entropy_coef"},
-    {"actor_rollout_ref.actor.loss_agg_mode", "algorithm.aggregation"},
+    {"actor_rollout_ref.actor.loss_agg_mode", "algorithm.loss_agg_mode"},
     {"actor_rollout_ref.actor.kl_loss_coef", "algorithm.kl_coef"},
-    {"actor_rollout_ref.actor.kl_loss_type", "algorithm.kl_estimator"},
-    {"actor_rollout_ref.actor.policy_loss.loss_mode", "algorithm.objective"},
+    {"actor_rollout_ref.actor.kl_loss_type", "algorithm.kl_loss_type"},
+    {"actor_rollout_ref.actor.policy_loss.loss_mode", "algorithm.loss_mode"},
     {"actor_rollout_ref.rollout.n", "rollout.samples_per_prompt"},
     {"actor_rollout_ref.rollout.temperature", "rollout.temperature"},
     {"actor_rollout_ref.rollout.top_p", "rollout.top_p"},
@@ -58,7 +59,7 @@ constexpr Path kSame[] = {
     {"algorithm.kl_ctrl.kl_coef", "algorithm.kl_coef"},
     {"algorithm.kl_ctrl.horizon", "algorithm.kl_horizon"},
     {"algorithm.kl_ctrl.target_kl", "algorithm.kl_target"},
-    {"algorithm.kl_penalty", "algorithm.kl_estimator"},
+    {"algorithm.kl_penalty", "algorithm.kl_loss_type"},
     {"trainer.total_training_steps", "run.steps"},
     {"trainer.save_freq", "run.save_freq"},
     {"trainer.test_freq", "eval.test_freq"},
@@ -165,7 +166,7 @@ void Remove(toml::table& root, std::string_view path) {
 }
 
 void ReadSwitch(toml::table& root, std::string_view path, const ForeignPathCalls& calls,
-                std::optional<KlSwitches::Switch>& out, std::vector<std::string>& problems) {
+                std::optional<ForeignMentions::Switch>& out, std::vector<std::string>& problems) {
   const toml::node* node = Find(root, path, /*make=*/false).node();
   if (node == nullptr) return;
   const std::string place = calls.place(node->source());
@@ -203,11 +204,11 @@ void SayUnknown(const toml::table& table, const std::string& prefix,
 
 }  // namespace
 
-void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, KlSwitches& switches,
+void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
                       std::vector<std::string>& problems) {
   for (const char* path : {"actor_rollout_ref.actor.use_kl_loss", "algorithm.use_kl_loss"})
-    ReadSwitch(root, path, calls, switches.in_loss, problems);
-  ReadSwitch(root, "algorithm.use_kl_in_reward", calls, switches.in_reward, problems);
+    ReadSwitch(root, path, calls, mentions.in_loss, problems);
+  ReadSwitch(root, "algorithm.use_kl_in_reward", calls, mentions.in_reward, problems);
   for (const Path& path : kSame) Move(root, path, calls, problems);
   for (const Path& path : kOther) {
     const Spot spot = Find(root, path.there, /*make=*/false);
@@ -222,6 +223,7 @@ void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, KlSwitch
     SayUnknown(*table, name, calls);
     root.erase(name);
   }
+  TakeForeignValues(root, calls, mentions, problems);
 }
 
 }  // namespace plumb::configs

@@ -7,7 +7,9 @@
 // the tables are the caller's. Errors: none; what is wrong becomes a problem.
 #pragma once
 
+#include <array>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,13 +19,28 @@
 
 namespace plumb::configs {
 
-// verl's two switches of the KL, which say nothing each by itself (foreign_meaning.h).
-struct KlSwitches {
+// What other systems' names said that no option says by itself (foreign_meaning.h).
+struct ForeignMentions {
   struct Switch {
     bool on = false;
     std::string place;
   };
-  std::optional<Switch> in_loss, in_reward;  // use_kl_loss, use_kl_in_reward
+  std::optional<Switch> in_loss, in_reward;  // verl's use_kl_loss, use_kl_in_reward
+  // TRL's sync_ref_model, use_adaptive_entropy
+  std::optional<Switch> sync_reference, adaptive_entropy;
+  struct Part {
+    std::string text;  // "": not given
+    std::string place;
+  };
+  std::array<Part, 4> vespo;  // TRL's vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg
+  // TRL's list of loss_type with its loss_weights, of DPO.
+  std::vector<std::string> losses, loss_weights;
+  std::string losses_place;
+  struct Value {
+    std::string value;  // theirs: "luspo"
+    std::string said;   // whole: loss_type = "luspo"
+  };
+  std::map<std::string, Value> values;  // by our option that it gave (foreign_values.h)
 };
 
 struct ForeignPathCalls {
@@ -32,7 +49,7 @@ struct ForeignPathCalls {
   std::function<void(const std::string& place, const std::string& key)> unknown;
 };
 
-void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, KlSwitches& switches,
+void MoveForeignPaths(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
                       std::vector<std::string>& problems);
 
 }  // namespace plumb::configs

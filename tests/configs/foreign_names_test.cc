@@ -1,4 +1,4 @@
-// configs/foreign_names.h: values of other systems are told what to write.
+// configs/foreign_names.h: values of other systems under our names are told what to write.
 #include "configs/foreign_names.h"
 
 #include <gtest/gtest.h>
@@ -31,16 +31,16 @@ std::string ProblemsOf(const std::string& set) {
 TEST(ForeignNamesTest, AValueOfAnotherSystemIsToldWhatToWrite) {
   const std::pair<const char*, const char*> cases[] = {
       {"algorithm.loss_type=ipo", "write preference.loss = \"ipo\""},
-      {"algorithm.loss_type=grpo", "algorithm.aggregation = \"sequence\""},
-      {"algorithm.loss_type=dr_grpo", "algorithm.aggregation = \"constant\""},
-      {"algorithm.loss_type=dapo", "algorithm.aggregation = \"token\""},
-      {"algorithm.loss_type=bnpo", "one batch here"},
-      {"algorithm.scale_rewards=group", "write algorithm.advantage_std = true"},
-      {"algorithm.scale_rewards=none", "write algorithm.advantage_std = false"},
-      {"algorithm.scale_rewards=batch", "algorithm.std_over = \"batch\""},
-      {"policy.target_modules=all-linear", "[\"all-linear\"]"},
+      {"algorithm.aggregation=grpo", "algorithm.aggregation = \"sequence\""},
+      {"algorithm.aggregation=dr_grpo", "algorithm.aggregation = \"constant\""},
+      {"algorithm.aggregation=dapo", "algorithm.aggregation = \"token\""},
+      {"algorithm.aggregation=bnpo", "one batch here"},
+      {"algorithm.advantage_std=group", "write algorithm.advantage_std = true"},
+      {"algorithm.advantage_std=none", "write algorithm.advantage_std = false"},
+      {"algorithm.advantage_std=batch", "algorithm.std_over = \"batch\""},
+      {"policy.targets=all-linear", "[\"all-linear\"]"},
       {"preference.loss=dpo", "preference.loss = \"sigmoid\""},
-      {"algorithm.adv_estimator=gae", "write algorithm.name = \"ppo\""},
+      {"algorithm.name=gae", "write algorithm.name = \"ppo\""},
       {"algorithm.name=orpo", "algorithm.name = \"dpo\" with preference.loss = \"orpo\""},
   };
   for (const auto& [set, said] : cases)

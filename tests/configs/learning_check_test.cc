@@ -170,14 +170,14 @@ TEST(LearningCheckTest, NamesOfOtherSystemsKeepTheirDefinitions) {
   EXPECT_TRUE(c.algorithm.mask_truncated);
   EXPECT_DOUBLE_EQ(c.algorithm.off_policy_sequence_mask, 0.5);
   EXPECT_DOUBLE_EQ(c.algorithm.entropy_quantile, 0.2);
-  Check(kRollouts, {{{"algorithm.loss_type=luspo"}, "sequence_sum"},
-                    {{"algorithm.loss_type=vespo"}, "algorithm.objective = \"vespo\""},
-                    {{"algorithm.loss_mode=geo_mean"}, "algorithm.objective = \"geometric\""},
-                    {{"algorithm.kl_loss_type=k3+"}, "kl_straight_through"},
-                    {{"algorithm.adv_estimator=opo"}, "algorithm.advantage = \"optimal\""},
-                    {{"algorithm.scale_rewards=batch"}, "algorithm.std_over"},
-                    {{"algorithm.vespo_k_pos=3"}, "algorithm.vespo"},
-                    {{"algorithm.sync_ref_model=true"}, "algorithm.reference_sync_every"}});
+  Check(kRollouts, {{{"algorithm.aggregation=luspo"}, "sequence_sum"},
+                    {{"algorithm.aggregation=vespo"}, "algorithm.objective = \"vespo\""},
+                    {{"algorithm.objective=geo_mean"}, "algorithm.objective = \"geometric\""},
+                    {{"algorithm.kl_estimator=k3+"}, "kl_straight_through"},
+                    {{"algorithm.name=opo"}, "algorithm.advantage = \"optimal\""},
+                    {{"algorithm.advantage_std=batch"}, "algorithm.std_over"},
+                    {{"vespo_k_pos=3"}, "algorithm.vespo"},
+                    {{"sync_ref_model=true"}, "algorithm.reference_sync_every"}});
   Check(kPairs, {{{"preference.loss_weights=[0.8]"}, "preference.losses"}});
 }
 

@@ -104,12 +104,12 @@ TEST(ForeignPathsTest, TwoNamesOfOneOptionAreTwoMentions) {
 
 TEST(ForeignPathsTest, TablesAreThoseOfTheRoom) {
   toml::table root = toml::parse("[trainer]\nsave_freq = 5\n[data]\nprompt_key = \"q\"\n");
-  KlSwitches switches;
+  ForeignMentions mentions;
   std::vector<std::string> problems;
   MoveForeignPaths(root,
                    {.place = [](const toml::source_region&) { return "here"; },
                     .unknown = [](const std::string&, const std::string&) {}},
-                   switches, problems);
+                   mentions, problems);
   EXPECT_TRUE(problems.empty());
   EXPECT_FALSE(root.contains("trainer"));
   EXPECT_EQ(root["run"]["save_freq"].value<int64_t>(), 5);

@@ -1,5 +1,5 @@
-// learner/distill/divergence.h against TRL's and torch's functions (tests/golden/distill.py), in
-// float64 down to the logits.
+// learner/distill/divergence.h against TRL's, torch's and verl's functions
+// (tests/golden/distill.py, peer_functions.py), in float64 down to the logits.
 #include "learner/distill/divergence.h"
 
 #include <gtest/gtest.h>
@@ -25,12 +25,14 @@ Doubles LogSoftmax(const Doubles& logits, double temperature) {
   return out;
 }
 
-TEST(DivergenceTest, LossAndGradientAreTheFrameworks) {
-  std::ifstream file(plumb::testing::SourcePath("tests/golden/distill.json"));
-  ASSERT_TRUE(file.good()) << "tests/golden/distill.json is missing";
-  const Json golden = Json::parse(file);
-  ASSERT_GE(golden.at("cases").size(), 60u);
-  for (const Json& c : golden["cases"]) {
+Json Golden(const std::string& name) {
+  std::ifstream file(plumb::testing::SourcePath("tests/golden/" + name));
+  EXPECT_TRUE(file.good()) << "tests/golden/" << name << " is missing";
+  return Json::parse(file);
+}
+
+void ExpectTheSame(const Json& cases) {
+  for (const Json& c : cases) {
     const auto kind = c.at("kind").get<std::string>();
     const double beta = c.at("beta"), temperature = c.at("temperature");
     const auto ids = c.at("ids").get<std::vector<size_t>>();
@@ -58,6 +60,19 @@ TEST(DivergenceTest, LossAndGradientAreTheFrameworks) {
     for (size_t j = 0; j < expected.size(); ++j)
       EXPECT_NEAR(gradient[j], expected[j], 1e-9) << what << " logit " << j;
   }
+}
+
+TEST(DivergenceTest, LossAndGradientAreTheFrameworks) {
+  const Json golden = Golden("distill.json");
+  ASSERT_GE(golden.at("cases").size(), 60u);
+  ExpectTheSame(golden["cases"]);
+}
+
+// verl 0.9.1's own function (tests/golden/peer_functions.py).
+TEST(DivergenceTest, ForwardTopKIsVerls) {
+  const Json golden = Golden("peer_functions.json")["forward_top_k"];
+  ASSERT_EQ(golden.at("cases").size(), 6u);
+  ExpectTheSame(golden["cases"]);
 }
 
 TEST(DivergenceTest, AnEqualStudentIsAtNoDistance) {

@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <span>
 
 #include "learner/update/checkpoint.h"
 #include "learner/update/optimizer.h"
@@ -47,6 +50,33 @@ TEST(ReferencePolicyTest, MixesEveryWeight) {
     }
     reference.Mix(rig.weights, 1);
     EXPECT_EQ(reference.weights().ComputeDigest(), rig.weights.ComputeDigest());
+  }
+}
+
+// The mix that Mix is held to above is that of TRL 1.16's SyncRefModelCallback, step after step.
+TEST(ReferencePolicyTest, TheMixIsTrls) {
+  std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/peer_functions.json");
+  const nlohmann::json c = nlohmann::json::parse(file)["synchronised"];
+  const std::vector<double> policy = c["policy"];
+  std::vector<double> reference = c["reference"];
+  const double share = c["mix"];
+  ASSERT_EQ(c["steps"].size(), 2u);
+  // The first numbers of a model are the golden's, so that the product's own loop mixes them.
+  Rig rig(DType::kFloat32);
+  const auto with = [&](Weights& weights, const std::vector<double>& numbers) {
+    const std::span<float> flat(static_cast<float*>(weights.flat().data()),
+                                static_cast<size_t>(weights.flat().elements()));
+    for (size_t i = 0; i < numbers.size(); ++i) flat[i] = static_cast<float>(numbers[i]);
+    return flat;
+  };
+  with(rig.weights, reference);
+  ReferencePolicy kept(rig.weights, rig.train);
+  with(rig.weights, policy);
+  for (const auto& step : c["steps"]) {
+    kept.Mix(rig.weights, share);
+    const auto got = with(kept.weights(), {});
+    for (size_t i = 0; i < policy.size(); ++i)
+      EXPECT_NEAR(got[i], step[i].get<double>(), 2e-7) << i;
   }
 }
 

@@ -5,9 +5,13 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
+#include "common/sandbox/child_process.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/temp_folder.h"
@@ -143,18 +147,64 @@ TEST(EnvTestCommand, RunsPythonThroughTheProgram) {
   EXPECT_TRUE(Has(text, "reward 1.000000")) << text;
 }
 
-// As their first lines say.
-TEST(EnvTestCommand, RunsEveryRecipeOfTheExamples) {
+// Of every form of environment: the command that stands in its recipe's first lines, word for word,
+// with what this machine has in place of a port, a compiled object, an interpreter with packages.
+TEST(EnvTestCommand, RunsEveryRecipeOfTheExamplesAsItSays) {
   TempFolder folder;
-  for (const char* recipe : {"gym", "program", "tools", "trl"}) {
-    const std::string out = folder / recipe;
+  ChildProcess server({.command = {"python3", std::string(kExamples) + "http_guess.py", "0"}});
+  server.Start();
+  std::string port;
+  ASSERT_EQ(server.ReadLine(16, &port, After(std::chrono::seconds(30))), Failure::kNone);
+  // An interpreter that has this package; empty: none.
+  const auto with = [](const std::string& package) -> std::string {
+    const char* python = std::getenv("PLUMB_TEST_FRAMEWORKS_PYTHON");
+    if (python == nullptr) return "";
+    if (std::system((std::string(python) + " -c 'import " + package + "' 2>&1").c_str()) != 0)
+      return "";
+    return " --set 'environment.args=[\"python=" + std::string(python) + "\"]'";
+  };
+  const std::map<std::string, std::string> here = {
+      {"http_guess", " --set environment.endpoint=http://127.0.0.1:" + port + "/"},
+      {"guess_number",
+       " --set environment.path=" PLUMB_BINARY_DIR "/tests/environment/plugins/guess_number.so"},
+      {"openenv_echo", with("openenv")},
+      {"reasoning_gym_sums", with("reasoning_gym")}};
+  const std::map<std::string, std::string> rewards = {
+      {"trl", "0.500000"},   {"program", "1.000000"},         {"verl_tool", "1.000000"},
+      {"gym", "0.000000"},   {"verl_agent_loop", "1.000000"}, {"openrlhf_agent", "1.000000"},
+      {"tools", "none"},     {"openrlhf_executor", "1.0"},    {"http_guess", "1.000000"},
+      {"trl_tools", "none"}, {"guess_number", "1.000000"},    {"verl_function_tools", "none"},
+      {"openenv_echo", "1"}, {"reasoning_gym_sums", "1.0"}};
+  size_t tried = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kExamples)) {
+    if (entry.path().extension() != ".toml") continue;
+    const std::string name = entry.path().stem().string();
+    ASSERT_TRUE(rewards.contains(name)) << "an example that nobody tries: " << name;
+    ++tried;
+    const std::string recipe = RealFileSystem().ReadFile(entry.path().string(), 1 << 20);
+    const std::string head = "#   plumb env test examples/environments/" + name + ".toml --rows 1 ";
+    const size_t at = recipe.find(head);
+    ASSERT_NE(at, std::string::npos) << name << " does not say how it is tried";
+    std::string command = recipe.substr(at + 4, recipe.find('\n', at) - at - 4);
+    if (here.contains(name)) {
+      if (here.at(name).empty()) {
+        std::cout << "NOT TESTED: " << name
+                  << " needs packages; name an interpreter that has them in "
+                     "PLUMB_TEST_FRAMEWORKS_PYTHON\n";
+        continue;
+      }
+      command += here.at(name);
+    }
+    const std::string out = folder / name;
     const int status =
-        std::system(("timeout 100 " PLUMB_BINARY_DIR "/plumb env test " + std::string(kExamples) +
-                     recipe + ".toml --rows 1 > " + out + " 2>&1")
+        std::system(("cd " PLUMB_SOURCE_DIR " && PATH=" PLUMB_BINARY_DIR ":$PATH && timeout 100 " +
+                     command + " > " + out + " 2>&1")
                         .c_str());
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        << recipe << ": " << RealFileSystem().ReadFile(out, 1 << 20);
+    const std::string said = RealFileSystem().ReadFile(out, 1 << 20);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << command << "\n" << said;
+    EXPECT_TRUE(Has(said, "\n  reward " + rewards.at(name))) << command << "\n" << said;
   }
+  EXPECT_EQ(tried, rewards.size());
 }
 
 }  // namespace
