@@ -177,7 +177,7 @@ TEST_F(TensorAttentionOnGpu, ARowDoesNotKnowItsBatchItsChunkOrItsPages) {
     };
     ExpectSameBits(Attend(Device::Cuda(0), moved, rows), expected, shape.Name() + ", other pages");
     for (const size_t chunk : {1, 7, 33}) {
-      for (size_t a = 0; a < n; a += chunk == 1 ? 29 : chunk) {
+      for (size_t a = 0; a < n; a += std::max<size_t>(chunk, 61)) {
         const size_t count = std::min(chunk, n - a);
         ExpectSameBits(Attend(Device::Cuda(0), scene, scene.Some(rows, a, count)), part(a, count),
                        shape.Name() + ", a chunk of " + std::to_string(count));
@@ -185,7 +185,7 @@ TEST_F(TensorAttentionOnGpu, ARowDoesNotKnowItsBatchItsChunkOrItsPages) {
     }
     // Decoded: in batches of which each is divided in its own way.
     for (const size_t batch : {1, 3, 17, 256}) {
-      for (size_t a = 0; a < n; a += std::max<size_t>(batch, 29)) {
+      for (size_t a = 0; a < n; a += std::max<size_t>(batch, 97)) {
         const size_t count = std::min(batch, n - a);
         const auto single = static_cast<int32_t>(count);
         for (const bool scratch : {true, false}) {
