@@ -411,6 +411,8 @@ class Library {
     std::byte* const copies = workspace + kWorkspaceBytes;
     const Launch in{.stream = launch.stream,
                     .dtype = key.float_in ? DType::kFloat32 : DType::kBFloat16};
+    const Launch out{.stream = launch.stream,
+                     .dtype = key.float_out ? DType::kFloat32 : DType::kBFloat16};
     FillForTiming(in, x, m * key.k, 1);
     for (int64_t i = 0; i < drawn; ++i)
       FillForTiming(in, copies + i * up(weight), key.n * key.k, static_cast<uint32_t>(i) + 2);
@@ -438,8 +440,8 @@ class Library {
     const auto bits = [&](const Plan& plan) {
       uint64_t value = 0;
       CheckCuda(cudaMemsetAsync(sum, 0, sizeof value, stream), "to clear a sum");
-      // The residual is y: begin with the same one each time.
-      CheckCuda(cudaMemsetAsync(y, 0, static_cast<size_t>(y_bytes), stream), "to clear a result");
+      // The residual is y: the same one each time, and none that hides when it is rounded.
+      FillForTiming(out, y, m * key.n, 77);
       if (!run(plan, weights(0))) return value;
       AddBitsOf(launch, y, m * key.n * OutBytes(key), sum);
       CopyAndWait(launch.stream, &value, sum, sizeof value);
