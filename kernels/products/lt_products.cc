@@ -178,14 +178,17 @@ class Event {
   cudaEvent_t event_ = nullptr;
 };
 
-// Memory for one tuning; nullptr where there is not as much.
+// Memory for one tuning, where the device has twice as much: others may take some at the moment.
 class Scratch {
  public:
   ~Scratch() {
     if (data_) cudaFree(data_);
   }
   bool Take(size_t bytes) {
-    if (cudaMalloc(&data_, bytes) == cudaSuccess) return true;
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) == cudaSuccess && bytes <= free / 2 &&
+        cudaMalloc(&data_, bytes) == cudaSuccess)
+      return true;
     cudaGetLastError();  // that there is too little shows in the return value alone
     data_ = nullptr;
     return false;
@@ -226,15 +229,15 @@ class Library {
     const Plan* standing = StandingOf(key);
     if (!standing) return nullptr;
     // What could not be tuned once for want of memory is not tried with each call.
-    if (untuned_.count(key)) return standing;
+    if (untuned_.count(key)) return UntunedOf(key, *standing);
     if (launch.stream.capturing()) {
       *tuned = false;
-      return standing;
+      return UntunedOf(key, *standing);
     }
     const std::optional<Plan> best = Tune(launch, product, key, *standing);
     if (!best) {
       untuned_.insert(key);
-      return standing;
+      return UntunedOf(key, *standing);
     }
     AddChoices(path_, owner_, {{key, best->choice}});
     return &plans_.emplace(key, *best).first->second;
@@ -328,6 +331,22 @@ class Library {
     return nullptr;
   }
 
+  // The library's first guess for this many rows, without its splits. Of float32, where that the
+  // bits do not depend on tiles was not measured, the standing algorithm.
+  const Plan* UntunedOf(const ProductKey& key, const Plan& standing) PLUMB_REQUIRES(mu_) {
+    if (key.float_in) return &standing;
+    const auto [at, added] = guessed_.try_emplace(key, standing);
+    if (!added) return &at->second;
+    for (const auto& guess : Problem(key, key.rows, Unused()).Guesses(handle_)) {
+      if (guess.state != CUBLAS_STATUS_SUCCESS) continue;
+      Plan plan{.choice = ChoiceOf(guess.algo)};
+      if (!Build(key, &plan)) continue;
+      at->second = plan;
+      break;
+    }
+    return &at->second;
+  }
+
   // What is worth timing for this many rows: the library's guesses, without their splits, and
   // where it knows clusters the tiles above under the algorithm that it guesses first.
   std::vector<Plan> Candidates(const ProductKey& key, int64_t m, const Plan& standing) const {
@@ -379,7 +398,8 @@ class Library {
         break;
       if (m <= 8) {
         LogWarning("there is no memory to time products of " + std::to_string(key.n) + " x " +
-                   std::to_string(key.k) + " in: an untuned algorithm does them, more slowly");
+                   std::to_string(key.k) +
+                   " in: the library's guess without splits does them, which may be slower");
         return std::nullopt;
       }
     }
@@ -391,6 +411,8 @@ class Library {
     std::byte* const copies = workspace + kWorkspaceBytes;
     const Launch in{.stream = launch.stream,
                     .dtype = key.float_in ? DType::kFloat32 : DType::kBFloat16};
+    const Launch out{.stream = launch.stream,
+                     .dtype = key.float_out ? DType::kFloat32 : DType::kBFloat16};
     FillForTiming(in, x, m * key.k, 1);
     for (int64_t i = 0; i < drawn; ++i)
       FillForTiming(in, copies + i * up(weight), key.n * key.k, static_cast<uint32_t>(i) + 2);
@@ -418,8 +440,8 @@ class Library {
     const auto bits = [&](const Plan& plan) {
       uint64_t value = 0;
       CheckCuda(cudaMemsetAsync(sum, 0, sizeof value, stream), "to clear a sum");
-      // The residual is y: begin with the same one each time.
-      CheckCuda(cudaMemsetAsync(y, 0, static_cast<size_t>(y_bytes), stream), "to clear a result");
+      // The residual is y: the same one each time, and none that hides when it is rounded.
+      FillForTiming(out, y, m * key.n, 77);
       if (!run(plan, weights(0))) return value;
       AddBitsOf(launch, y, m * key.n * OutBytes(key), sum);
       CopyAndWait(launch.stream, &value, sum, sizeof value);
@@ -470,6 +492,7 @@ class Library {
   Mutex mu_;
   std::map<ProductKey, Plan> plans_ PLUMB_GUARDED_BY(mu_);  // nothing is taken out
   std::map<ProductKey, std::optional<Plan>> standing_ PLUMB_GUARDED_BY(mu_);  // rows: 64
+  std::map<ProductKey, Plan> guessed_ PLUMB_GUARDED_BY(mu_);  // nothing is taken out
   std::set<ProductKey> untuned_ PLUMB_GUARDED_BY(mu_);
   std::unordered_map<void*, void*> workspaces_ PLUMB_GUARDED_BY(mu_);
 };

@@ -7,8 +7,8 @@
 // winner has to give the bits of the algorithm that stands for its n and k when nothing was tuned.
 // Timing happens with the first call of a ProductKey, on the caller's stream, in memory taken for
 // it and given back; while the stream is recorded, and where there is no memory for it, the
-// algorithm that stands for n and k is used, which gives the same bits more slowly. Choices are
-// kept in the process and in a file of the user's cache folder (product_choices.h).
+// library's guess for so many rows is used without its splits, which gives the same bits.
+// Choices are kept in the process and in a file of the user's cache folder (product_choices.h).
 // A workspace, where an algorithm wants one, belongs to the stream: taken once, outside a record,
 // and kept as long as the process lives, since graphs hold its address.
 // Asking the library's heuristic for algorithms without a reduction is no way to them: it then

@@ -18,7 +18,8 @@
 
 namespace plumb::kernels {
 
-// y[m, n] = x[m, k] w[n, k]^T + residual + bias, rounded once.
+// y[m, n] = x[m, k] w[n, k]^T + residual + bias, rounded once; with a bfloat16 residual cuBLASLt
+// rounds the product before it adds (the same in every batch).
 struct RowProduct {
   static constexpr const char* kName = "RowProduct";
   const void* x = nullptr;  // T[m, k]
