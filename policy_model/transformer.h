@@ -58,8 +58,8 @@ class Transformer {
   // Whether forwards to come keep of a layer only what goes into it, and their backwards compute
   // the rest of it again: the same numbers from less memory (pass_bytes.h), for a third more work.
   void RecomputeLayers(bool on);
-  // Whether backwards to come may compute gradients of weights beside the rest (layers/beside.h);
-  // on a GPU they do unless told.
+  // Whether backwards to come compute gradients of weights beside the rest (layers/beside.h), on a
+  // GPU; they do not unless told, for it gained nothing where it was measured (docs/benchmarks.md).
   void WorkBeside(bool on);
   // Of a model with experts (layers/routing.h): what passes do that a backward follows.
   void SetRouting(const RoutingOptions& options);
