@@ -4,7 +4,7 @@
 //   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] [--adapter RANK]
 //                            [--masters float32|none] [--moments float32|int8]
 //                            [--gradients float32|bfloat16]
-//                            [--beside 0|1] (1) gradients of weights on a stream of their own ...
+//                            [--beside 0|1] (0) gradients of weights on a stream of their own ...
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3] [--device cpu|cuda]
 //     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
 //             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
@@ -62,7 +62,7 @@ struct Arguments {
   std::string masters = "float32", moments = "float32", gradients = "float32";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
           threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, together = 0,
-          prefill = 2048, tp = 1, beside = 1;
+          prefill = 2048, tp = 1, beside = 0;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -342,7 +342,7 @@ void Train(const Arguments& a, policy_model::Weights& weights, DType dtype) {
   config.moments = Named<configs::Moments>("--moments", a.moments);
   config.gradients = Named<configs::Gradients>("--gradients", a.gradients);
   policy_model::Transformer transformer(weights.shape(), weights.stream(), dtype);
-  if (a.beside == 0) transformer.WorkBeside(false);
+  transformer.WorkBeside(a.beside != 0);
   learner::TrainStep step(transformer, a.sequences * a.length);
   learner::Optimizer optimizer(weights, config);
   step.UsePartsOf(weights, optimizer);

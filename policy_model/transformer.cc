@@ -86,7 +86,6 @@ struct Transformer::Impl {
         routed(on),
         tasks(on),
         vocabulary(on, s.vocab) {
-    if (on.device().is_cuda()) beside.emplace(on);
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const LayerSpec& layer : table.plan().layers) {

@@ -1,7 +1,8 @@
 // Products that nothing of a backward waits for, the gradients of weights, on a stream beside it.
 //
 // Purpose: such a product and the next one of the pass, or a kernel that is bound by memory, fill a
-// GPU together where either leaves part of it idle: the products of a small model do. The same
+// GPU together where either leaves part of it idle. At 0.5B neither does: passes work so only where
+// they are told (Transformer::WorkBeside). The same
 // products as without, so the same numbers. Protocol, around a product that reads `dy` and more of
 // the pass' memory: Begin, the product on its stream, End. Release(dy) before what it read as `dy`
 // is written again, Join before the rest of it is. On the CPU nothing happens. Thread safety: one
