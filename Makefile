@@ -63,6 +63,7 @@ endif
 
 # The rows of docs/reliability.md, over and over: kills, faults and corruption meet other moments each time.
 ROUNDS ?= 10
+CHAOS_SECONDS ?= 480
 STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*
 test-reliability: export GOMP_SPINCOUNT = 1000
 test-reliability: setup
@@ -79,6 +80,7 @@ test-reliability: setup
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=10
 	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*:*HundredTimesSlower*' --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@$(ENV)/python3 tests/reliability/chaos.py build/plumb --seconds $(CHAOS_SECONDS)
 
 # Needs clang with libFuzzer (Debian: clang libclang-rt-14-dev). What fuzzing finds it keeps in build-fuzz/corpus.
 FUZZ_SECONDS ?= 60
