@@ -64,6 +64,8 @@ endif
 # The rows of docs/reliability.md, over and over: kills, faults and corruption meet other moments each time.
 ROUNDS ?= 10
 CHAOS_SECONDS ?= 480
+# A Python with Ray (pip install ray): RAY_PYTHON=venv/bin/python.
+RAY_PYTHON ?= python3
 STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*
 test-reliability: export GOMP_SPINCOUNT = 1000
 test-reliability: setup
@@ -81,6 +83,8 @@ test-reliability: setup
 	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*:*HundredTimesSlower*' --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@$(ENV)/python3 tests/reliability/chaos.py build/plumb --seconds $(CHAOS_SECONDS)
+	@$(ENV)/python3 tests/reliability/launch_slurm.py build/plumb
+	@$(ENV)/python3 tests/reliability/launch_ray.py build/plumb --python $(RAY_PYTHON)
 
 # Needs clang with libFuzzer (Debian: clang libclang-rt-14-dev). What fuzzing finds it keeps in build-fuzz/corpus.
 FUZZ_SECONDS ?= 60

@@ -36,6 +36,14 @@ def run(*words):
     subprocess.run(words, check=True)
 
 
+def lone_network():
+    """A network of this namespace alone, with an address beside the loopback's: without one, getaddrinfo finds nothing to listen on."""
+    run("ip", "link", "add", "alone0", "type", "veth", "peer", "name", "alone1")
+    run("ip", "addr", "add", "10.77.0.1/24", "dev", "alone0")
+    for device in ("lo", "alone0", "alone1"):
+        run("ip", "link", "set", device, "up")
+
+
 class Machines:
     """Names to places to run programs in; `links` is False where these are all this one."""
 
