@@ -66,7 +66,7 @@ ROUNDS ?= 10
 CHAOS_SECONDS ?= 480
 # A Python with Ray (pip install ray): RAY_PYTHON=venv/bin/python.
 RAY_PYTHON ?= python3
-STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*
+STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*:Recover*
 test-reliability: export GOMP_SPINCOUNT = 1000
 test-reliability: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null
