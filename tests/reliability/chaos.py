@@ -16,6 +16,7 @@ full, a reward that takes 200 times as long, kill -9 of the head, SIGSTOP of an 
 
 Faults that this machine does not allow (no namespaces) are named and left out. Exit code 0: all of that; 1: something was otherwise."""
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -31,7 +32,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import machines as ns  # noqa: E402
 
 REFUSED = (0, 2, 7, 9)  # ended on purpose, or would be refused again
-PROMPTS = 16
+PROMPTS = 32
 RECIPE = f"""
 [run]
 seed = 21
@@ -42,10 +43,10 @@ stall_seconds = 120
 
 [model]
 layers = 2
-hidden = 64
-heads = 2
-kv_heads = 2
-ffn = 128
+hidden = 128
+heads = 4
+kv_heads = 4
+ffn = 256
 max_positions = 64
 vocabulary = "arithmetic"
 init_std = 0.05
@@ -59,7 +60,7 @@ eval_prompts = 20
 prompts_per_step = {PROMPTS}
 samples_per_prompt = 8
 max_new_tokens = 16
-max_batch = 128
+max_batch = 256
 kv_budget_mb = 64
 
 [[reward.parts]]
@@ -176,18 +177,18 @@ class Cluster:
 
 
 class Disk:
-    """The head's: of 512 MiB, and full when it is made no larger than what is on it."""
+    """The head's: of 1 GiB, and full when it is made no larger than what is on it."""
 
     def __init__(self, at, own):
         self.at, self.own = at, own
         at.mkdir(parents=True, exist_ok=True)
         if own:
-            ns.run("mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(at))
+            ns.run("mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", str(at))
 
     def fill(self, full):
         used = shutil.disk_usage(self.at).used
         # -i, -n: in a namespace of users mount knows of no options that the mount would have
-        ns.run("mount", "-i", "-n", "-o", f"remount,size={max(4096, used) if full else 512 << 20}", "tmpfs", str(self.at))
+        ns.run("mount", "-i", "-n", "-o", f"remount,size={max(4096, used) if full else 1 << 30}", "tmpfs", str(self.at))
 
 
 def metrics_of(run):
@@ -196,16 +197,17 @@ def metrics_of(run):
 
 
 def training_groups(args, run):
-    """Lease to what its record says of prompt and answers, and how often a lease is there twice."""
-    out = subprocess.run([args.plumb, "store", "export", str(run / "store"), "--tokens"], stdout=subprocess.PIPE, check=True, text=True)
+    """Lease to a digest of what its record says of prompt and answers, and how often a lease is there twice."""
     groups, twice = {}, 0
-    for record in map(json.loads, out.stdout.splitlines()):
-        if record["purpose"] == "eval":
-            continue
-        # who answered, and at which try, is what faults change
-        record.pop("actor"), record.pop("attempt")
-        twice += record["lease"] in groups
-        groups[record["lease"]] = json.dumps(record, sort_keys=True)
+    with subprocess.Popen([args.plumb, "store", "export", str(run / "store"), "--tokens"], stdout=subprocess.PIPE, text=True) as out:
+        for record in map(json.loads, out.stdout):
+            if record["purpose"] == "eval":
+                continue
+            # who answered, and at which try, is what faults change
+            record.pop("actor"), record.pop("attempt")
+            twice += record["lease"] in groups
+            groups[record["lease"]] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest()
+    check(out.returncode == 0, f"the groups of {run.name} can be exported")
     return groups, twice
 
 
@@ -226,14 +228,14 @@ def faults(args, cluster, places, disk):
         ("kill -9 of actor-0", lambda: cluster.signal("actor-0", signal.SIGKILL), None),
         ("SIGSTOP of reward-0", lambda: cluster.signal("reward-0", signal.SIGSTOP), lambda: cluster.signal("reward-0", signal.SIGCONT)),
         ("actor-1's link down", lambda: places.link("actor1", False), lambda: places.link("actor1", True)),
-        ("actor-0's bandwidth cut to 256 kbit/s", lambda: places.rate("actor0", 256), lambda: places.rate("actor0", None)),
+        ("actor-0's bandwidth cut to 4 Mbit/s", lambda: places.rate("actor0", 4000), lambda: places.rate("actor0", None)),
         ("the head's disk full", lambda: disk.fill(True), lambda: disk.fill(False)),
         ("a slow reward", slow.touch, slow.unlink),
         ("kill -9 of the head", kill_head, None),
         ("SIGSTOP of actor-1", lambda: cluster.signal("actor-1", signal.SIGSTOP), lambda: cluster.signal("actor-1", signal.SIGCONT)),
     ]
     for name, begin, end in found:
-        if not places.links and name in ("actor-1's link down", "actor-0's bandwidth cut to 256 kbit/s", "the head's disk full"):
+        if not places.links and name in ("actor-1's link down", "actor-0's bandwidth cut to 4 Mbit/s", "the head's disk full"):
             say(f"SKIPPED: {name}: needs namespaces ({args.why})")
         else:
             yield name, begin, end
@@ -248,7 +250,7 @@ def chaos(args, places, disk, steps, expected):
         sys.exit(1)
     begin, first = time.monotonic(), cluster.done()
     planned = list(faults(args, cluster, places, disk))
-    lasts, speeds, patience = expected / len(planned) / 5, [], 60 + 5 * expected
+    lasts, speeds, patience = expected / len(planned) / 6, [], 60 + 5 * expected
     for number, (name, start, stop) in enumerate(planned):
         # the last quarter of what lies between two faults is the speed of a run that nothing happens to
         at = steps * (number + 0.5) / len(planned)
@@ -319,7 +321,7 @@ def main():
     lines = [[[line[name] for name in names] for line in metrics_of(each)] for each in (whole, run)]
     check(lines[0] == lines[1], f"the metrics of all {len(lines[0])} steps are those of the unbroken run")
     (unbroken, _), (groups, twice) = training_groups(args, whole), training_groups(args, run)
-    lost, other = len(unbroken.keys() - groups.keys()), sum(groups.get(lease, text) != text for lease, text in unbroken.items())
+    lost, other = len(unbroken.keys() - groups.keys()), sum(groups.get(lease, said) != said for lease, said in unbroken.items())
     check(len(unbroken) >= steps * PROMPTS and lost == other == twice == 0,
           f"groups of the unbroken run: {len(unbroken)}; lost {lost}, otherwise {other}, twice {twice}")
     verified = subprocess.run([args.plumb, "store", "verify", str(run / "store")], stdout=subprocess.PIPE, text=True)
