@@ -74,6 +74,7 @@ test-reliability: setup
 	@PLUMB_RELIABILITY=ci build/tests/replay_test --gtest_filter='$(STORE_ROWS)' --gtest_brief=1
 	@PLUMB_RELIABILITY=ci build/tests/learner_test --gtest_filter='CheckpointFlip*' --gtest_brief=1
 	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*-$(STORE_ROWS)' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/common_test --gtest_filter='TransportProxy*:Transport.Hostile*:CurveIdentity*' --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/reward_test --gtest_filter='*Hostile*:*Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
