@@ -16,6 +16,7 @@ full, a reward that takes 200 times as long, kill -9 of the head, SIGSTOP of an 
 
 Faults that this machine does not allow (no namespaces) are named and left out. Exit code 0: all of that; 1: something was otherwise."""
 import argparse
+import atexit
 import hashlib
 import json
 import os
@@ -122,6 +123,7 @@ class Cluster:
         self.codes = {}
         self.watcher = threading.Thread(target=self.watch, daemon=True)
         self.watcher.start()
+        atexit.register(self.end)  # also behind an error: nothing is left running
 
     def line(self, name):
         plumb, listen = self.args.plumb, f"tcp://{self.places.address('head')}:17770"
