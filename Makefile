@@ -63,7 +63,10 @@ endif
 
 # The rows of docs/reliability.md, over and over: kills, faults and corruption meet other moments each time.
 ROUNDS ?= 10
-STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*
+CHAOS_SECONDS ?= 480
+# A Python with Ray (pip install ray): RAY_PYTHON=venv/bin/python.
+RAY_PYTHON ?= python3
+STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*:Recover*
 test-reliability: export GOMP_SPINCOUNT = 1000
 test-reliability: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null
@@ -73,6 +76,7 @@ test-reliability: setup
 	@PLUMB_RELIABILITY=ci build/tests/actor_test --gtest_filter='*Soak*' --gtest_brief=1
 	@PLUMB_RELIABILITY=ci build/tests/kernels_test --gtest_filter='*SamplingStatistics*' --gtest_brief=1
 	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*-$(STORE_ROWS)' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/common_test --gtest_filter='TransportProxy*:Transport.Hostile*:CurveIdentity*' --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/reward_test --gtest_filter='*Hostile*:*Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
@@ -81,6 +85,9 @@ test-reliability: setup
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=10
 	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*:*HundredTimesSlower*' --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@$(ENV)/python3 tests/reliability/chaos.py build/plumb --seconds $(CHAOS_SECONDS)
+	@$(ENV)/python3 tests/reliability/launch_slurm.py build/plumb
+	@$(ENV)/python3 tests/reliability/launch_ray.py build/plumb --python $(RAY_PYTHON)
 
 # Needs clang with libFuzzer (Debian: clang libclang-rt-14-dev). What fuzzing finds it keeps in build-fuzz/corpus.
 FUZZ_SECONDS ?= 60

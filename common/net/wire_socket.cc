@@ -282,7 +282,9 @@ const char* WireSocket::ProblemOf(std::string_view header, std::string_view payl
   if (header.size() < kPrefixBytes || header.size() > kPrefixBytes + kMaxHeaderBytes)
     return "dropped_malformed";
   if (header.substr(0, 4) != kMagic) {
-    if (header.substr(0, 3) == kMagic.substr(0, 3)) {
+    // Else the byte is damaged: no version was ever called so.
+    const bool named = header[3] >= '0' && header[3] <= '9';
+    if (named && header.substr(0, 3) == kMagic.substr(0, 3)) {
       const std::string other = "the peer speaks version " + std::string(1, header[3]) +
                                 " of Plumb's messages, this build version " + kMagic.back() +
                                 ": all roles of a run have to be of one build";

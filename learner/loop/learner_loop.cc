@@ -383,6 +383,10 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
   CountRewards(own);
   int64_t generated = 0, staleness_max = 0;
   double staleness_sum = 0;
+  // Under async, where groups differ in it; the last counts all that are older.
+  std::vector<int64_t> by_staleness;
+  if (config_.run.max_staleness > 0)
+    by_staleness.resize(static_cast<size_t>(std::min<int64_t>(config_.run.max_staleness, 16)) + 1);
   for (const auto& g : own) {
     for (const auto& t : g.trajectories) generated += t.policy_length();
   }
@@ -390,8 +394,14 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
     const int64_t staleness = step - g.policy.version;
     staleness_sum += static_cast<double>(staleness);
     staleness_max = std::max(staleness_max, staleness);
+    if (!by_staleness.empty()) {
+      const auto last = static_cast<int64_t>(by_staleness.size()) - 1;
+      ++by_staleness[static_cast<size_t>(std::clamp<int64_t>(staleness, 0, last))];
+    }
   }
   auto& metrics = out.metrics;
+  for (size_t i = 0; i < by_staleness.size(); ++i)
+    metrics["offpolicy/staleness_" + std::to_string(i)] = static_cast<double>(by_staleness[i]);
   metrics["offpolicy/staleness_mean"] =
       groups.empty() ? 0 : staleness_sum / static_cast<double>(groups.size());
   metrics["offpolicy/staleness_max"] = static_cast<double>(staleness_max);

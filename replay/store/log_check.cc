@@ -3,7 +3,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -57,17 +59,70 @@ class LogFile {
  public:
   LogFile(std::string path, std::FILE* file) : path_(std::move(path)), file_(file, &std::fclose) {}
 
-  void Check() {
+  std::optional<LogDamage> FindDamage() {
     std::vector<char> buffer(kBlock);
-    for (bool last = false; !last; at_ += kBlock) {
-      const size_t size = std::fread(buffer.data(), 1, kBlock, file_.get());
-      if (std::ferror(file_.get()) != 0) ThrowFileError(errno, "cannot read", path_);
-      last = size < kBlock;
-      CheckBlock({buffer.data(), size}, last);
+    for (bool last = false; !last && !damage_ && !torn_; at_ += kBlock) {
+      const std::string_view block = ReadBlock(buffer);
+      last = block.size() < kBlock;
+      CheckBlock(block, last);
+    }
+    return damage_;
+  }
+
+  void Read(uint64_t from, const std::function<void(std::string_view)>& use) {
+    at_ = from / kBlock * kBlock;
+    if (fseeko(file_.get(), static_cast<off_t>(at_), SEEK_SET) != 0)
+      ThrowFileError(errno, "cannot read", path_);
+    std::vector<char> buffer(kBlock);
+    std::string gathered;  // of a record that crosses blocks
+    bool begun = false;
+    for (size_t at = from - at_;; at = 0) {
+      const std::string_view block = ReadBlock(buffer);
+      while (at < block.size() && block.size() - at >= kHeader) {
+        const std::string_view rest = block.substr(at);
+        const Header header = ReadHeader(rest);
+        if (header.zero) break;
+        const size_t next = at + kHeader + header.length;
+        if (next > block.size() || !Matches(rest, header.length)) {
+          begun = false;
+          // Damaged: where it says that it ends another one has to begin, else its length is not
+          // its own, and what is sure is the next block.
+          const bool goes_on = next <= block.size() && BeginsAt(block, next);
+          if (!goes_on) break;
+          at = next;
+          continue;
+        }
+        const std::string_view payload = rest.substr(kHeader, header.length);
+        const char type = rest[kTypeAt];
+        if (type == kWhole || type == kFirst) gathered.clear();
+        begun = type == kWhole || type == kFirst || begun;
+        if (begun) gathered += payload;
+        if (begun && (type == kWhole || type == kLast)) {
+          use(gathered);
+          begun = false;
+        }
+        at = next;
+      }
+      if (block.size() < kBlock) return;
     }
   }
 
  private:
+  static constexpr char kWhole = 1, kFirst = 2, kLast = 4;
+
+  static bool BeginsAt(std::string_view block, size_t at) {
+    if (block.size() - at < kHeader) return true;
+    const std::string_view rest = block.substr(at);
+    const Header header = ReadHeader(rest);
+    return header.zero || (kHeader + header.length <= rest.size() && Matches(rest, header.length));
+  }
+
+  std::string_view ReadBlock(std::vector<char>& buffer) {
+    const size_t size = std::fread(buffer.data(), 1, kBlock, file_.get());
+    if (std::ferror(file_.get()) != 0) ThrowFileError(errno, "cannot read", path_);
+    return {buffer.data(), size};
+  }
+
   void CheckBlock(std::string_view block, bool last) {
     size_t at = 0;
     while (block.size() - at >= kHeader) {
@@ -79,11 +134,12 @@ class LogFile {
         break;
       }
       if (kHeader + header.length > rest.size()) {
-        if (!last || kHeader + header.length > kBlock - at || LengthWasChanged(rest))
-          Damaged(at, "has a length that is not its own");
-        return;  // torn: a crash leaves that, and nobody was told that it is there
+        // torn: a crash leaves that, and nobody was told that it is there
+        torn_ = last && kHeader + header.length <= kBlock - at && !LengthWasChanged(rest);
+        if (!torn_) Damaged(at, "has a length that is not its own");
+        return;
       }
-      if (!Matches(rest, header.length)) Damaged(at, "does not match its checksum");
+      if (!Matches(rest, header.length)) return Damaged(at, "does not match its checksum");
       at += kHeader + header.length;
     }
     const size_t stray = block.find_first_not_of('\0', at);
@@ -92,21 +148,21 @@ class LogFile {
       Damaged(stray, "is written where nothing should be");
   }
 
-  [[noreturn]] void Damaged(size_t at, const std::string& what) const {
-    throw Error(
-        ErrorCode::kCorruption,
-        "the record at byte " + std::to_string(at_ + at) + " " + what +
-            ": the file was damaged after it was written, and what stands behind that byte cannot "
-            "be trusted; nothing "
-            "was changed: bring the folder back from a copy (`plumb store snapshot` makes them)",
-        path_);
-  }
+  void Damaged(size_t at, const std::string& what) { damage_ = {at_ + at, what}; }
 
   const std::string path_;
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
-  size_t at_ = 0;       // of the block
+  uint64_t at_ = 0;     // of the block
   bool ended_ = false;  // zeros have begun
+  bool torn_ = false;   // the last record is
+  std::optional<LogDamage> damage_;
 };
+
+LogFile OpenLog(const std::string& path) {
+  std::FILE* file = std::fopen(path.c_str(), "rbe");
+  if (file == nullptr) ThrowFileError(errno, "cannot open", path);
+  return LogFile(path, file);
+}
 
 // Empty: none that is there.
 std::string NameInCurrent(const std::string& folder) {
@@ -121,11 +177,28 @@ std::string NameInCurrent(const std::string& folder) {
 
 }  // namespace
 
+std::optional<LogDamage> FindLogDamage(const std::string& path) {
+  return OpenLog(path).FindDamage();
+}
+
+void ReadLog(const std::string& path, uint64_t from,
+             const std::function<void(std::string_view)>& use) {
+  OpenLog(path).Read(from, use);
+}
+
 void CheckLogFile(const std::string& path) {
   std::FILE* file = std::fopen(path.c_str(), "rbe");
   if (file == nullptr && errno == ENOENT) return;
   if (file == nullptr) ThrowFileError(errno, "cannot open", path);
-  LogFile(path, file).Check();
+  const std::optional<LogDamage> damage = LogFile(path, file).FindDamage();
+  if (!damage) return;
+  throw Error(ErrorCode::kCorruption,
+              "the record at byte " + std::to_string(damage->byte) + " " + damage->what +
+                  ": the file was damaged after it was written, and what stands behind that byte "
+                  "cannot be trusted; nothing was changed: bring the folder back from a copy "
+                  "(`plumb store snapshot` makes them), or see what a copy up to that byte would "
+                  "lack: `plumb store recover --point-in-time`",
+              path);
 }
 
 void CheckLogs(const std::string& folder) {

@@ -15,7 +15,11 @@
 // byte, kIo.
 #pragma once
 
+#include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace plumb::replay {
 
@@ -24,5 +28,17 @@ namespace plumb::replay {
 void CheckLogFile(const std::string& path);
 // Every log of the store in `folder` and the MANIFEST that CURRENT names.
 void CheckLogs(const std::string& folder);
+
+// For what is to be saved of a damaged log (replay/store/recover.h).
+struct LogDamage {
+  uint64_t byte = 0;  // of the record where it begins
+  std::string what;   // "does not match its checksum"
+};
+// The first damage of a log that is there; nullopt: there is none.
+std::optional<LogDamage> FindLogDamage(const std::string& path);
+// use(record) on every record from byte `from` on, where one begins, that is whole and matches its
+// checksum; damaged ones are passed over.
+void ReadLog(const std::string& path, uint64_t from,
+             const std::function<void(std::string_view)>& use);
 
 }  // namespace plumb::replay

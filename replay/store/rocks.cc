@@ -82,6 +82,10 @@ rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
   options.compression = rocksdb::kNoCompression;
   options.max_open_files = 256;
   if (o.env_for_test != nullptr) options.env = o.env_for_test;
+  if (o.cut_log) {
+    options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+    options.track_and_verify_wals_in_manifest = false;
+  }
   return options;
 }
 

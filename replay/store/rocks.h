@@ -57,6 +57,8 @@ class RocksFolder {
     rocksdb::Env* env_for_test = nullptr;
     // what a power cut then takes shows that the test would notice
     bool never_sync_for_test = false;
+    // a copy whose log was cut at its damage (replay/store/recover.h): its MANIFEST knows of more
+    bool cut_log = false;
   };
   RocksFolder() = default;
   ~RocksFolder();

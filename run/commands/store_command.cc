@@ -1,13 +1,17 @@
-// plumb store inspect | verify | snapshot | explain | export: what lies in a store, and whether it
-// is whole.
+// plumb store inspect | verify | snapshot | recover | explain | export: what lies in a store, and
+// whether it is whole.
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
 #include "common/base/output_path.h"
 #include "replay/datasets/dump.h"
+#include "replay/store/recover.h"
 #include "replay/store/store.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
@@ -19,7 +23,7 @@ struct Arguments {
   std::string path, to, out;
   replay::DumpOptions options;
   int64_t lease = -1;
-  bool eval = false, tokens = false, json = false, overwrite = false;
+  bool eval = false, tokens = false, json = false, overwrite = false, point_in_time = false;
 };
 using Shared = std::shared_ptr<Arguments>;
 
@@ -87,6 +91,85 @@ void AddSnapshot(CLI::App& store, const Shared& a) {
   });
 }
 
+// "train 3-7, 9, eval 4": ids in a row as one range.
+std::string LeaseText(const std::vector<std::pair<Purpose, uint64_t>>& leases) {
+  std::string text;
+  const auto name = [](Purpose purpose) { return purpose == Purpose::kEval ? "eval" : "train"; };
+  for (size_t i = 0, end = 0; i < leases.size(); i = end) {
+    const auto [purpose, first] = leases[i];
+    for (end = i + 1; end < leases.size() && leases[end] == std::pair(purpose, first + (end - i));)
+      ++end;
+    if (i == 0 || leases[i - 1].first != purpose)
+      text += std::string(i == 0 ? "" : ", ") + name(purpose) + " ";
+    else text += ", ";
+    text += std::to_string(first);
+    if (end - i > 1) text += "-" + std::to_string(leases[end - 1].second);
+  }
+  return text;
+}
+
+std::string RecoveryText(const replay::Recovery& r, const Arguments& a) {
+  if (r.damaged.empty())
+    return a.path +
+           ": no log is damaged, nothing is to be recovered (`plumb store verify` reads "
+           "every record)\n";
+  std::string text = "damaged:  " + r.damaged + ", the record at byte " + std::to_string(r.byte) +
+                     " " + r.what + "\n";
+  for (const std::string& log : r.left_out) text += "left out: " + log + ", which is newer\n";
+  text += "kept:     " + std::to_string(r.kept_groups) + " groups, up to insert " +
+          std::to_string(r.kept_inserts) + "\n";
+  text += "missing:  " + std::to_string(r.missing.size()) + " groups that were acknowledged" +
+          (r.missing.empty() ? "" : ": leases " + LeaseText(r.missing)) + "\n";
+  if (r.nameless > 0) {
+    text += "          " + std::to_string(r.nameless) +
+            " more, whose leases stood in the damaged bytes\n";
+  }
+  text += "          and what the last damaged bytes of the log may have held\n";
+  for (const auto& [family, rows] : r.other_rows)
+    text += "behind:   " + std::to_string(rows) + " records of " + family + "\n";
+  for (const std::string& problem : r.problems) text += "problem:  " + problem + "\n";
+  return text + (a.to.empty() ? "nothing was changed; --to FOLDER makes the copy that ends there\n"
+                              : "copy:     " + a.to + "\n");
+}
+
+void AddRecover(CLI::App& store, const Shared& a) {
+  CLI::App* recover = store.add_subcommand(
+      "recover",
+      "Of a store whose log is damaged: a copy that ends in front of the damage, and which "
+      "acknowledged groups it lacks. The store itself stays as it is");
+  recover->add_option("store", a->path, "folder")->required();
+  recover
+      ->add_flag("--point-in-time", a->point_in_time,
+                 "all up to the damage and nothing behind it; there is no other way yet")
+      ->required();
+  recover->add_option("--to", a->to, "new folder of the copy; without it what it would lack");
+  recover->add_flag("--json", a->json, "one JSON object");
+  recover->callback([a] {
+    const replay::Recovery r =
+        replay::Recover(a->path, a->to.empty() ? std::nullopt : std::optional(a->to));
+    if (!a->json) {
+      std::fputs(RecoveryText(r, *a).c_str(), stdout);
+      return;
+    }
+    nlohmann::ordered_json missing = {{"train", nlohmann::json::array()},
+                                      {"eval", nlohmann::json::array()}};
+    for (const auto& [purpose, id] : r.missing)
+      missing[purpose == Purpose::kEval ? "eval" : "train"].push_back(id);
+    const nlohmann::ordered_json j = {{"damaged", r.damaged},
+                                      {"byte", r.byte},
+                                      {"what", r.what},
+                                      {"left_out", r.left_out},
+                                      {"kept_groups", r.kept_groups},
+                                      {"kept_inserts", r.kept_inserts},
+                                      {"missing", std::move(missing)},
+                                      {"nameless", r.nameless},
+                                      {"other_records", r.other_rows},
+                                      {"problems", r.problems},
+                                      {"copy", r.damaged.empty() ? "" : a->to}};
+    std::printf("%s\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  });
+}
+
 void AddExplain(CLI::App& store, const Shared& a) {
   CLI::App* explain = store.add_subcommand(
       "explain", "What keys and values are, how the folder is set up, what is how large");
@@ -138,6 +221,7 @@ void AddStoreCommand(CLI::App& app, CliResult& result) {
   AddInspect(*store, a);
   AddVerify(*store, a, result);
   AddSnapshot(*store, a);
+  AddRecover(*store, a);
   AddExplain(*store, a);
   AddExport(*store, a);
 }

@@ -290,8 +290,18 @@ TEST_F(RingTrain, AResumedRunUnderAsyncTrainsOnTheSameGroups) {
     trained.insert(plan.chosen.begin(), plan.chosen.end());
   }
   EXPECT_EQ(trained.size(), 16u) << "every prompt once";
-  for (const auto& line : Lines(run + "/metrics.jsonl"))
+  for (const auto& line : Lines(run + "/metrics.jsonl")) {
     EXPECT_LE(line["offpolicy/staleness_max"].get<double>(), 2) << line["step"];
+    // The histogram is that of the batch's groups.
+    double groups = 0, sum = 0;
+    for (const int versions : {0, 1, 2}) {
+      const double here = line["offpolicy/staleness_" + std::to_string(versions)].get<double>();
+      groups += here;
+      sum += here * versions;
+    }
+    EXPECT_EQ(groups, 2) << line["step"];
+    EXPECT_EQ(sum / groups, line["offpolicy/staleness_mean"].get<double>()) << line["step"];
+  }
 }
 
 // A stop while the learner waits for a batch gives the wait up: the steps that were done are saved,

@@ -90,18 +90,22 @@ roles() {
 
 resume=()
 [ -e "$out/run.json" ] && resume=(--resume)
+# The head is on this machine, the job's first. It is asked to end by its process id: a signal to its srun would kill it at once.
+pid=${TMPDIR:-/tmp}/plumb-$SLURM_JOB_ID.head
 srun --exact --nodes=1 --ntasks=1 --nodelist="$head" --cpus-per-task=@CPUS@@STEPGPUS@ \
+  bash -c 'echo $$ >"$1"; shift; exec "$@"' head "$pid" \
   "$plumb" train @RECIPE@ --out "$out" "${resume[@]}"@SETS@@INSECURE@ &
 learner=$!
 others=()
 roles actor @ACTORS@ & others+=($!)
-@REWARDS@trap 'kill -TERM "$learner" 2>/dev/null' TERM
+@REWARDS@trap 'to=$(cat "$pid" 2>/dev/null); kill -TERM "${to:-$learner}" 2>/dev/null' TERM
 wait "$learner"
 code=$?
 # A signal ends the wait, not the head.
 while kill -0 "$learner" 2>/dev/null; do wait "$learner"; code=$?; done
 kill -TERM "${others[@]}" 2>/dev/null
 wait
+rm -f "$pid"
 exit "$code"
 )",
       {{"NAME", job.name},

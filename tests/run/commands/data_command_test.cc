@@ -58,6 +58,47 @@ TEST(DataCommandTest, ImportsCountsRejectsAndRepeats) {
   EXPECT_TRUE(Has(RunPlumb({"store", "verify", temp / "copy"}).out, "1 preference rows"));
 }
 
+// Row 7 of docs/reliability.md: what a damaged log leaves is said, and made into a store that
+// opens.
+TEST(DataCommandTest, ADamagedStoreIsRecoveredUpToTheDamage) {
+  const TempFolder temp;
+  const std::string store = temp / "store", copy = temp / "copy";
+  for (const char* dataset : {"first", "second"}) {
+    const std::string file = Write(temp / "pairs.jsonl",
+                                   "{\"prompt\": \"p\", \"chosen\": \"good\", "
+                                   "\"rejected\": \"bad\"}\n");
+    ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store, "--dataset", dataset}).code, 0);
+  }
+  EXPECT_EQ(RunPlumb({"store", "recover", store}).code, 2) << "it has to be said how";
+  const auto whole = RunPlumb({"store", "recover", store, "--point-in-time"});
+  EXPECT_EQ(whole.code, 0) << whole.err;
+  EXPECT_TRUE(Has(whole.out, "no log is damaged")) << whole.out;
+  std::string log;
+  for (const std::string& name : RealFileSystem().List(store)) {
+    if (name.ends_with(".log") && std::filesystem::file_size(store + "/" + name) > 0)
+      log = store + "/" + name;
+  }
+  ASSERT_NE(log, "");
+  std::string bytes = RealFileSystem().ReadFile(log, 1 << 20);
+  bytes[20] = static_cast<char>(bytes[20] ^ 4);
+  Write(log, bytes);
+  const auto refused = RunPlumb({"store", "snapshot", store, temp / "snapshot"});
+  EXPECT_EQ(refused.code, 4);
+  EXPECT_TRUE(Has(refused.err, "store recover --point-in-time")) << refused.err;
+  const auto said = RunPlumb({"store", "recover", store, "--point-in-time"});
+  EXPECT_EQ(said.code, 0) << said.err;
+  for (const char* words : {"damaged:  ", "the record at byte 0 does not match its checksum",
+                            "kept:     0 groups", "missing:  0 groups", "nothing was changed"})
+    EXPECT_TRUE(Has(said.out, words)) << said.out;
+  const auto made =
+      RunPlumb({"store", "recover", store, "--point-in-time", "--to", copy, "--json"});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(Has(made.out, "\"nameless\": 0")) << made.out;
+  const auto verified = RunPlumb({"store", "verify", copy});
+  EXPECT_EQ(verified.code, 0) << verified.err;
+  EXPECT_TRUE(Has(verified.out, "0 problems")) << verified.out;
+}
+
 TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
   const TempFolder temp;
   const std::string store = temp / "store";

@@ -413,6 +413,15 @@ TEST(Rpc, AnotherVersionOfTheMessagesIsSaid) {
       << text;
 }
 
+// A flipped bit in the name is damage, not another build: people are not told to look for one.
+TEST(Rpc, ADamagedNameOfTheMessagesIsNotCalledAVersion) {
+  testing::TempFolder folder;
+  RawRouter damaged(folder.Ipc("s"), "PLB\xb2" + std::string(60, 'x'));
+  RpcClient client(folder.Ipc("s"), {.times = FastTimes()});
+  const std::string text = DeadlineText(client, milliseconds(500));
+  EXPECT_EQ(text.find("speaks version"), std::string::npos) << text;
+}
+
 TEST(Rpc, AReconnectThatTheSystemRefusesIsSaidAndGoesOn) {
   testing::TempFolder folder;
   auto silent = std::make_unique<RawRouter>(folder.Ipc("s"), "");

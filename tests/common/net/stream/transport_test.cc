@@ -19,6 +19,7 @@
 #include "common/base/error.h"
 #include "common/net/stream/stream_frame.h"
 #include "common/net/wire_socket.h"
+#include "tests/testing/reliability.h"
 #include "tests/testing/tcp_fault_proxy.h"
 #include "tests/testing/temp_folder.h"
 
@@ -246,7 +247,9 @@ TEST(TransportProcess, ReceiverKilledInTheMiddleLosesNothing) {
 }
 
 // RELIABILITY.md row 9 at smoke size.
+// RELIABILITY.md row 9: 20,000 messages, in make test-reliability a million.
 TEST(TransportProxy, EveryMessageOnceThroughABadNetwork) {
+  const int times = testing::Count(1, 50);
   const struct {
     const char* name;
     ProxyFaults faults;
@@ -271,24 +274,24 @@ TEST(TransportProxy, EveryMessageOnceThroughABadNetwork) {
     TcpFaultProxy proxy(PortOf(receiver.endpoint()), c.faults, 1);
     Sender sender(From("tcp://127.0.0.1:" + std::to_string(proxy.port())));
     const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < c.messages; ++i)
-      sender.Send("key-" + std::to_string(i), After(seconds(20)));
+    const int messages = times * c.messages;
+    for (int i = 0; i < messages; ++i) sender.Send("key-" + std::to_string(i), After(seconds(20)));
     sender.Flush(After(seconds(20)));
     const double s =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::lock_guard lock(store.mu);
-    EXPECT_EQ(store.keys.size(), static_cast<size_t>(c.messages)) << c.name;
-    for (const auto& [key, times] : store.keys) ASSERT_EQ(times, 1) << c.name << " " << key;
+    EXPECT_EQ(store.keys.size(), static_cast<size_t>(messages)) << c.name;
+    for (const auto& [key, came] : store.keys) ASSERT_EQ(came, 1) << c.name << " " << key;
     EXPECT_GT(proxy.faults(), 10u) << c.name;
     std::printf("%s: %d messages in %.2f s, %llu faults, %llu connections, %llu resent\n", c.name,
-                c.messages, s, static_cast<unsigned long long>(proxy.faults()),
+                messages, s, static_cast<unsigned long long>(proxy.faults()),
                 static_cast<unsigned long long>(proxy.connections()),
                 static_cast<unsigned long long>(sender.counters().resent));
   }
 }
 
 // RELIABILITY.md row 10 as far as this layer carries it.
-TEST(TransportProxy, ZombieBehindAPartitionIsFencedByItsSuccessor) {
+void FenceAZombie() {
   std::mutex mu;
   std::vector<std::pair<uint64_t, std::string>> got;
   Receiver receiver(At("tcp://127.0.0.1:*"), [&](TransportMessage message, Ack ack) {
@@ -319,6 +322,10 @@ TEST(TransportProxy, ZombieBehindAPartitionIsFencedByItsSuccessor) {
   std::lock_guard lock(mu);
   const std::vector<std::pair<uint64_t, std::string>> want = {{1, "before"}, {2, "after"}};
   EXPECT_EQ(got, want);
+}
+
+TEST(TransportProxy, ZombieBehindAPartitionIsFencedByItsSuccessor) {
+  for (int i = testing::Count(1, 5); i > 0 && !HasFailure(); --i) FenceAZombie();
 }
 
 TEST(Transport, AnotherRunIsRefused) {
@@ -368,7 +375,9 @@ TEST(Transport, HostileMessagesChangeNothingAndAreCounted) {
   forged.epoch = 1;
   forged.seq = 1;
   int sent = 0;
-  for (int i = 0; i < 50; ++i) {
+  // Of the eight a round: 400 messages, in make test-reliability (row 18) 1,200.
+  const int rounds = testing::Count(50, 150);
+  for (int i = 0; i < rounds; ++i) {
     send({std::string(static_cast<size_t>(i * 7), static_cast<char>(i))}), ++sent;  // noise
     // too many parts
     send({"a", "b", "c", "d", "e", "f"}), ++sent;

@@ -85,6 +85,35 @@ TEST(SlurmScriptTest, StartsAHeadAndRolesAndEndsWithTheHead) {
   EXPECT_EQ(roles, 3u) << "the one that was killed is started again: " << said;
 }
 
+// Slurm asks the script to end: the head hears of it, though an srun that is asked kills its step.
+TEST(SlurmScriptTest, ASignalReachesTheHeadAndNotItsSrun) {
+  const TempFolder temp;
+  const auto program = [&](const std::string& name, const std::string& text) {
+    RealFileSystem().WriteFileAtomic(temp / name, "#!/bin/bash\n" + text);
+    ASSERT_EQ(Shell("chmod +x " + (temp / name)), 0);
+  };
+  program("scontrol", "echo node1\n");
+  program("srun",
+          "while case $1 in --*) true ;; *) false ;; esac; do shift; done\n"
+          "[ \"$1\" != 1 ] || shift\n"
+          "trap 'kill -9 $child; exit 137' TERM\n"
+          "SLURM_PROCID=0 \"$@\" & child=$!\nwait $child\n");
+  program("plumb", "[ $1 = train ] || exit 0\ntrap 'exit 7' TERM\n: > " + (temp / "trains") +
+                       "\nfor i in {1..200}; do sleep 0.1; done\n");
+  LaunchJob job = Job();
+  job.plumb = temp / "plumb";
+  job.out = temp / "out";
+  RealFileSystem().WriteFileAtomic(temp / "job", SlurmScript(job));
+  EXPECT_EQ(
+      Shell("cd " + temp.path() + " && export TMPDIR=" + temp.path() + " PATH=" + temp.path() +
+            ":$PATH SLURM_JOB_NODELIST=x SLURM_JOB_ID=1; bash job >log 2>&1 & job=$!; "
+            "for i in $(seq 300); do [ -e " +
+            (temp / "trains") + " ] && break; sleep 0.1; done; kill -TERM $job; wait $job"),
+      7)
+      << RealFileSystem().ReadFile(temp / "log", 1 << 20);
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "plumb-1.head"));
+}
+
 // Against the schemas of Kubernetes and of JobSet, where they are installed.
 TEST(KubernetesManifestsTest, AreWhatTheSchemasOfKubernetesAndJobSetTake) {
   const char* python = std::getenv("PLUMB_TEST_KUBERNETES_PYTHON");
