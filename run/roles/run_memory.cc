@@ -199,6 +199,7 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   if (parallel.dp > 1 && parallel.pp == 1 && config.run.zero < 2)
     consider("run.zero = 2", [](Config& c) { c.run.zero = 2; });
   if (whole && config.policy.adapter == configs::Adapter::kNone &&
+      config.model.products == configs::Products::kDType &&
       config.algorithm.name != configs::AlgorithmName::kRewardModel) {
     consider("policy.adapter = \"lora\"",
              [](Config& c) { c.policy.adapter = configs::Adapter::kLora; });

@@ -66,6 +66,8 @@ std::vector<Way> WaysOf(const Config& config) {
          !o.offload && o.name == configs::OptimizerName::kAdamW &&
              ParseDevice(config.run.device).value_or(Device::kCpu).is_cuda(),
          "optimizer.offload=true", [](Config& c) { c.optimizer.offload = true; });
+  Extend(ways, o.offload, "optimizer.offload=false",
+         [](Config& c) { c.optimizer.offload = false; });
   return ways;
 }
 

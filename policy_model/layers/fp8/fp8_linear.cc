@@ -9,7 +9,6 @@
 #include "kernels/device/compute_capability.h"
 #include "kernels/fp8/fp8_product.h"
 #include "kernels/fp8/quantise_fp8.h"
-#include "policy_model/memory/out_of_memory.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model {
@@ -17,8 +16,9 @@ namespace {
 
 using kernels::Fp8;
 
-constexpr int64_t kMultiple = 16;  // of both sizes of W: what LibTorch's products want
-constexpr int kOldest = 89;        // compute capability
+constexpr int64_t kMultiple = 16;   // of both sizes of W: what LibTorch's products want
+constexpr int kOldest = 89;         // compute capability
+constexpr int64_t kRowsAtOnce = 4;  // whose scales begin on 16 bytes
 
 // Of both: where codes and scales lie.
 struct Operands {
@@ -35,9 +35,10 @@ at::Tensor View(const kernels::Launch& launch, const void* data, int64_t rows, i
   return at::from_blob(const_cast<void*>(data), {rows, columns}, options);
 }
 
-// y[m, n] = a b^T; `sum`: room for as much, where it is added.
+// y[m, n] = a b^T; `sum`: room for so many elements, kRowsAtOnce rows at least, through which they
+// are added.
 void Product(const kernels::Launch& launch, const Operands& of, int64_t m, int64_t n, int64_t k,
-             bool accumulate, void* sum, void* y) {
+             bool accumulate, void* sum, int64_t sum_elements, void* y) {
   if (launch.device().is_cpu()) {
     kernels::Call(launch, kernels::Fp8Product{.a = of.a,
                                               .a_scale = of.a_scale,
@@ -53,14 +54,20 @@ void Product(const kernels::Launch& launch, const Operands& of, int64_t m, int64
   }
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
-  at::Tensor out = View(launch, accumulate ? sum : y, m, n, at::kBFloat16);
   const auto type = of.a_format == Fp8::kE4M3 ? at::kFloat8_e4m3fn : at::kFloat8_e5m2;
-  at::_scaled_mm_out(out, View(launch, of.a, m, k, type),
-                     View(launch, of.b, n, k, at::kFloat8_e4m3fn).t(),
-                     View(launch, of.a_scale, m, 1, at::kFloat),
-                     View(launch, of.b_scale, 1, n, at::kFloat), /*bias=*/std::nullopt,
-                     /*scale_result=*/std::nullopt, at::kBFloat16, /*use_fast_accum=*/false);
-  if (accumulate) View(launch, y, m, n, at::kBFloat16).add_(out);
+  int64_t at_once = m;
+  if (accumulate && m * n > sum_elements) at_once = sum_elements / n / kRowsAtOnce * kRowsAtOnce;
+  for (int64_t first = 0; first < m; first += at_once) {
+    const int64_t rows = std::min(at_once, m - first);
+    void* const here = static_cast<BFloat16*>(y) + first * n;
+    at::Tensor out = View(launch, accumulate ? sum : here, rows, n, at::kBFloat16);
+    at::_scaled_mm_out(out, View(launch, of.a + first * k, rows, k, type),
+                       View(launch, of.b, n, k, at::kFloat8_e4m3fn).t(),
+                       View(launch, of.a_scale + first, rows, 1, at::kFloat),
+                       View(launch, of.b_scale, 1, n, at::kFloat), /*bias=*/std::nullopt,
+                       /*scale_result=*/std::nullopt, at::kBFloat16, /*use_fast_accum=*/false);
+    if (accumulate) View(launch, here, rows, n, at::kBFloat16).add_(out);
+  }
 }
 
 }  // namespace
@@ -103,7 +110,11 @@ void Fp8Linear::Plan(const Pass& pass, int64_t n, Arena& scratch) {
   token_scales_ = scratch.Reserve(n * static_cast<int64_t>(sizeof(float)));
   weight_codes_ = scratch.Reserve(rows_ * columns_);
   weight_scales_ = scratch.Reserve(wide * static_cast<int64_t>(sizeof(float)));
-  sum_ = pass.launch.device().is_cuda() ? scratch.Reserve(pass.Bytes(n * wide)) : 0;
+  // What is added is most often as wide as the narrower side, the hidden state.
+  sum_elements_ = pass.launch.device().is_cuda()
+                      ? std::max(n * std::min(rows_, columns_), kRowsAtOnce * wide)
+                      : 0;
+  sum_ = scratch.Reserve(pass.Bytes(sum_elements_));
 }
 
 void Fp8Linear::Forward(const PackedPass& pass, const void* w, const void* x, bool accumulate,
@@ -123,7 +134,7 @@ void Fp8Linear::Forward(const PackedPass& pass, const void* w, const void* x, bo
           .x = w, .rows = rows_, .columns = columns_, .codes = weights, .scale = weight_scales});
   Product(pass.launch,
           {.a = tokens, .a_scale = token_scales, .b = weights, .b_scale = weight_scales}, n, rows_,
-          columns_, accumulate, pass.scratch.At(sum_), y);
+          columns_, accumulate, pass.scratch.At(sum_), sum_elements_, y);
 }
 
 void Fp8Linear::BackwardInput(const PackedPass& pass, const void* w, const void* dy,
@@ -149,7 +160,7 @@ void Fp8Linear::BackwardInput(const PackedPass& pass, const void* w, const void*
            .a_format = Fp8::kE5M2,
            .b = weights,
            .b_scale = weight_scales},
-          n, columns_, rows_, accumulate, pass.scratch.At(sum_), dx);
+          n, columns_, rows_, accumulate, pass.scratch.At(sum_), sum_elements_, dx);
 }
 
 }  // namespace plumb::policy_model

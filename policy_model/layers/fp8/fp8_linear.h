@@ -37,8 +37,9 @@ class Fp8Linear {
 
  private:
   const int64_t rows_, columns_;
-  // Codes and scales of tokens and of weights; T[n, rows or columns] of a product that is added.
+  // Codes and scales of tokens and of weights; on a GPU room for rows of a product that is added.
   int64_t token_codes_ = 0, token_scales_ = 0, weight_codes_ = 0, weight_scales_ = 0, sum_ = 0;
+  int64_t sum_elements_ = 0;
 };
 
 }  // namespace plumb::policy_model

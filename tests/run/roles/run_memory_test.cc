@@ -184,6 +184,17 @@ TEST(RunMemoryTest, ACardIsPlannedForWithoutOne) {
   EXPECT_LT(BytesOf(less, "gradients"), gradients);
 }
 
+// Products in FP8 are of a whole model: no adapter is advised, and what it would take is not asked.
+TEST(RunMemoryTest, FP8IsPlannedWithWhatGoesWithIt) {
+  Config config = Recipe();
+  EXPECT_TRUE(Has(PlanRun(config, Shape(), Device::kCpu, 0).smaller, "policy.adapter"));
+  const int64_t scratch = BytesOf(PlanRun(config, Shape(), Device::kCpu, 0), "scratch");
+  config.model.products = configs::Products::kFp8;
+  const RunMemory memory = PlanRun(config, Shape(), Device::kCpu, 0);
+  EXPECT_FALSE(Has(memory.smaller, "policy.adapter")) << memory.smaller;
+  EXPECT_GT(BytesOf(memory, "scratch"), scratch);
+}
+
 // Moments and masters beside a card; what the host has no room for is refused, too.
 TEST(RunMemoryTest, StateInTheHostsMemoryIsAPlanOfItsOwn) {
   Config config = Recipe();

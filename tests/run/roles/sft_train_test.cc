@@ -229,5 +229,34 @@ TEST(ObserverTest, WhatIsHeldOutIsSaidInTheWordsOfTheAlgorithm) {
             "loss 0.7000, perplexity 2.014 (8 demonstrations)");
 }
 
+// Products of the learner read FP8 (model.products): the bar is reached, a resume may go back to
+// the model's type.
+TEST(Fp8TrainTest, TheToyTaskReachesItsBarAndGoesOnInTheModelsType) {
+  const TempFolder temp;
+  const std::string recipe = plumb::testing::SourcePath("configs/toy_sft.toml"), out = temp / "run";
+  // The bar is 1 / perplexity; in bfloat16 this run comes to 0.70.
+  const auto run =
+      RunPlumb({"train", recipe, "--out", out, "--set", "model.products=fp8", "--set",
+                "model.dtype=bfloat16", "--set", "eval.bar=0.65", "--set", "eval.every=0"});
+  ASSERT_EQ(run.code, 0) << run.err << run.out;
+  EXPECT_TRUE(Has(Read(out + "/config.toml"), "products = \"fp8\""));
+  const auto more = RunPlumb({"train", out + "/config.toml", "--out", out, "--resume", "--steps",
+                              "152", "--set", "model.products=dtype"});
+  EXPECT_EQ(more.code, 0) << more.err;
+}
+
+// Rollouts: the learner's log-probs are off by the roundings, which the metric shows.
+TEST(Fp8TrainTest, AnswersAreDrawnInTheModelsType) {
+  const TempFolder temp;
+  const auto run = testing::Train(
+      temp / "run", 2, {"--set", "model.products=fp8", "--set", "algorithm.logprob_gate=1"});
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto lines = Lines(temp / "run/metrics.jsonl");
+  ASSERT_FALSE(lines.empty());
+  const double off = lines.back().at("sampling/logprob_diff_mean").get<double>();
+  EXPECT_GT(off, 1e-4) << "float32 agrees to 1e-6";
+  EXPECT_LT(off, 0.1);
+}
+
 }  // namespace
 }  // namespace plumb::run

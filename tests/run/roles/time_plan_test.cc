@@ -146,6 +146,9 @@ TEST(TimePlanTest, AnOffloadedUpdateTakesAsLongAsTheLink) {
   config.optimizer.offload = true;
   const double beside = train(speeds);
   EXPECT_GT(beside, there);
+  const auto best = FastestThatFits(config, Shape(), Device::Cuda(0), int64_t{1} << 40, speeds, {});
+  ASSERT_TRUE(best);
+  EXPECT_TRUE(Has(best->options, "optimizer.offload=false")) << best->options;
   speeds.link_bytes = 1e18;
   EXPECT_EQ(train(speeds), there) << "beside it";
 }
