@@ -24,6 +24,7 @@ struct ServeArguments {
   BatchOptions batch;
   ApiOptions api;
   int64_t grace_s = 30, body_mb = 8;
+  bool each_alone = false;  // no prompt takes pages of another
 };
 
 std::string KeyOf(const std::string& variable) {
@@ -47,6 +48,7 @@ bool Serve(ServeArguments a) {
   if (!sampling.said.empty()) std::fprintf(stderr, "%s\n", sampling.said.c_str());
   a.batch.sampling = sampling.options;
   a.batch.threads = a.options.threads;
+  a.batch.share_prefixes = !a.each_alone;
   BatchEngine engine(models, a.batch);
   ApiServer server(models, engine, a.api);
   NowBusy(Busy::kInOrder);
@@ -115,7 +117,7 @@ void AddServeCommand(CLI::App& app, CliResult& result) {
       ->check(WholeNumber(1, 1 << 20))
       ->capture_default_str();
   serve->add_flag(
-      "!--no-shared-prefixes", a->batch.share_prefixes,
+      "--no-shared-prefixes", a->each_alone,
       "compute every prompt anew: how fast an answer begins tells no client what others "
       "have asked");
   serve

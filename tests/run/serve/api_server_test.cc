@@ -365,5 +365,57 @@ TEST_F(ApiServerTest, AdaptersAreAskedForByName) {
   EXPECT_EQ(Get(port(), "/v1/models").json()["data"].size(), 2u);
 }
 
+// With PLUMB_TEST_FRAMEWORKS_PYTHON=venv/bin/python: pip install openai.
+TEST_F(ApiServerTest, OpenAisOwnClientIsServedInstalled) {
+  const char* python = std::getenv("PLUMB_TEST_FRAMEWORKS_PYTHON");
+  if (python == nullptr || std::system((std::string(python) + " -c 'import openai'").c_str()) != 0)
+    GTEST_SKIP() << "NOT TESTED: no openai here; name an interpreter that has it in "
+                    "PLUMB_TEST_FRAMEWORKS_PYTHON";
+  Open(Endless());
+  RealFileSystem().WriteFileAtomic(temp_ / "client.py", R"(
+import concurrent.futures, openai
+client = openai.OpenAI(max_retries=0)
+model = client.models.list().data[0].id
+assert client.models.retrieve(model).id == model
+asked = dict(model=model, messages=[{"role": "user", "content": "1+1="}], max_tokens=12, seed=3)
+whole = client.chat.completions.create(**asked, n=2, logprobs=True, extra_body={"return_token_ids": True})
+assert len(whole.choices) == 2 and whole.usage.completion_tokens == 24, whole
+for choice in whole.choices:
+    assert choice.finish_reason == "length" and len(choice.logprobs.content) == 12, choice
+    assert all(token.logprob <= 0 for token in choice.logprobs.content)
+    assert len(choice.token_ids) == 12
+stream, usage = "", None
+for event in client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+    stream += "".join(choice.delta.content or "" for choice in event.choices)
+    usage = event.usage or usage
+assert stream == whole.choices[0].message.content, (stream, whole)
+assert usage.completion_tokens == 12, usage
+text = client.completions.create(model=model, prompt="1+1=", max_tokens=9, temperature=0).choices[0].text
+with client.completions.create(model=model, prompt="1+1=", max_tokens=9, temperature=0, stream=True) as events:
+    assert "".join(event.choices[0].text for event in events) == text
+if len(text) > 3:
+    cut = client.completions.create(model=model, prompt="1+1=", max_tokens=9, temperature=0, stop=[text[2:4]]).choices[0]
+    assert cut.finish_reason == "stop" and cut.text == text[:text.index(text[2:4])], cut
+try:
+    client.chat.completions.create(**asked, logit_bias={"1": 2})
+    assert False
+except openai.BadRequestError as error:
+    assert "logit_bias" in str(error)
+try:
+    client.completions.create(model="another", prompt="1")
+    assert False
+except openai.NotFoundError:
+    pass
+with concurrent.futures.ThreadPoolExecutor(50) as many:
+    ask = lambda seed: client.completions.create(model=model, prompt="1+1=", max_tokens=6, seed=seed).choices[0].text
+    together = list(many.map(ask, range(100)))
+assert together == [ask(seed) for seed in range(100)]
+)");
+  EXPECT_EQ(std::system(("OPENAI_BASE_URL=http://127.0.0.1:" + std::to_string(port()) +
+                         "/v1 OPENAI_API_KEY=none " + python + " " + (temp_ / "client.py"))
+                            .c_str()),
+            0);
+}
+
 }  // namespace
 }  // namespace plumb::run

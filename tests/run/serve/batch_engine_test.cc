@@ -61,6 +61,38 @@ TEST_F(BatchEngineTest, ThirtyTwoClientsAreAnsweredAsIfEachWereAlone) {
     EXPECT_EQ(said[static_cast<size_t>(i)], text(Complete(body(i)))) << i;
 }
 
+// The aim of a server under load: two hundred connections at once, every one of them answered.
+TEST_F(BatchEngineTest, TwoHundredConnectionsAreAllAnswered) {
+  Open(Endless(), {.max_batch = 24, .max_new_tokens = 100});
+  std::vector<std::future<HttpReply>> replies;
+  for (int i = 0; i < 200; ++i) {
+    replies.push_back(std::async(std::launch::async, [&, i] {
+      json asked = {{"prompt", std::to_string(i) + "+1="}, {"max_tokens", 5 + i % 7}, {"seed", i}};
+      if (i % 2 == 0)
+        asked.update({{"stream", true}, {"stream_options", {{"include_usage", true}}}});
+      return Complete(asked);
+    }));
+  }
+  int64_t wanted = 0, got = 0;
+  for (int i = 0; i < 200; ++i) {
+    const HttpReply reply = replies[static_cast<size_t>(i)].get();
+    ASSERT_EQ(reply.status, 200) << i << ": " << reply.body;
+    wanted += 5 + i % 7;
+    if (i % 2 == 0) {
+      ASSERT_NE(reply.body.find("[DONE]"), std::string::npos) << i;
+      got += reply.events().back()["usage"]["completion_tokens"].get<int64_t>();
+    } else {
+      got += reply.json()["usage"]["completion_tokens"].get<int64_t>();
+    }
+  }
+  EXPECT_EQ(got, wanted);
+  const BatchCounters counters = engine_->counters();
+  EXPECT_EQ(counters.answers_length, 200u);
+  EXPECT_EQ(counters.requests_left, 0u);
+  EXPECT_EQ(counters.held_pages, 0);
+  EXPECT_TRUE(Soon([&] { return engine_->counters().requests == 0; }));
+}
+
 // A conversation asks for all that was said before: its keys and values are there.
 TEST_F(BatchEngineTest, AConversationIsNotComputedAgain) {
   const auto talk = [&](bool share) {
