@@ -4,7 +4,6 @@
 //   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] [--adapter RANK]
 //                            [--masters float32|none] [--moments float32|int8]
 //                            [--gradients float32|bfloat16]
-//                            [--beside 0|1] (0) gradients of weights on a stream of their own ...
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3] [--device cpu|cuda]
 //     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
 //             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
@@ -62,7 +61,7 @@ struct Arguments {
   std::string masters = "float32", moments = "float32", gradients = "float32";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
           threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, together = 0,
-          prefill = 2048, tp = 1, beside = 0;
+          prefill = 2048, tp = 1;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -107,13 +106,13 @@ Arguments Parse(int argc, char** argv) {
         {"--rounds", &a.rounds},       {"--threads", &a.threads}, {"--adapter", &a.adapter},
         {"--group", &a.group},         {"--slots", &a.slots},     {"--greedy", &a.greedy},
         {"--record", &a.record},       {"--prefill", &a.prefill}, {"--tp", &a.tp},
-        {"--together", &a.together},   {"--beside", &a.beside}};
+        {"--together", &a.together}};
     const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
                                      [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option " + std::string(name));
     char* end = nullptr;
     *found->second = std::strtoll(argv[i + 1], &end, 10);
-    const int64_t least = name == "--greedy" || name == "--record" || name == "--beside" ? 0 : 1;
+    const int64_t least = name == "--greedy" || name == "--record" ? 0 : 1;
     if (*end != 0 || *found->second < least)
       Fail(std::string(name) + " takes a number from " + std::to_string(least) + " on");
   }
@@ -342,7 +341,6 @@ void Train(const Arguments& a, policy_model::Weights& weights, DType dtype) {
   config.moments = Named<configs::Moments>("--moments", a.moments);
   config.gradients = Named<configs::Gradients>("--gradients", a.gradients);
   policy_model::Transformer transformer(weights.shape(), weights.stream(), dtype);
-  transformer.WorkBeside(a.beside != 0);
   learner::TrainStep step(transformer, a.sequences * a.length);
   learner::Optimizer optimizer(weights, config);
   step.UsePartsOf(weights, optimizer);

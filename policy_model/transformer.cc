@@ -45,7 +45,6 @@ struct Transformer::Impl {
 
   PassMemory memory;                    // of the last pass
   bool recompute = false, fp8 = false;  // of passes to come
-  std::optional<Beside> beside;
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   std::optional<uint64_t> dropout;  // of the last forward
@@ -266,10 +265,6 @@ void Transformer::UseFp8(bool on) {
   if (on) CheckFp8(impl_->launch.stream, impl_->dtype, impl_->table);
   impl_->fp8 = on;
 }
-void Transformer::WorkBeside(bool on) {
-  impl_->beside.reset();
-  if (on && impl_->launch.device().is_cuda()) impl_->beside.emplace(impl_->launch.stream);
-}
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
 }
@@ -373,7 +368,6 @@ PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedB
   memory.PlanBackward(branches, pass, RowsOf(batch), chunk, guest != nullptr);
   scratch.Commit();
   pass.norm_scratch = F(scratch, memory.partial);
-  pass.beside = beside ? &*beside : nullptr;
   return pass;
 }
 

@@ -61,9 +61,6 @@ class Transformer {
   // Whether products of layers in packed passes to come read FP8 (layers/fp8/fp8_linear.h); throws
   // where this model or device has none. REQUIRES: weights without adapters.
   void UseFp8(bool on);
-  // Whether backwards to come compute gradients of weights beside the rest (layers/beside.h), on a
-  // GPU; they do not unless told, for it gained nothing where it was measured (docs/benchmarks.md).
-  void WorkBeside(bool on);
   // Of a model with experts (layers/routing.h): what passes do that a backward follows.
   void SetRouting(const RoutingOptions& options);
   // Numbers the next such pass; each raises the number by one.

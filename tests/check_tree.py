@@ -102,6 +102,7 @@ TESTED_BY = {
     "policy_model/memory/threads.cc": "tests/run/ring_train_test.cc",
 }
 TESTED_BY.update({
+    "actor/engine_rows.cc": "tests/actor/engine_test.cc",
     "policy_model/layers/experts_visited.cc": "tests/learner/update/shares/experts/expert_share_test.cc",
     "learner/update/optimizer_experts.cc": "tests/learner/update/shares/experts/expert_share_test.cc",
 })

@@ -48,8 +48,8 @@ AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
       layer_of_kind_(layer_of_kind),
       to_qkv_(ToQkv(shape, spec)),
       to_gate_(ToGate(shape, spec)),
-      qkv_product_(slices.qkv, product_width(), shape.hidden, /*beside=*/true),
-      o_product_(slices.o, shape.hidden, mixed_width(), /*beside=*/true),
+      qkv_product_(slices.qkv, product_width(), shape.hidden),
+      o_product_(slices.o, shape.hidden, mixed_width()),
       far_(shape, spec, slices, state) {}
 
 void AttentionStage::Move(const Pass& pass, int64_t n, const void* from, int64_t from_width,

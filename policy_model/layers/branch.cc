@@ -80,9 +80,7 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
   }
   if (!before_.there()) {
     PLUMB_CHECK(!pass.group, "a share of a model has norms before its branches");
-    PackedPass alone = pass;  // the stage writes dx, which may be what it is given
-    alone.beside = nullptr;
-    stage_->Backward(alone, dout, x, true, dx);
+    stage_->Backward(pass, dout, x, true, dx);
     return;
   }
   void* norm = pass.scratch.At(norm_again_);
@@ -90,9 +88,7 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
   before_.Forward(pass, x, n, norm, nullptr);
   stage_->Backward(pass, dout, norm, false, dnorm);
   if (pass.group) pass.group->Sum(pass.launch.stream, pass.launch.dtype, dnorm, elements);
-  if (pass.beside) pass.beside->Release(dx);
   before_.Backward(pass, dnorm, x, pass.saved.Floats(rstd_before_), n, true, dx);
-  if (pass.beside) pass.beside->Join();
 }
 
 void Branch::PlanStep(const PagedPass& pass) {

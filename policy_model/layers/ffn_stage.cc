@@ -11,8 +11,8 @@ FfnStage::FfnStage(int64_t hidden, const LayerSpec& spec, const LayerSlices& sli
       activation_(spec.activation == FfnActivation::kSilu ? kernels::Activation::kSilu
                                                           : kernels::Activation::kGeluTanh),
       at_(slices),
-      gate_up_product_(slices.gate_up, 2 * spec.ffn, hidden, /*beside=*/true),
-      down_product_(slices.down, hidden, spec.ffn, /*beside=*/true) {}
+      gate_up_product_(slices.gate_up, 2 * spec.ffn, hidden),
+      down_product_(slices.down, hidden, spec.ffn) {}
 
 void FfnStage::PlanForward(const PackedPass& pass) {
   gate_up_ = pass.saved.Reserve(pass.Bytes(pass.tokens() * 2 * ffn_));

@@ -235,13 +235,9 @@ void LinearLayer::BackwardWeight(const PackedPass& pass, const void* dy, const v
   const bool empty = !narrow && pass.TakeEmpty(weight_, rows_ * columns_);
   float* const g = narrow ? nullptr : pass.G(weight_);
   if (!narrow && !g) return;
-  Beside* const beside = beside_ ? pass.beside : nullptr;
-  kernels::Launch launch = pass.launch;
-  if (beside) launch.stream = beside->Begin();
   if (narrow)
-    ops::LinearBackwardWeightNarrow(launch, dy, x, pass.tokens(), rows_, columns_, narrow);
-  else ops::LinearBackwardWeight(launch, dy, x, pass.tokens(), rows_, columns_, g, !empty);
-  if (beside) beside->End(dy);
+    ops::LinearBackwardWeightNarrow(pass.launch, dy, x, pass.tokens(), rows_, columns_, narrow);
+  else ops::LinearBackwardWeight(pass.launch, dy, x, pass.tokens(), rows_, columns_, g, !empty);
 }
 
 void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,

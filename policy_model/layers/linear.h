@@ -15,9 +15,8 @@ namespace plumb::policy_model {
 
 class LinearLayer {
  public:
-  // `beside`: the stage leaves dy and x of a backward as they are until its end (Beside).
-  LinearLayer(int64_t weight, int64_t rows, int64_t columns, bool beside = false)
-      : weight_(weight), rows_(rows), columns_(columns), beside_(beside), fp8_(rows, columns) {}
+  LinearLayer(int64_t weight, int64_t rows, int64_t columns)
+      : weight_(weight), rows_(rows), columns_(columns), fp8_(rows, columns) {}
 
   void Plan(const Pass& pass, int64_t n, Arena& scratch);
   void Plan(const PackedPass& pass, int64_t n, Arena& scratch);
@@ -55,7 +54,6 @@ class LinearLayer {
                       void* dx) const;
 
   const int64_t weight_, rows_, columns_;
-  const bool beside_;
   Fp8Linear fp8_;  // of a pass whose products read FP8
   // Offsets of the last plan: T[n, rank] twice, T[n, rows of a part] where a part is not all of the
   // tensor, and T[n, columns] where something is dropped.

@@ -20,7 +20,6 @@
 #include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/attention.h"
-#include "policy_model/layers/beside.h"
 #include "policy_model/layers/rotary_table.h"
 #include "policy_model/layers/routing.h"
 #include "policy_model/memory/arena.h"
@@ -80,9 +79,6 @@ struct PackedPass : Pass {
   bool again = false;
   bool output = true;  // false: only what is saved is wanted; `out` may stay as it is
   bool fp8 = false;    // products of layers read FP8 (fp8/fp8_linear.h); REQUIRES: no adapters
-  // Backward: where gradients of weights may be computed; nullptr: in the pass itself. A stage that
-  // lets them leaves what they read as it is until its Backward returns.
-  Beside* beside = nullptr;
 
   int64_t tokens() const { return attention.tokens; }
   // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not

@@ -27,6 +27,7 @@ Curve Train(const Stream& stream, const policy_model::ModelShape& shape, bool fp
   policy_model::Transformer transformer(shape, stream, DType::kBFloat16);
   transformer.UseFp8(fp8);
   TrainStep train(transformer, 16384);
+  train.UsePartsOf(weights, optimizer);
   Curve curve;
   auto begin = std::chrono::steady_clock::now();
   for (int step = 0; step < steps; ++step) {
