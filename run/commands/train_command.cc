@@ -17,6 +17,7 @@
 #include "configs/batch_ramp.h"
 #include "configs/checks/actor_device.h"
 #include "configs/parallel.h"
+#include "configs/paths.h"
 #include "kernels/device/process_gpu.h"
 #include "learner/ranks/rendezvous.h"
 #include "learner/update/checkpoint_size.h"
@@ -51,6 +52,7 @@ struct TrainArguments {
   std::vector<std::string> overrides;
   int64_t steps = -1;
   bool resume = false, newest = false, overwrite = false, quiet = false, insecure = false;
+  std::string course;  // of a stage of a run that goes on: that run's folder
 };
 
 // " (the first step 8 prompts, all from step 21 on)"; empty: every batch is whole.
@@ -238,6 +240,8 @@ int TrainAllStages(configs::Loaded recipe, const TrainArguments& arguments) {
                        own.overrides = stage.overrides;
                        own.resume = resume;
                        own.newest = resume && arguments.newest;
+                       if (arguments.resume)
+                         own.course = std::filesystem::path(stage.folder).parent_path().string();
                        own.quiet = arguments.quiet;
                        return Train(own);
                      });
@@ -273,7 +277,12 @@ int Train(const TrainArguments& arguments) {
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
-  configs::Loaded recipe = CheckedRecipe(arguments.recipe, overrides);
+  const auto find_files = [&](configs::Config& c) {
+    if (arguments.resume)
+      configs::FindWhereRunBegan(c, arguments.out.empty() ? c.run.out : arguments.out);
+    if (!arguments.course.empty()) configs::FindWhereRunBegan(c, arguments.course);
+  };
+  configs::Loaded recipe = CheckedRecipe(arguments.recipe, overrides, nullptr, find_files);
   if (!recipe.config.run.stages.empty()) return TrainAllStages(std::move(recipe), arguments);
   configs::Config config = std::move(recipe.config);
   if (!arguments.out.empty()) config.run.out = arguments.out;

@@ -19,11 +19,13 @@
 #include "run/roles/cluster/cluster_keys.h"
 #include "run/roles/cluster/model_digest.h"
 #include "run/roles/cluster/reception.h"
+#include "run/roles/cluster/role_files.h"
 #include "run/roles/cluster/scoring_hub.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/run_memory.h"
 #include "run/session/interrupt.h"
+#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -92,6 +94,15 @@ class ScoringHere {
   std::thread thread_;
 };
 
+// Of the recipe as the run keeps it: also where the head has begun again in another folder, from
+// which its paths are others.
+std::string DigestOf(const RunFolder& run) {
+  constexpr size_t kMaxBytes = size_t{16} << 20;
+  return RecipeDigest(
+      configs::ParseRecipe(RealFileSystem().ReadFile(run.config(), kMaxBytes), run.config())
+          .config);
+}
+
 // All that listens. Its parts end in the reverse of their order: nothing is asked of one that has
 // gone.
 class Doors {
@@ -131,6 +142,7 @@ class Doors {
         ReceptionOptions{.endpoint = listen.At(0),
                          .doors = keys.all,
                          .config = config,
+                         .recipe_digest = DigestOf(session.folder()),
                          .run_id = session.run_id(),
                          .model_digest = ModelDigest(session),
                          .ports = {.leases = PortOf(leases_->endpoint()),
