@@ -75,6 +75,13 @@ std::string Counted(int64_t n, const char* what) {
   return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
 }
 
+// What comes before the steps of a run that begins: --steps makes it no shorter.
+std::string WarmStart(const configs::Config& config, bool begins) {
+  if (!begins || config.sft.steps == 0) return "";
+  return "warm start of " + (config.sft.patience > 0 ? "at most " : std::string()) +
+         Counted(config.sft.steps, "update") + " (sft.steps), then ";
+}
+
 // The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates
 // of so many, packed into so many tokens.
 std::string BatchSizes(const configs::Config& config) {
@@ -359,7 +366,7 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
       return TrainInProcesses(*session, arguments);
     return Conclude(*session, RunOfflineTraining(*session, options), arguments.quiet);
   }
-  if (!arguments.quiet) SayBegin(folder, BatchSizes(config));
+  if (!arguments.quiet) SayBegin(folder, WarmStart(config, !run.resumed()) + BatchSizes(config));
   if (config.run.roles == configs::Roles::kProcesses) return TrainInProcesses(*session, arguments);
   if (config.run.roles == configs::Roles::kCluster) {
     return Conclude(*session, RunClusterHead(*session, options, arguments.insecure),
