@@ -94,15 +94,6 @@ class ScoringHere {
   std::thread thread_;
 };
 
-// Of the recipe as the run keeps it: also where the head has begun again in another folder, from
-// which its paths are others.
-std::string DigestOf(const RunFolder& run) {
-  constexpr size_t kMaxBytes = size_t{16} << 20;
-  return RecipeDigest(
-      configs::ParseRecipe(RealFileSystem().ReadFile(run.config(), kMaxBytes), run.config())
-          .config);
-}
-
 // All that listens. Its parts end in the reverse of their order: nothing is asked of one that has
 // gone.
 class Doors {
@@ -142,7 +133,7 @@ class Doors {
         ReceptionOptions{.endpoint = listen.At(0),
                          .doors = keys.all,
                          .config = config,
-                         .recipe_digest = DigestOf(session.folder()),
+                         .recipe_digest = RecipeDigestOfRun(session.folder().config()),
                          .run_id = session.run_id(),
                          .model_digest = ModelDigest(session),
                          .ports = {.leases = PortOf(leases_->endpoint()),
