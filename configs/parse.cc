@@ -446,10 +446,8 @@ void ThrowProblems(const std::vector<std::string>& problems, ErrorCode code) {
   throw Error(code, all);
 }
 
-namespace {
-
-Loaded Parse(const std::string& text, const std::string& name,
-             const std::vector<std::string>& overrides, std::vector<std::string>& problems) {
+Loaded ParseRecipe(const std::string& text, const std::string& name,
+                   const std::vector<std::string>& overrides, std::vector<std::string>& problems) {
   RefuseEndlessKeys(text, name);
   Loaded loaded;
   Parser parser(name, loaded.origins, problems);
@@ -493,12 +491,10 @@ Loaded Parse(const std::string& text, const std::string& name,
   return loaded;
 }
 
-}  // namespace
-
 Loaded ParseRecipe(const std::string& text, const std::string& name,
                    const std::vector<std::string>& overrides) {
   std::vector<std::string> problems;
-  Loaded loaded = Parse(text, name, overrides, problems);
+  Loaded loaded = ParseRecipe(text, name, overrides, problems);
   ThrowProblems(problems);
   return loaded;
 }
@@ -553,7 +549,7 @@ Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overr
                 path);
   }
   Loaded loaded =
-      Parse(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides, problems);
+      ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides, problems);
   std::vector<std::string> two = FindBesideRecipe(loaded.config, path, loaded.origins);
   if (notes) notes->insert(notes->end(), two.begin(), two.end());
   return loaded;

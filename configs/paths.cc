@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,8 @@
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
 #include "configs/fields.h"
+#include "configs/places/run_start.h"
+#include "configs/recipe_problems.h"
 
 namespace plumb::configs {
 namespace {
@@ -97,65 +100,59 @@ std::string FunctionApart(const std::string& path) {
          "\", args = [\"function=" + path.substr(colon + 4) + "\"]";
 }
 
-// Visits every option.
-struct Finder {
-  fs::path folder;
-  bool of_run;  // its folder's names are the run's, and no data
-  const Origins& origins;
-  std::vector<std::string>& notes;
+// Visits every option: `work` gets the key and the text of each that is a path.
+template <class Work>
+struct PathVisitor {
+  Work& work;
   std::string prefix;
   template <class Field>
   void operator()(const FieldInfo& info, Field& field) {
     const std::string_view unit = info.unit;
     const std::string key = prefix + info.name;
-    const auto origin = origins.find(key);
-    const bool typed = origin != origins.end() && origin->second.starts_with("--set");
-    const auto find = [&](std::string& file) {
-      const fs::path path = file;
-      if (file.empty() || IsGenerated(file) || !path.is_relative() || !Exists(folder / path))
-        return;
-      const bool here = Exists(path);
-      std::error_code ignored;
-      if (here && fs::equivalent(path, folder / path, ignored)) return;
-      const std::string beside = FullPlace((folder / path).string()).string();
-      const bool stays = here && (typed || of_run);
-      if (here && !of_run) {
-        const std::string from_here = FullPlace(file).string();
-        notes.push_back(key + " = \"" + file + "\" is " + (stays ? from_here : beside) + ", " +
-                        (stays ? "of the current folder, where --set looks first; "
-                               : "beside the recipe, where its paths lead first; ") +
-                        (stays ? beside : from_here) + " is another");
-      }
-      if (!stays) file = beside;
-    };
     if constexpr (std::same_as<Field, std::string>) {
-      if ((unit == "file" || unit == "folder") && !field.empty()) find(field);
+      if ((unit == "file" || unit == "folder") && !field.empty()) work(key, field);
     } else if constexpr (std::same_as<Field, std::vector<std::string>>) {
-      if (unit == "recipes") {
-        for (std::string& recipe : field) find(recipe);
-      }
-      if (unit == "models") {  // "dataset=folder"
-        for (std::string& text : field) {
-          const size_t equals = text.find('='),
-                       at = equals < text.find('/') && equals != std::string::npos ? equals + 1 : 0;
-          std::string model = text.substr(at);
-          find(model);
-          text = text.substr(0, at) + model;
-        }
+      for (size_t i = 0; i < field.size() && unit == "recipes"; ++i)
+        work(key + "." + std::to_string(i), field[i]);
+      for (size_t i = 0; i < field.size() && unit == "models"; ++i) {  // "dataset=folder"
+        std::string& text = field[i];
+        const size_t equals = text.find('='),
+                     at = equals < text.find('/') && equals != std::string::npos ? equals + 1 : 0;
+        std::string model = text.substr(at);
+        work(key + "." + std::to_string(i), model);
+        text = text.substr(0, at) + model;
       }
     } else if constexpr (std::same_as<Field, std::vector<RewardPartConfig>>) {
       for (size_t i = 0; i < field.size(); ++i) {
-        Finder inner{folder, of_run, origins, notes, key + "." + std::to_string(i) + "."};
+        PathVisitor inner{work, key + "." + std::to_string(i) + "."};
         field[i].Visit(inner);
       }
     }
   }
   template <class Table>
   void Section(const char* name, Table& table) {
-    Finder inner{folder, of_run, origins, notes, std::string(name) + "."};
+    PathVisitor inner{work, std::string(name) + "."};
     table.Visit(inner);
   }
 };
+
+template <class Work>
+void ForEachPath(Config& config, Work work) {
+  PathVisitor<Work> visitor{work, ""};
+  config.Visit(visitor);
+}
+
+// Whose place hangs on the folder that they are looked at from.
+bool MayBeElsewhere(const std::string& file) {
+  return !file.empty() && !IsGenerated(file) && fs::path(file).is_relative();
+}
+
+bool AreOne(const fs::path& a, const fs::path& b) {
+  std::error_code ignored;
+  return fs::equivalent(a, b, ignored);
+}
+
+constexpr char kOut[] = "run.out";  // made where the run is asked for, never looked for
 
 }  // namespace
 
@@ -165,10 +162,66 @@ std::vector<std::string> FindBesideRecipe(Config& config, const std::string& rec
                                           const Origins& origins) {
   std::vector<std::string> notes;
   const fs::path folder = fs::path(recipe).parent_path();
+  // Its folder's names are the run's, and no data.
   const bool of_run = fs::path(recipe).filename() == "config.toml" && Exists(folder / "run.json");
-  Finder finder{folder, of_run, origins, notes, ""};
-  config.Visit(finder);
+  const RunStart start = of_run ? RunStart::Of(folder.string()) : RunStart();
+  ForEachPath(config, [&](const std::string& key, std::string& file) {
+    if (!MayBeElsewhere(file)) return;
+    const fs::path path = file;
+    const bool here = Exists(path);
+    auto origin = origins.find(key);
+    if (origin == origins.end()) origin = origins.find(key.substr(0, key.rfind('.')));  // of a list
+    const bool typed = origin != origins.end() && origin->second.starts_with("--set");
+    const auto say_two = [&](const std::string& taken, const char* why, const std::string& other) {
+      notes.push_back(key + " = \"" + file + "\" is " + taken + ", " + why + "; " + other +
+                      " is another");
+    };
+    if (of_run && key != kOut && !(typed && here)) {
+      if (const std::string then = start.Find(file); !then.empty()) {
+        if (here && AreOne(path, then)) return;
+        if (here)
+          say_two(then, "of the folder that the run was started in", FullPlace(file).string());
+        file = then;
+        return;
+      }
+    }
+    if (!Exists(folder / path) || (here && AreOne(path, folder / path))) return;
+    const std::string beside = FullPlace((folder / path).string()).string();
+    const bool stays = here && (typed || of_run);
+    if (here && !of_run) {
+      const std::string from_here = FullPlace(file).string();
+      if (stays) say_two(from_here, "of the current folder, where --set looks first", beside);
+      else say_two(beside, "beside the recipe, where its paths lead first", from_here);
+    }
+    if (!stays) file = beside;
+  });
   return notes;
+}
+
+void FindWhereRunBegan(Config& config, const std::string& run_folder) {
+  const RunStart start = RunStart::Of(run_folder);
+  ForEachPath(config, [&](const std::string& key, std::string& file) {
+    if (key == kOut || !MayBeElsewhere(file) || Exists(file)) return;
+    if (const std::string then = start.Find(file); !then.empty()) file = then;
+  });
+}
+
+void SayPathsAsRun(Config& config, const std::string& run_folder, const std::string& stored) {
+  std::vector<std::string> ignored;
+  const std::string recipe = run_folder + "/config.toml";
+  Config said = ParseRecipe(stored, recipe, {}, ignored).config, placed = said;
+  FindBesideRecipe(placed, recipe);
+  std::map<std::string, std::string> text, place;
+  const auto into = [](std::map<std::string, std::string>& all) {
+    return [&all](const std::string& key, const std::string& file) { all[key] = file; };
+  };
+  ForEachPath(said, into(text));
+  ForEachPath(placed, into(place));
+  ForEachPath(config, [&](const std::string& key, std::string& file) {
+    const auto then = place.find(key);
+    if (then == place.end() || file.empty() || IsGenerated(file)) return;
+    if (FullPlace(file) == FullPlace(then->second)) file = text[key];
+  });
 }
 
 std::string PathInRecipe(const std::string& path, const std::string& recipe) {

@@ -25,11 +25,21 @@ inline constexpr std::string_view kOfStage = "stage:";
 
 // Relative paths of options whose unit is file or folder: one that leads somewhere from the folder
 // of `recipe`, and by --set (says `origins`) nowhere from the working folder, becomes that place,
-// in full; so a run folder remembers it. All others stay as they are, and so do those in the recipe
-// that a run keeps in its folder, which are of the working folder first. A sentence for each path
-// that leads to two places: which of them is taken.
+// in full; so a run folder remembers it. All others stay as they are. Those in the recipe that a
+// run keeps in its folder are of the folder that the run was started in first (places/run_start.h),
+// then of the working folder. A sentence for each path that leads to two places: which of them is
+// taken.
 std::vector<std::string> FindBesideRecipe(Config& config, const std::string& recipe,
                                           const Origins& origins = {});
+
+// Of a recipe that goes on with the run in `run_folder`: relative paths that lead nowhere from
+// here, but somewhere from the folder that the run was started in, become that place, in full.
+void FindWhereRunBegan(Config& config, const std::string& run_folder);
+
+// Paths of `config` that lead where those of the run's own recipe lead (`stored`, the text of its
+// config.toml) as that says them: a run that goes on from another folder keeps its recipe, and the
+// digest that is made of it.
+void SayPathsAsRun(Config& config, const std::string& run_folder, const std::string& stored);
 
 // `path` as a recipe says it that is written to the file `recipe` (empty: to no file), so that it
 // leads to the same place from every working folder (FindBesideRecipe): relative to the recipe's

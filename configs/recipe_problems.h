@@ -1,8 +1,8 @@
 // A recipe with its mistakes collected, for whoever has more to find in it than contradictions
 // between options (run/session/recipe/recipe_check.h), so that all are said at once.
 //
-// Thread safety: pure functions of the file. Errors: ReadRecipe throws only for a file that cannot
-// be read and text that is no TOML.
+// Thread safety: pure functions of the file. Errors: ReadRecipe and ParseRecipe throw only for a
+// file that cannot be read and text that is no TOML.
 #pragma once
 
 #include <string>
@@ -17,6 +17,10 @@ namespace plumb::configs {
 // options that are fine are read. `notes`: of paths that lead to two places (configs/paths.h).
 Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
                   std::vector<std::string>& problems, std::vector<std::string>* notes = nullptr);
+
+// The same of a text, `name` in messages; its paths stay as they are written.
+Loaded ParseRecipe(const std::string& text, const std::string& name,
+                   const std::vector<std::string>& overrides, std::vector<std::string>& problems);
 
 // One Error that lists them; none: returns.
 void ThrowProblems(const std::vector<std::string>& problems,

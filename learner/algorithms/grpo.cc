@@ -14,6 +14,7 @@
 #include "learner/algorithms/covariance.h"
 #include "learner/algorithms/gae.h"
 #include "learner/algorithms/logprob_gate.h"
+#include "learner/algorithms/passes/minibatches.h"
 #include "learner/algorithms/teaching/taught_token.h"
 #include "learner/algorithms/training_mask.h"
 
@@ -441,27 +442,17 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
   Totals totals;
   // Log-probs can be compared only where learner and actor hold the same version: the first update
   // of a fresh batch; and where the learner's pass drops nothing, for the actor's did not.
-  bool fresh = !recompute_ && !weights_.Drops();
-  for (const auto& group : groups)
-    fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
+  const bool fresh = !recompute_ && !weights_.Drops() && AllOfVersion(groups, step);
   const auto n = samples.size();
-  const auto minibatches = static_cast<size_t>(std::max<int64_t>(1, options_.minibatches));
-  for (int64_t epoch = 0; epoch < options_.epochs && n > 0; ++epoch) {
-    if (minibatches > 1) {
-      RandomStream random(
-          seed_, (kMinibatchStream << 32) + static_cast<uint64_t>(step * options_.epochs + epoch));
-      for (size_t k = n - 1; k > 0; --k)
-        std::swap(samples[k], samples[random.NextBelow(static_cast<uint32_t>(k + 1))]);
-    }
-    for (size_t b = 0; b < minibatches; ++b) {
-      const size_t begin = n * b / minibatches, end = n * (b + 1) / minibatches;
-      if (begin == end) continue;
-      Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate,
-                fresh && epoch == 0 && b == 0,
-                static_cast<uint64_t>(step * options_.epochs + epoch) * minibatches + b, epoch == 0,
-                totals);
-    }
-  }
+  ForEachMinibatch(std::span(samples),
+                   {.epochs = options_.epochs,
+                    .minibatches = options_.minibatches,
+                    .seed = seed_,
+                    .address = kMinibatchStream},
+                   step, [&](std::span<Sample> some, const PassPlace& place) {
+                     Minibatch(some, learning_rate, fresh && place.first_update, place.update,
+                               place.first_pass, totals);
+                   });
 
   const double tokens = static_cast<double>(std::max<int64_t>(1, totals.tokens));
   metrics["policy/loss"] = totals.updates ? totals.loss / static_cast<double>(totals.updates) : 0;

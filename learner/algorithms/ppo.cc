@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
-#include "common/base/rng.h"
 #include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/grpo.h"
 #include "learner/algorithms/logprob_gate.h"
+#include "learner/algorithms/passes/minibatches.h"
 #include "learner/algorithms/teaching/taught_token.h"
 #include "learner/algorithms/value_loss.h"
 
@@ -365,25 +365,17 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
   const double critic_rate = critic_options_.learning_rate * learning_rate / peak_learning_rate_;
   // Log-probs can be compared only where learner and actor hold the same version: the first update
   // of a fresh batch; and where the learner's pass drops nothing, for the actor's did not.
-  bool fresh = !recompute_ && !weights_.Drops();
-  for (const auto& group : groups)
-    fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
+  const bool fresh = !recompute_ && !weights_.Drops() && AllOfVersion(groups, step);
   const auto n = samples.size();
-  const auto minibatches = static_cast<size_t>(std::max<int64_t>(1, options_.minibatches));
-  for (int64_t epoch = 0; epoch < options_.epochs && n > 0; ++epoch) {
-    if (minibatches > 1) {
-      RandomStream random(
-          seed_, (kMinibatchStream << 32) + static_cast<uint64_t>(step * options_.epochs + epoch));
-      for (size_t k = n - 1; k > 0; --k)
-        std::swap(samples[k], samples[random.NextBelow(static_cast<uint32_t>(k + 1))]);
-    }
-    for (size_t b = 0; b < minibatches; ++b) {
-      const size_t begin = n * b / minibatches, end = n * (b + 1) / minibatches;
-      if (begin == end) continue;
-      Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate, critic_rate,
-                train_policy, fresh && epoch == 0 && b == 0, epoch == 0, totals);
-    }
-  }
+  ForEachMinibatch(std::span(samples),
+                   {.epochs = options_.epochs,
+                    .minibatches = options_.minibatches,
+                    .seed = seed_,
+                    .address = kMinibatchStream},
+                   step, [&](std::span<Sample> some, const PassPlace& place) {
+                     Minibatch(some, learning_rate, critic_rate, train_policy,
+                               fresh && place.first_update, place.first_pass, totals);
+                   });
 
   if (distiller_ && n > 0) distiller_->AddMetrics(metrics);
   if (const auto measured = metrics.find("objective/kl_token"); measured != metrics.end()) {

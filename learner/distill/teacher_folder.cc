@@ -4,6 +4,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "configs/places/run_start.h"
 
 namespace plumb::learner {
 
@@ -24,13 +25,14 @@ TeacherFolder TeacherFolderOf(const std::string& folder) {
                 "convert --task NAME` takes one out",
                 folder);
   }
-  if (!RealFileSystem().Exists(read.base_model + "/config.json")) {
+  const std::string base = configs::PlaceNamedInRun(read.base_model, folder);
+  if (!RealFileSystem().Exists(base + "/config.json")) {
     throw Error(ErrorCode::kNotFound,
                 "the teacher's base is \"" + read.base_model +
                     "\", and no model is there: write into base_model_name_or_path where it is now",
                 config);
   }
-  return {.base = read.base_model, .adapter = folder};
+  return {.base = base, .adapter = folder};
 }
 
 bool SharesBase(const TeacherFolder& teacher, const configs::Config& config,

@@ -1,6 +1,5 @@
 #include "learner/offline/distill_objective.h"
 
-#include <cmath>
 #include <utility>
 
 #include "common/base/error.h"
@@ -82,14 +81,12 @@ std::map<std::string, double> DistillObjective::Train(std::span<const uint32_t> 
   }
   const double total = (options.only ? 0 : loss) + options.coef * (apart + perturbed);
   const UpdateResult update = optimizer_.Update(learning_rate, total);
-  std::map<std::string, double> metrics = {
-      {"sft/loss", loss},
-      {"sft/tokens", static_cast<double>(scored)},
-      {"optim/grad_norm", update.grad_norm},
-      {"optim/lr", learning_rate},
-      {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-      {"perf/train_tokens", tokens},
-      {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+  auto metrics = DemonstrationMetrics({.loss = loss,
+                                       .scored = static_cast<int64_t>(scored),
+                                       .tokens = tokens,
+                                       .learning_rate = learning_rate,
+                                       .result = update},
+                                      optimizer_, train_);
   distiller_.AddMetrics(metrics);
   if (features) {
     metrics.erase("distill/kl");
@@ -100,11 +97,7 @@ std::map<std::string, double> DistillObjective::Train(std::span<const uint32_t> 
 }
 
 OfflineEval DistillObjective::Evaluate() {
-  if (heldout_.empty()) return {};
-  const double loss = DemonstrationLoss(train_, weights_, heldout_);
-  return {.loss = loss,
-          .perplexity = std::exp(loss),
-          .examples = static_cast<int64_t>(heldout_.size())};
+  return EvaluateDemonstrations(train_, weights_, heldout_);
 }
 
 }  // namespace plumb::learner

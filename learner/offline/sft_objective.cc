@@ -42,6 +42,25 @@ double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
   return n ? sum / static_cast<double>(n) : 0.0;
 }
 
+std::map<std::string, double> DemonstrationMetrics(const DemonstrationUpdate& update,
+                                                   const Optimizer& optimizer, TrainStep& train) {
+  return {{"sft/loss", update.loss},
+          {"sft/tokens", static_cast<double>(update.scored)},
+          {"optim/grad_norm", update.result.grad_norm},
+          {"optim/lr", update.learning_rate},
+          {"optim/skipped", static_cast<double>(optimizer.skipped())},
+          {"perf/train_tokens", update.tokens},
+          {"perf/shared_tokens", static_cast<double>(train.TakeSharedTokens())}};
+}
+
+OfflineEval EvaluateDemonstrations(TrainStep& train, const policy_model::Weights& weights,
+                                   std::span<const Demonstration> heldout) {
+  if (heldout.empty()) return {};
+  const double loss = DemonstrationLoss(train, weights, heldout);
+  return {
+      .loss = loss, .perplexity = std::exp(loss), .examples = static_cast<int64_t>(heldout.size())};
+}
+
 SftObjective::SftObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
                            std::span<const Demonstration> data,
                            std::span<const Demonstration> heldout,
@@ -94,24 +113,16 @@ std::map<std::string, double> SftObjective::Train(std::span<const uint32_t> rows
   const double syntax = brackets > 0 ? missed / brackets : 0;
   const UpdateResult update =
       optimizer_.Update(learning_rate, loss + syntax_.weight * syntax, weight_decay_);
-  std::map<std::string, double> metrics = {
-      {"sft/loss", loss},
-      {"sft/tokens", static_cast<double>(scored)},
-      {"optim/grad_norm", update.grad_norm},
-      {"optim/lr", learning_rate},
-      {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-      {"perf/train_tokens", tokens},
-      {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+  auto metrics = DemonstrationMetrics({.loss = loss,
+                                       .scored = scored,
+                                       .tokens = tokens,
+                                       .learning_rate = learning_rate,
+                                       .result = update},
+                                      optimizer_, train_);
   if (syntax_.weight > 0) metrics["sft/syntax"] = syntax;
   return metrics;
 }
 
-OfflineEval SftObjective::Evaluate() {
-  if (heldout_.empty()) return {};
-  const double loss = DemonstrationLoss(train_, weights_, heldout_);
-  return {.loss = loss,
-          .perplexity = std::exp(loss),
-          .examples = static_cast<int64_t>(heldout_.size())};
-}
+OfflineEval SftObjective::Evaluate() { return EvaluateDemonstrations(train_, weights_, heldout_); }
 
 }  // namespace plumb::learner

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/base/error.h"
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/rope_frequencies.h"
 
 namespace plumb::policy_model {

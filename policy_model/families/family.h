@@ -8,14 +8,20 @@
 // Thread safety: constants. Errors: FamilyOf throws kUnsupported and names what is known.
 #pragma once
 
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
+#include <vector>
 
-#include "policy_model/families/config_keys.h"
 #include "policy_model/families/layer_spec.h"
 #include "policy_model/families/model_shape.h"
 
 namespace plumb::policy_model {
+
+// Of config_keys.h, whose JSON library only families themselves have to compile.
+class ConfigKeys;
+using ConfigJson = nlohmann::ordered_json;
 
 // Names of a layer's tensors in the file, behind "model.layers.N." and without ".weight" / ".bias".
 // nullptr: has none.

@@ -4,6 +4,7 @@
 // sees all.
 #include <cmath>
 
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

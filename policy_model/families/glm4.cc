@@ -1,5 +1,6 @@
 // GLM 4 dense (9B, 32B of 0414): norms before and behind both branches; neighbours turn together,
 // in half of a head; gate and up in one matrix; biases on q, k, v.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -1,5 +1,6 @@
 // Granite 3 and the dense Granite 4: Llama with four multipliers, of the embedding's rows, of what
 // a branch adds, of the scores (instead of D^-1/2), and one that divides the logits.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -1,6 +1,7 @@
 // Llama 2 and 3 and all that took their form (SmolLM 1 and 2, TinyLlama, Yi,
 // DeepSeek-R1-Distill-Llama ...). attention_bias gives biases to q, k, v and o, mlp_bias to all
 // three matrices of the feed-forward.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -1,5 +1,6 @@
 // Ministral 3 (3B, 8B, 14B; wrapped as mistral3 with an eye): Llama with YaRN, whose queries grow
 // with the logarithm of how often their position holds the pretraining's length.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

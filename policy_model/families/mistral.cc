@@ -1,4 +1,5 @@
 // Mistral 7B and its kin: Llama, with a sliding window in every layer where the config has one.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

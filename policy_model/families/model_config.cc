@@ -10,6 +10,7 @@
 #include "common/base/json/strict_json.h"
 #include "common/base/log.h"
 #include "common/base/place.h"
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 #include "policy_model/files/safetensors.h"
 

@@ -1,5 +1,6 @@
 // OLMo 3: norms behind both branches and none before; q and k normed over their whole width; three
 // sliding layers to one that sees all, and stretched positions in the latter only.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -1,5 +1,6 @@
 // Phi 3 and 4 (mini, medium): Llama whose q, k, v and gate, up lie in one matrix each; a part of a
 // head may rotate; longrope.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "common/base/error.h"
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/experts/deepseek_keys.h"
 
 namespace plumb::policy_model {

@@ -1,6 +1,7 @@
 // Qwen 2, 2.5 (biases on q, k, v) and 3 (no biases; each head of q and k normed before the
 // rotation). Both may let the layers from max_window_layers on slide. Qwen 3 MoE: mixtures of
 // experts, softmax over all of them.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/experts/sparse_layers.h"
 #include "policy_model/families/family.h"
 

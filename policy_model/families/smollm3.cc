@@ -1,5 +1,6 @@
 // SmolLM 3: Llama, of whose layers every fourth has no positions (no_rope_layers: 1 where a layer
 // rotates).
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

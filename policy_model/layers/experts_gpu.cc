@@ -117,16 +117,7 @@ void ExpertsStage::RouteOnGpu(const Pass& pass, const void* in, int64_t n, Arena
            .weight = kept.Floats(k.weight),
            .taken = routing && routing->taken_there ? routing->taken_there + own : nullptr,
            .taken_stride = stride});
-  Call(pass.launch, kernels::DispatchTokens{.rows = n,
-                                            .experts = static_cast<int32_t>(spec_.count()),
-                                            .per_token = static_cast<int32_t>(spec_.per_token),
-                                            .expert = Ints(kept, k.expert),
-                                            .weight = kept.Floats(k.weight),
-                                            .capacity = capacity,
-                                            .begin = Ints(kept, k.begin),
-                                            .slot = Ints(kept, k.slot),
-                                            .token = Ints(kept, k.token),
-                                            .slot_weight = kept.Floats(k.slot_weight)});
+  Dispatch(pass, n, kept, k, capacity);
 }
 
 // Experts of one width are one product. Of different widths each is a product of its own, and rows
@@ -278,14 +269,7 @@ void ExpertsStage::ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Ke
   // What went in is not needed any more: what comes out lies there.
   DownOnGpu(pass, groups, act, rows);
   down_adapters_.AddAll(pass, passing, groups, act, rows);
-  Call(pass.launch, kernels::CombineExperts{.y = rows,
-                                            .slot = Ints(kept, k.slot),
-                                            .weight = kept.Floats(k.weight),
-                                            .rows = n,
-                                            .width = hidden_,
-                                            .per_token = static_cast<int32_t>(spec_.per_token),
-                                            .accumulate = accumulate,
-                                            .out = out});
+  Combine(pass, rows, Ints(kept, k.slot), kept.Floats(k.weight), n, accumulate, out);
 }
 
 void ExpertsStage::CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const {
@@ -369,23 +353,7 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
                                           .out = to});
   }
   // What every token goes through; everything of `dout` has been read before `din` is written.
-  float* dgate = nullptr;
-  if (shared_ && spec_.shared_gate) {
-    dgate = pass.scratch.Floats(dgate_);
-    const float* gate = pass.saved.Floats(kept_.gate);
-    void* dshared = pass.scratch.At(dshared_);
-    kernels::Copy(pass.launch.stream, dshared, dout, static_cast<size_t>(pass.Bytes(n * hidden_)));
-    Call(pass.launch, kernels::WeighSlots{.weight = gate,
-                                          .slots = n,
-                                          .width = hidden_,
-                                          .act = pass.saved.At(kept_.shared),
-                                          .dact = dshared,
-                                          .dweight = dgate});
-    ops::SigmoidBackward(pass.launch, gate, n, dgate);
-    shared_->Backward(pass, dshared, in, accumulate, din);
-  } else if (shared_) {
-    shared_->Backward(pass, dout, in, accumulate, din);
-  }
+  float* dgate = SharedBackward(pass, dout, in, accumulate, din);
   void* act = pass.scratch.At(again_.act);
   void* dact = pass.scratch.At(dact_);
   float* slot_dweight = pass.scratch.Floats(slot_dweight_);
@@ -418,13 +386,7 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
   gate_up_adapters_.BackwardWeightsAll(pass, groups, gate_up, x);
   GateUpBackwardOnGpu(pass, groups, gate_up, d);
   gate_up_adapters_.BackwardInputAll(pass, groups, gate_up, d);
-  Call(pass.launch, kernels::CombineExperts{.y = d,
-                                            .slot = Ints(pass.saved, kept_.slot),
-                                            .rows = n,
-                                            .width = hidden_,
-                                            .per_token = static_cast<int32_t>(spec_.per_token),
-                                            .accumulate = accumulate || shared_ != nullptr,
-                                            .out = din});
+  Combine(pass, d, Ints(pass.saved, kept_.slot), nullptr, n, accumulate || shared_ != nullptr, din);
   // The router: the objective through the weights, and the losses of its own.
   float* dweight = pass.scratch.Floats(dweight_);
   Call(pass.launch, kernels::TakeSlots{.slot_dweight = slot_dweight,
@@ -456,21 +418,7 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
                                                  .dshare = dshare,
                                                  .z = static_cast<float>(z),
                                                  .dlogits = dlogits});
-  const auto back = [&](const float* dl, void* rounded, int64_t weight, int64_t outputs) {
-    ops::Round(pass.launch, dl, n * outputs, rounded);
-    if (float* g = pass.G(weight))
-      ops::LinearBackwardWeight(pass.launch, rounded, in, n, outputs, hidden_, g);
-    ops::LinearBackwardInput(pass.launch, rounded, pass.W(weight), n, outputs, hidden_, true, din);
-  };
-  void* rounded = pass.scratch.At(dlogits_rounded_);
-  back(dlogits, rounded, at_.router, spec_.count());
-  if (spec_.biased && pass.G(at_.router_logit_bias)) {
-    Call(pass.launch, kernels::BiasBackward{.dx = rounded,
-                                            .rows = n,
-                                            .width = spec_.count(),
-                                            .dbias = pass.G(at_.router_logit_bias)});
-  }
-  if (dgate) back(dgate, dgate + n, at_.shared_gate, 1);
+  RouterWeightsBackward(pass, in, n, dlogits, dgate, din);
 }
 
 }  // namespace plumb::policy_model

@@ -217,16 +217,7 @@ void ExpertsStage::Route(const Pass& pass, const void* in, int64_t n, Arena& kep
     std::copy_n(Ints(kept, k.expert) + t * k_of, k_of,
                 routing->taken.begin() + t * stride + place_ * k_of);
   }
-  Call(pass.launch, kernels::DispatchTokens{.rows = n,
-                                            .experts = static_cast<int32_t>(spec_.count()),
-                                            .per_token = static_cast<int32_t>(spec_.per_token),
-                                            .expert = Ints(kept, k.expert),
-                                            .weight = kept.Floats(k.weight),
-                                            .capacity = capacity,
-                                            .begin = Ints(kept, k.begin),
-                                            .slot = Ints(kept, k.slot),
-                                            .token = Ints(kept, k.token),
-                                            .slot_weight = kept.Floats(k.slot_weight)});
+  Dispatch(pass, n, kept, k, capacity);
 }
 
 void ExpertsStage::Gate(const Pass& pass, const void* in, int64_t n, Arena& kept,
@@ -274,14 +265,7 @@ void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& ke
     Through(product, pass, Ints(kept, k.begin), passing, rows, kept.At(k.gate_up),
             passing.At(p.act), rows);
   }
-  Call(pass.launch, kernels::CombineExperts{.y = rows,
-                                            .slot = Ints(kept, k.slot),
-                                            .weight = kept.Floats(k.weight),
-                                            .rows = n,
-                                            .width = hidden_,
-                                            .per_token = static_cast<int32_t>(spec_.per_token),
-                                            .accumulate = accumulate,
-                                            .out = out});
+  Combine(pass, rows, Ints(kept, k.slot), kept.Floats(k.weight), n, accumulate, out);
 }
 
 std::vector<int64_t> ExpertsStage::Capacity(const PackedPass& pass) const {
@@ -462,23 +446,7 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
                                           .out = to});
   }
   // What every token goes through; everything of `dout` has been read before `din` is written.
-  float* dgate = nullptr;
-  if (shared_ && spec_.shared_gate) {
-    dgate = pass.scratch.Floats(dgate_);
-    float* gate = pass.saved.Floats(kept_.gate);
-    void* dshared = pass.scratch.At(dshared_);
-    kernels::Copy(pass.launch.stream, dshared, dout, static_cast<size_t>(pass.Bytes(n * hidden_)));
-    Call(pass.launch, kernels::WeighSlots{.weight = gate,
-                                          .slots = n,
-                                          .width = hidden_,
-                                          .act = pass.saved.At(kept_.shared),
-                                          .dact = dshared,
-                                          .dweight = dgate});
-    for (int64_t i = 0; i < n; ++i) dgate[i] *= gate[i] * (1 - gate[i]);
-    shared_->Backward(pass, dshared, in, accumulate, din);
-  } else if (shared_) {
-    shared_->Backward(pass, dout, in, accumulate, din);
-  }
+  float* dgate = SharedBackward(pass, dout, in, accumulate, din);
   float* slot_dweight = pass.scratch.Floats(slot_dweight_);
   const float* slot_weight = pass.saved.Floats(kept_.slot_weight);
   if (VisitsOf(pass)) {
@@ -493,13 +461,7 @@ void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void
                        .act = pass.scratch.At(again_.act),
                        .dact = pass.scratch.At(dact_)});
   }
-  Call(pass.launch, kernels::CombineExperts{.y = d,
-                                            .slot = Ints(pass.saved, kept_.slot),
-                                            .rows = n,
-                                            .width = hidden_,
-                                            .per_token = static_cast<int32_t>(spec_.per_token),
-                                            .accumulate = accumulate || shared_ != nullptr,
-                                            .out = din});
+  Combine(pass, d, Ints(pass.saved, kept_.slot), nullptr, n, accumulate || shared_ != nullptr, din);
   RouterBackward(pass, in, n, slot_dweight, dgate, din);
 }
 
@@ -532,20 +494,7 @@ void ExpertsStage::RouterBackward(const PackedPass& pass, const void* in, int64_
                                                  .dshare = dshare.empty() ? nullptr : dshare.data(),
                                                  .z = static_cast<float>(z),
                                                  .dlogits = dlogits});
-  const auto back = [&](const float* dl, void* rounded, int64_t weight, int64_t outputs) {
-    ConvertFloat(std::span(dl, static_cast<size_t>(n * outputs)), pass.launch.dtype, rounded);
-    if (float* g = pass.G(weight))
-      ops::LinearBackwardWeight(pass.launch, rounded, in, n, outputs, hidden_, g);
-    ops::LinearBackwardInput(pass.launch, rounded, pass.W(weight), n, outputs, hidden_, true, din);
-  };
-  back(dlogits, pass.scratch.At(dlogits_rounded_), at_.router, spec_.count());
-  if (spec_.biased && pass.G(at_.router_logit_bias)) {
-    Call(pass.launch, kernels::BiasBackward{.dx = pass.scratch.At(dlogits_rounded_),
-                                            .rows = n,
-                                            .width = spec_.count(),
-                                            .dbias = pass.G(at_.router_logit_bias)});
-  }
-  if (dgate) back(dgate, dgate + n, at_.shared_gate, 1);
+  RouterWeightsBackward(pass, in, n, dlogits, dgate, din);
 }
 
 void ExpertsStage::PlanStep(const PagedPass& pass) {

@@ -74,6 +74,13 @@ class ExpertsStage : public Stage {
   // given, or nullptr.
   void Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
              const RouterBiases& biases, const int64_t* capacity, LayerLoad* load) const;
+  // Who was chosen, laid out by expert.
+  void Dispatch(const Pass& pass, int64_t n, Arena& kept, const Kept& k,
+                const int64_t* capacity) const;
+  // out[n, H]: what a token's experts gave, or their gradients, added up; `weight` nullptr: as they
+  // are.
+  void Combine(const Pass& pass, const void* rows, const int32_t* slot, const float* weight,
+               int64_t n, bool accumulate, void* out) const;
   // All rows in[begin[here]] of the experts here through these: gate_up is kept, out[.., H] may be
   // `in`.
   void Through(Product product, const Pass& pass, const int32_t* begin, Arena& passing,
@@ -90,6 +97,12 @@ class ExpertsStage : public Stage {
   void BackThrough(const PackedPass& pass, const BackwardRows& rows) const;
   void RouterBackward(const PackedPass& pass, const void* in, int64_t n, const float* slot_dweight,
                       float* dgate, void* din) const;
+  // Of the part that all tokens go through; returns its gate's gradient, [2 n], or nullptr.
+  float* SharedBackward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                        void* din);
+  // Into the router's matrix and bias, that gate, and `din`.
+  void RouterWeightsBackward(const PackedPass& pass, const void* in, int64_t n,
+                             const float* dlogits, float* dgate, void* din) const;
 
   // Of ranks that share the experts out; nullptr: all are here.
   static ExpertVisits* VisitsOf(const Pass& pass) {

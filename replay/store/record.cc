@@ -293,13 +293,9 @@ std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
   return groups;
 }
 
-std::string EncodePromptRow(const Prompt& prompt) { return Encode(prompt); }
-
 Prompt DecodePromptRow(std::string_view, std::string_view payload) {
   return DecodePrompt(BytesOf(payload));
 }
-
-std::string EncodePreferenceRow(const PreferenceRecord& record) { return Encode(record); }
 
 PreferenceRecord DecodePreferenceRow(std::string_view, std::string_view payload) {
   return DecodePreferenceRecord(BytesOf(payload));

@@ -49,9 +49,7 @@ void CheckPromptSum(const PromptRef& ref, std::string_view value, const std::str
 // checked, decoded, and found to be of the lease that the key names. The prompt as it travels:
 // Store::Read adds its texts.
 StoredGroup OpenStoredGroup(std::string_view key, std::string_view value, std::string_view scores);
-std::string EncodePromptRow(const Prompt& prompt);
 Prompt DecodePromptRow(std::string_view key, std::string_view payload);
-std::string EncodePreferenceRow(const PreferenceRecord& record);
 PreferenceRecord DecodePreferenceRow(std::string_view key, std::string_view payload);
 std::string LogprobKey(const Digest& model, const Digest& sequence);
 std::string EncodeLogprobs(std::span<const float> logprobs);

@@ -200,10 +200,4 @@ const LeaseBook::Held* LeaseBook::FindHeld(uint64_t lease_id) const {
   return found == held_.end() ? nullptr : &found->second;
 }
 
-int64_t LeaseBook::NextDeadline() const {
-  int64_t earliest = std::numeric_limits<int64_t>::max();
-  for (const auto& [id, held] : held_) earliest = std::min(earliest, held.deadline_ms);
-  return earliest;
-}
-
 }  // namespace plumb::replay

@@ -101,8 +101,6 @@ class LeaseBook {
   // nullptr when it is not out.
   const Held* FindHeld(uint64_t lease_id) const;
   size_t held() const { return held_.size(); }
-  // Earliest deadline of what is out, INT64_MAX if nothing is.
-  int64_t NextDeadline() const;
 
  private:
   struct History {

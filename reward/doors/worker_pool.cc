@@ -182,17 +182,4 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
   return scores;
 }
 
-std::vector<std::string> WorkerPool::Stalls(std::chrono::milliseconds age) const {
-  std::vector<std::string> lines;
-  const auto now = Clock::now();
-  MutexLock lock(mu_);
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].group < 0 || now - slots_[i].since < age) continue;
-    lines.push_back("waiting for group " + std::to_string(slots_[i].group) + " on reward '" +
-                    options_.name + "' at worker " + std::to_string(i) + " for " +
-                    Seconds(now - slots_[i].since));
-  }
-  return lines;
-}
-
 }  // namespace plumb::reward

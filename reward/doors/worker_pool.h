@@ -60,10 +60,6 @@ class WorkerPool {
   // is open.
   std::vector<PartScore> Run(const TrajectoryGroup& group, Deadline deadline);
 
-  // "waiting for group 1841 on reward 'code' at worker 2 for 61 s"; one line for each call older
-  // than `age`.
-  std::vector<std::string> Stalls(std::chrono::milliseconds age) const;
-
  private:
   struct Job;
   struct Slot {

@@ -18,6 +18,7 @@
 
 #include "run/board/board_api.h"
 #include "run/board/board_page.h"
+#include "run/board/web_listener.h"
 #endif
 
 namespace plumb::run {
@@ -100,11 +101,9 @@ struct BoardServer::Impl {
   const bool loopback;
   const std::vector<std::string> names;
   httplib::Server http;
-  std::thread thread;
   std::atomic<bool> stop{false};
   std::atomic<int> readers{0};
-  int port = 0;
-  socket_t listener = -1;  // the library's
+  WebListener listener{http};
 
   Impl(RunCatalog& catalog, BoardOptions o)
       : runs(catalog),
@@ -137,13 +136,6 @@ struct BoardServer::Impl {
     http.set_keep_alive_timeout(1);  // what an idle browser may hold up the end by
     http.set_keep_alive_max_count(10000);
     http.set_tcp_nodelay(true);
-    // Not the library's own: two boards would share one port, and each answer half of the
-    // questions.
-    http.set_socket_options([this](socket_t socket) {
-      listener = socket;
-      const int yes = 1;
-      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    });
     http.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& reply) {
       if (!HostAllowed(request.get_header_value("Host"), loopback, names)) {
         Say(reply, 421,
@@ -220,39 +212,17 @@ BoardServer::BoardServer(RunCatalog& runs, BoardOptions options)
     : impl_(std::make_unique<Impl>(runs, std::move(options))) {
   Impl& s = *impl_;
   s.Set();
-  const std::string where = s.options.host + ":" + std::to_string(s.options.port);
-  if (s.options.port == 0) s.port = s.http.bind_to_any_port(s.options.host);
-  else if (s.http.bind_to_port(s.options.host, s.options.port)) s.port = s.options.port;
-  if (s.port <= 0)
-    throw Error(ErrorCode::kConflict,
-                "cannot listen there: the port is taken, or the address is not one of this "
-                "machine; --port 0 takes a free port",
-                where);
-  // The library lets five connections wait; many pages that open at once would each lose a second
-  // or more before they try again.
-  ::listen(s.listener, 256);
-  s.thread = std::thread([&s] { s.http.listen_after_bind(); });
-  while (!s.http.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  s.listener.Start(s.options.host, s.options.port, /*waiting=*/256);
 }
 
 BoardServer::~BoardServer() {
   impl_->stop = true;
-  impl_->http.stop();
-  impl_->thread.join();
+  impl_->listener.Stop();
 }
 
-int BoardServer::port() const { return impl_->port; }
+int BoardServer::port() const { return impl_->listener.port(); }
 
-std::string BoardServer::url() const {
-  const std::string& host = impl_->options.host;
-  const bool all = host == "0.0.0.0" || host == "::";
-  const bool brackets = host.find(':') != std::string::npos;
-  return "http://" +
-         (all        ? "localhost"
-          : brackets ? "[" + host + "]"
-                     : host) +
-         ":" + std::to_string(impl_->port) + "/";
-}
+std::string BoardServer::url() const { return UrlOf(impl_->options.host, port()) + "/"; }
 
 #else
 

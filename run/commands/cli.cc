@@ -263,7 +263,7 @@ int RunCli(int argc, char** argv) {
   } catch (const Error& e) {
     // one of several processes on a terminal: the line says which
     if (app.got_subcommand("role-process") || app.got_subcommand("role")) {
-      LogError(e.what());
+      LogError(AsCalled(MapAdviceBySet(e.what())));
     } else {
       // the run's log; the terminal gets it once
       LogInfo(std::string("ended by an error: ") + e.what());

@@ -17,6 +17,7 @@
 #include "configs/batch_ramp.h"
 #include "configs/checks/actor_device.h"
 #include "configs/parallel.h"
+#include "configs/paths.h"
 #include "kernels/device/process_gpu.h"
 #include "learner/ranks/rendezvous.h"
 #include "learner/update/checkpoint_size.h"
@@ -51,6 +52,7 @@ struct TrainArguments {
   std::vector<std::string> overrides;
   int64_t steps = -1;
   bool resume = false, newest = false, overwrite = false, quiet = false, insecure = false;
+  std::string course;  // of a stage of a run that goes on: that run's folder
 };
 
 // " (the first step 8 prompts, all from step 21 on)"; empty: every batch is whole.
@@ -71,6 +73,13 @@ std::string Ramp(const configs::Config& config) {
 
 std::string Counted(int64_t n, const char* what) {
   return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+}
+
+// What comes before the steps of a run that begins: --steps makes it no shorter.
+std::string WarmStart(const configs::Config& config, bool begins) {
+  if (!begins || config.sft.steps == 0) return "";
+  return "warm start of " + (config.sft.patience > 0 ? "at most " : std::string()) +
+         Counted(config.sft.steps, "update") + " (sft.steps), then ";
 }
 
 // The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates
@@ -238,6 +247,8 @@ int TrainAllStages(configs::Loaded recipe, const TrainArguments& arguments) {
                        own.overrides = stage.overrides;
                        own.resume = resume;
                        own.newest = resume && arguments.newest;
+                       if (arguments.resume)
+                         own.course = std::filesystem::path(stage.folder).parent_path().string();
                        own.quiet = arguments.quiet;
                        return Train(own);
                      });
@@ -273,7 +284,12 @@ int Train(const TrainArguments& arguments) {
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
-  configs::Loaded recipe = CheckedRecipe(arguments.recipe, overrides);
+  const auto find_files = [&](configs::Config& c) {
+    if (arguments.resume)
+      configs::FindWhereRunBegan(c, arguments.out.empty() ? c.run.out : arguments.out);
+    if (!arguments.course.empty()) configs::FindWhereRunBegan(c, arguments.course);
+  };
+  configs::Loaded recipe = CheckedRecipe(arguments.recipe, overrides, nullptr, find_files);
   if (!recipe.config.run.stages.empty()) return TrainAllStages(std::move(recipe), arguments);
   configs::Config config = std::move(recipe.config);
   if (!arguments.out.empty()) config.run.out = arguments.out;
@@ -350,7 +366,7 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
       return TrainInProcesses(*session, arguments);
     return Conclude(*session, RunOfflineTraining(*session, options), arguments.quiet);
   }
-  if (!arguments.quiet) SayBegin(folder, BatchSizes(config));
+  if (!arguments.quiet) SayBegin(folder, WarmStart(config, !run.resumed()) + BatchSizes(config));
   if (config.run.roles == configs::Roles::kProcesses) return TrainInProcesses(*session, arguments);
   if (config.run.roles == configs::Roles::kCluster) {
     return Conclude(*session, RunClusterHead(*session, options, arguments.insecure),

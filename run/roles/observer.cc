@@ -28,6 +28,7 @@
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
 #include "run/session/recipe/equal_scores.h"
+#include "run/session/recipe/map_advice.h"
 #include "run/session/row_counts.h"
 
 namespace plumb::run {
@@ -126,7 +127,8 @@ void Observer::AddCounters(std::map<std::string, int64_t> counters,
   for (const auto& [name, total] : totals) metrics[name] = total;
 }
 
-void Observer::Note(const std::string& line) {
+void Observer::Note(const std::string& text) {
+  const std::string line = MapAdviceBySet(text);  // a run has a recipe
   LogInfo(line);
   if (progress_) progress_->Line(line);
 }

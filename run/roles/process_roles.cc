@@ -31,6 +31,7 @@
 #include "run/roles/run_memory.h"
 #include "run/roles/sharing/actor_ranks.h"
 #include "run/session/interrupt.h"
+#include "run/session/recipe/map_advice.h"
 
 namespace plumb::run {
 namespace {
@@ -41,7 +42,8 @@ constexpr milliseconds kReports{200};  // between two reports of a role
 
 // A line for people, on the terminal that the roles share, as the observer of a run in one process
 // says it.
-void Say(const std::string& note, const RunOptions& options) {
+void Say(const std::string& text, const RunOptions& options) {
+  const std::string note = MapAdviceBySet(text);  // a run has a recipe
   LogInfo(note);
   if (options.quiet) return;
   std::printf("%s\n", FitLine(note, stdout).c_str());

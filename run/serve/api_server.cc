@@ -1,6 +1,5 @@
 #include "run/serve/api_server.h"
 
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,9 +14,9 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <thread>
 
 #include "run/board/board_server.h"
+#include "run/board/web_listener.h"
 #include "run/serve/answer_reply.h"
 #include "run/serve/answer_request.h"
 #include "run/serve/serve_metrics.h"
@@ -69,9 +68,7 @@ struct ApiServer::Impl {
   std::atomic<uint64_t> asked{0};
   ServedReplies replies;
   httplib::Server http;
-  std::thread thread;
-  int port = 0;
-  socket_t listener = -1;  // the library's
+  WebListener listener{http};
 
   Impl(const ServedModels& m, BatchEngine& e, ApiOptions o)
       : models(m),
@@ -377,12 +374,6 @@ struct ApiServer::Impl {
     http.set_keep_alive_max_count(100000);
     http.set_tcp_nodelay(true);
     http.set_default_headers({{"X-Content-Type-Options", "nosniff"}});
-    // Not the library's own: two servers would share one port.
-    http.set_socket_options([this](socket_t socket) {
-      listener = socket;
-      const int yes = 1;
-      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    });
     // What the library says by itself.
     http.set_error_handler(
         httplib::Server::Handler([this](const httplib::Request& request, httplib::Response& reply) {
@@ -428,17 +419,7 @@ ApiServer::ApiServer(const ServedModels& models, BatchEngine& engine, ApiOptions
     : impl_(std::make_unique<Impl>(models, engine, std::move(options))) {
   Impl& s = *impl_;
   s.Set();
-  const std::string where = s.options.host + ":" + std::to_string(s.options.port);
-  if (s.options.port == 0) s.port = s.http.bind_to_any_port(s.options.host);
-  else if (s.http.bind_to_port(s.options.host, s.options.port)) s.port = s.options.port;
-  if (s.port <= 0)
-    throw Error(ErrorCode::kConflict,
-                "cannot listen there: the port is taken, or the address is not one of this "
-                "machine; --port 0 takes a free port",
-                where);
-  ::listen(s.listener, 1024);  // the library lets five wait
-  s.thread = std::thread([&s] { s.http.listen_after_bind(); });
-  while (!s.http.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  s.listener.Start(s.options.host, s.options.port, /*waiting=*/1024);
 }
 
 bool ApiServer::Drain(std::chrono::milliseconds grace) {
@@ -453,20 +434,12 @@ bool ApiServer::Drain(std::chrono::milliseconds grace) {
 ApiServer::~ApiServer() {
   impl_->engine.Close();
   if (!impl_->engine.WaitIdle(SteadyClock::now())) impl_->engine.GiveUp();
-  impl_->http.stop();
-  impl_->thread.join();
+  impl_->listener.Stop();
 }
 
-int ApiServer::port() const { return impl_->port; }
+int ApiServer::port() const { return impl_->listener.port(); }
 
-std::string ApiServer::url() const {
-  const std::string& host = impl_->options.host;
-  const bool all = host == "0.0.0.0" || host == "::";
-  const std::string name = all                                   ? "localhost"
-                           : host.find(':') != std::string::npos ? "[" + host + "]"
-                                                                 : host;
-  return "http://" + name + ":" + std::to_string(impl_->port) + "/v1";
-}
+std::string ApiServer::url() const { return UrlOf(impl_->options.host, port()) + "/v1"; }
 
 #else
 

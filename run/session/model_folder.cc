@@ -12,6 +12,7 @@
 #include "common/base/place.h"
 #include "common/record/task_tokens.h"
 #include "common/text/template/special_tokens.h"
+#include "configs/places/run_start.h"
 #include "policy_model/transformer.h"
 #include "run/session/newest_checkpoint.h"
 #include "run/session/run_folder.h"
@@ -58,7 +59,8 @@ std::string BaseOf(const std::string& path) {
   FileSystem& files = RealFileSystem();
   const std::string config = path + "/" + policy_model::kAdapterConfig;
   if (files.Exists(path + "/config.json") || !files.Exists(config)) return path;
-  std::string base = policy_model::ReadAdapterConfig(path).base_model;
+  std::string base =
+      configs::PlaceNamedInRun(policy_model::ReadAdapterConfig(path).base_model, path);
   if (!files.Exists(base + "/config.json")) {
     throw Error(ErrorCode::kNotFound,
                 "the adapter's base is \"" + base +

@@ -11,6 +11,8 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "configs/paths.h"
+#include "configs/places/run_start.h"
 #include "run/session/built.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
@@ -152,11 +154,16 @@ namespace {
 // `stages`: of a run that holds runs.
 void WriteIdentity(const RunFolder& folder, const std::string& recipe,
                    const std::vector<std::string>& stages) {
-  // Who made it, so that a page about it can say so years later.
-  Json identity = {
-      {"run_id", NewRunId()},    {"format", 1},
-      {"recipe", recipe},        {"version", BuiltVersion()},
-      {"commit", BuiltCommit()}, {"began_s", static_cast<double>(RealClock().WallMs()) / 1000.0}};
+  // Who made it, so that a page about it can say so years later; and what its recipe's paths are
+  // relative to.
+  Json identity = {{"run_id", NewRunId()},
+                   {"format", 1},
+                   {"recipe", recipe},
+                   {"version", BuiltVersion()},
+                   {"commit", BuiltCommit()},
+                   {"began_s", static_cast<double>(RealClock().WallMs()) / 1000.0},
+                   {configs::kStartedIn, fs::current_path().string()},
+                   {configs::kRunFolder, folder.path}};
   if (!stages.empty()) identity["stages"] = stages;
   else if (Json whole = StepsAndBar(recipe); whole.is_object()) identity["recipe_has"] = whole;
   RealFileSystem().WriteFileAtomic(
@@ -235,6 +242,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
               folder.model() + "; --overwrite begins anew and removes it",
           folder.checkpoints());
     }
+    configs::SayPathsAsRun(config, folder.path, run.earlier_config_);
     const configs::RecipeDifference difference =
         configs::CompareForResume(run.earlier_config_, config, next.has_value());
     RefuseOtherOptions(difference.refused, folder.path);

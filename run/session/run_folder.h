@@ -1,6 +1,7 @@
 // The folder of a run: what lies where in it, and who may begin, resume or replace a run there.
 //
-//   config.toml (resolved)  run.json (run id; recipe, Plumb's version, time of the start)  lock
+//   config.toml (resolved)  run.json (run id; recipe, Plumb's version, time and folder of the
+//   start, where the run lay)  lock
 //   changes.jsonl  metrics.jsonl  samples.jsonl  summary.json  report.html  tensorboard/  logs/
 //   checkpoints/  store/
 //   model/ (once the run has ended)  tokenizer/ (of a from-scratch model)
@@ -93,8 +94,9 @@ class PreparedRun {
 
 // Makes the folder of a new run, or takes up the run in it when `resume`. `overwrite` sets an
 // older run aside, until the new one has trained; files that are no run's stay. Fills
-// config.run.out, when it is empty, from the recipe's name. `newest`: it goes on from the newest
-// checkpoint, also where that holds no optimizer.
+// config.run.out, when it is empty, from the recipe's name; of a run that is taken up, paths of
+// `config` are then as the run's own recipe says them (configs/paths.h). `newest`: it goes on from
+// the newest checkpoint, also where that holds no optimizer.
 PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, bool resume,
                        bool overwrite, bool newest = false);
 

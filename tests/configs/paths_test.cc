@@ -82,6 +82,57 @@ TEST(Paths, OfTheRecipeGoBeforeThoseOfTheWorkingFolderAndThoseOfSetBehind) {
   EXPECT_TRUE(none.empty()) << none.front();
 }
 
+// A run's recipe looked at from elsewhere, and a recipe that goes on with the run from there.
+TEST(Paths, OfARunLeadFromTheFolderThatItWasStartedIn) {
+  namespace fs = std::filesystem;
+  const TempFolder temp;
+  const fs::path real = fs::canonical(temp.path());
+  for (const char* folder : {"home/data", "home/recipes", "home/runs/a", "away"})
+    fs::create_directories(real / folder);
+  for (const char* file : {"home/data/rows.jsonl", "home/rule.py", "away/rule.py"})
+    RealFileSystem().WriteFileAtomic((real / file).string(), "");
+  const std::string text =
+      "[run]\nout = \"runs/a\"\n[data]\ntrain = \"data/rows.jsonl\"\neval = \"arithmetic\"\n"
+      "[[reward.parts]]\nkind = \"python\"\npath = \"rule.py\"\n";
+  const std::string run = (real / "home/runs/a").string(),
+                    recipe = (real / "home/recipes/r.toml").string();
+  RealFileSystem().WriteFileAtomic(run + "/config.toml", text);
+  RealFileSystem().WriteFileAtomic(
+      run + "/run.json",
+      "{\"started_in\": \"" + (real / "home").string() + "\", \"folder\": \"" + run + "\"}");
+  RealFileSystem().WriteFileAtomic(recipe, text);
+  std::vector<std::string> problems, notes, none;
+  const fs::path before = fs::current_path();
+  fs::current_path(real / "home");
+  const Config at_home = ReadRecipe("runs/a/config.toml", {}, problems, &none).config;
+  fs::current_path(real / "away");
+  const Config away = ReadRecipe(run + "/config.toml", {}, problems, &notes).config;
+  const Config set =
+      ReadRecipe(run + "/config.toml", {"reward.parts.0.path=rule.py"}, problems, &none).config;
+  Config again = ReadRecipe(recipe, {}, problems, &none).config;
+  FindWhereRunBegan(again, run);
+  Config said = away, other = away;
+  other.data.train = (real / "away/rule.py").string();
+  for (Config* config : {&said, &other}) SayPathsAsRun(*config, run, text);
+  fs::current_path(before);
+  EXPECT_TRUE(problems.empty());
+  EXPECT_EQ(at_home.data.train, "data/rows.jsonl") << "leads there as it stands";
+  EXPECT_EQ(away.data.train, real / "home/data/rows.jsonl");
+  EXPECT_EQ(away.data.eval, "arithmetic");
+  EXPECT_EQ(away.run.out, "runs/a");
+  EXPECT_EQ(away.reward.parts[0].path, real / "home/rule.py") << "not the namesake";
+  ASSERT_EQ(notes.size(), 1u);
+  EXPECT_TRUE(notes[0].starts_with("reward.parts.0.path = \"rule.py\" is " +
+                                   (real / "home/rule.py").string()))
+      << notes[0];
+  EXPECT_NE(notes[0].find((real / "away/rule.py").string()), std::string::npos) << notes[0];
+  EXPECT_EQ(set.reward.parts[0].path, "rule.py") << "as it was typed, from here";
+  EXPECT_EQ(again.data.train, real / "home/data/rows.jsonl");
+  EXPECT_EQ(said.data.train, "data/rows.jsonl");
+  EXPECT_EQ(said.reward.parts[0].path, "rule.py");
+  EXPECT_EQ(other.data.train, real / "away/rule.py") << "another file stays another";
+}
+
 TEST(Paths, OfANewRecipeLeadToTheSamePlaceFromEverywhere) {
   namespace fs = std::filesystem;
   const TempFolder temp;

@@ -193,6 +193,7 @@ TEST(PreferenceTrainTest, ScoreColumnsMakeNoMarginUnlessAsked) {
   EXPECT_TRUE(
       Has(log, "note: 40 rows: score_chosen and score_rejected left among the other columns"))
       << log;
+  EXPECT_TRUE(Has(log, "--set 'data.map={margin=\"score_chosen-score_rejected\"}'")) << log;
   EXPECT_TRUE(
       Has(log, "row 1: prompt \"0+1=\"  chosen assistant: \"1\"  rejected assistant: \"10\""))
       << log;

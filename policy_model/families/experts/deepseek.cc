@@ -2,6 +2,7 @@
 // which are read as it): latent attention, first layers dense, then experts with shared ones
 // besides. V2: softmax, groups by their best expert, weights as they are; V3: sigmoids with a
 // balancing bias, groups by their two best.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/experts/deepseek_keys.h"
 
 namespace plumb::policy_model {

@@ -5,6 +5,7 @@
 // functions of their arguments. Errors: kCorruption, kUnsupported with file and key.
 #pragma once
 
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -1,6 +1,7 @@
 // GLM 4.5, 4.6 and 4.7 (`glm4_moe`): the experts of DeepSeek V3 behind attention with half of a
 // head turning, q and k normed head by head in some. GLM 4.7 Flash (`glm4_moe_lite`): the same with
 // latent attention, and a list that says which layers are dense.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/experts/deepseek_keys.h"
 
 namespace plumb::policy_model {

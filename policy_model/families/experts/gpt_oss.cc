@@ -5,6 +5,7 @@
 // Its files hold the experts of a layer in one tensor, matrices by input, gate and up taking turns;
 // published ones in MXFP4 (policy_model/memory/stacked_tensor.h), which are read as the numbers
 // that they stand for and written as such.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

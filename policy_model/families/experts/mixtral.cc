@@ -1,6 +1,7 @@
 // Mixtral: experts in every layer, softmax over all, the weights of the chosen ones divided by
 // their sum. MiniMax M2: the same files' names; sigmoids with a balancing bias, q and k normed over
 // their whole width, a part of a head rotates.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

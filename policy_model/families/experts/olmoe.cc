@@ -1,4 +1,5 @@
 // OLMoE: experts in every layer, softmax over all; q and k normed over their whole width.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

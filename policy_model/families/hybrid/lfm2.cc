@@ -3,6 +3,7 @@
 // it.
 #include <algorithm>
 
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {

@@ -2,6 +2,7 @@
 // attention, a part of whose heads rotates; norms stored as distances from 1. Qwen 3 Next
 // interleaves what comes of a token by heads; 3.5 keeps it apart. Experts have one that every token
 // goes through, with a gate.
+#include "policy_model/families/config_keys.h"
 #include "policy_model/families/experts/sparse_layers.h"
 #include "policy_model/families/family.h"
 

@@ -1,6 +1,7 @@
 #include "policy_model/layers/hybrid/conv_stage.h"
 
 #include "kernels/delta/column_product.h"
+#include "policy_model/layers/hybrid/packed_shape.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -25,12 +26,7 @@ kernels::ShortConvShape ConvStage::ConvOf(const PackedPass* pass) const {
                             .taps = static_cast<int32_t>(spec_.taps),
                             .x_stride = spec_.channels,
                             .y_stride = spec_.channels};
-  if (pass) {
-    s.tokens = pass->tokens();
-    s.sequences = pass->attention.sequences;
-    s.cu_seqlens = pass->attention.cu_seqlens;
-    s.parents = pass->attention.parents_there;
-  }
+  FillSequences(pass, s);
   return s;
 }
 

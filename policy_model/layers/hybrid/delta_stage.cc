@@ -2,6 +2,7 @@
 
 #include "kernels/delta/delta_step.h"
 #include "kernels/delta/gated_norm.h"
+#include "policy_model/layers/hybrid/packed_shape.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -46,12 +47,7 @@ kernels::DeltaShape DeltaStage::RuleOf(const PackedPass* pass) const {
                         .v_heads = static_cast<int32_t>(spec_.v_heads),
                         .k_dim = static_cast<int32_t>(spec_.k_dim),
                         .v_dim = static_cast<int32_t>(spec_.v_dim)};
-  if (pass) {
-    s.tokens = pass->tokens();
-    s.sequences = pass->attention.sequences;
-    s.cu_seqlens = pass->attention.cu_seqlens;
-    s.parents = pass->attention.parents_there;
-  }
+  FillSequences(pass, s);
   return s;
 }
 
@@ -61,12 +57,7 @@ kernels::ShortConvShape DeltaStage::ConvOf(const PackedPass* pass) const {
                             .silu = true,
                             .x_stride = spec_.in_width(),
                             .y_stride = spec_.conv_width()};
-  if (pass) {
-    s.tokens = pass->tokens();
-    s.sequences = pass->attention.sequences;
-    s.cu_seqlens = pass->attention.cu_seqlens;
-    s.parents = pass->attention.parents_there;
-  }
+  FillSequences(pass, s);
   return s;
 }
 

@@ -202,7 +202,8 @@ const char* Advice(OddKind kind) {
       return "a text was cut within a character: cut texts by characters, or write them with "
              "errors=\"replace\"";
     case OddKind::kBadUtf8: return "write the file as UTF-8 (iconv -f LATIN1 -t UTF-8)";
-    case OddKind::kBinary: return "name a column of text with --map";
+    case OddKind::kBinary:
+      return "name a column of text (--map prompt=COLUMN, in a recipe data.map)";
   }
   return "";
 }

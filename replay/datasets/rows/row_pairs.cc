@@ -107,7 +107,7 @@ void ReadMargin(Columns& row, RowForm form, PreferenceRecord& record, std::vecto
   } else if (form == RowForm::kUltraFeedback) {
     notes.push_back(
         {"score_chosen and score_rejected left among the other columns: no margin without "
-         "--map margin=score_chosen-score_rejected (data.map in a recipe)",
+         "--map margin=score_chosen-score_rejected, in a recipe data.map",
          ""});
   }
 }

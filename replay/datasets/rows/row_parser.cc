@@ -268,8 +268,9 @@ struct RowParser::Impl {
 RowParser::RowParser(RowParserOptions options) : impl_(std::make_unique<Impl>()) {
   for (const auto& [part, column] : options.map) {
     if (IsRowPart(part) && !column.empty()) continue;
-    throw Error(ErrorCode::kInvalidArgument, "--map: '" + part + "=" + column +
-                                                 "' names no part of a row; known: " + RowParts());
+    throw Error(ErrorCode::kInvalidArgument,
+                "'" + part + "=" + column +
+                    "' (--map, in a recipe data.map) names no part of a row; known: " + RowParts());
   }
   for (const char* part : {"weight", "system", "history"}) {
     const auto mapped = options.map.find(part);

@@ -127,7 +127,7 @@ class StagedRun {
   StagedRun(const StagesRequest& request, std::string folder)
       : request_(request),
         folder_{std::move(folder)},
-        stages_(PlanStages(request.loaded, folder_.path)) {}
+        stages_(PlanStages(request.loaded, folder_.path, request.resume)) {}
 
   int Run(const TrainStage& train) {
     lock_ = Begin();

@@ -19,11 +19,13 @@
 #include "run/roles/cluster/cluster_keys.h"
 #include "run/roles/cluster/model_digest.h"
 #include "run/roles/cluster/reception.h"
+#include "run/roles/cluster/role_files.h"
 #include "run/roles/cluster/scoring_hub.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/run_memory.h"
 #include "run/session/interrupt.h"
+#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -131,6 +133,7 @@ class Doors {
         ReceptionOptions{.endpoint = listen.At(0),
                          .doors = keys.all,
                          .config = config,
+                         .recipe_digest = RecipeDigestOfRun(session.folder().config()),
                          .run_id = session.run_id(),
                          .model_digest = ModelDigest(session),
                          .ports = {.leases = PortOf(leases_->endpoint()),

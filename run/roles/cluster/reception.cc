@@ -25,7 +25,7 @@ std::string RandomName() {
 Reception::Reception(ReceptionOptions options)
     : options_(std::move(options)),
       recipe_(configs::ToToml(options_.config)),
-      recipe_digest_(RecipeDigest(options_.config)),
+      recipe_digest_(options_.recipe_digest),
       life_(RandomName()),
       roster_(options_.lost_after) {
   server_ = std::make_unique<RpcServer>(

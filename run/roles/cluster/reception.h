@@ -24,6 +24,7 @@ struct ReceptionOptions {
   std::string endpoint;
   CurveServer doors;
   configs::Config config;
+  std::string recipe_digest;  // RecipeDigest of the run's recipe, its paths as that says them
   std::string run_id, model_digest;
   HeadPorts ports;
   std::chrono::milliseconds lost_after{10'000};

@@ -115,6 +115,12 @@ std::string RecipeDigest(configs::Config config) {
   return Sha256Hex(configs::ToToml(config));
 }
 
+std::string RecipeDigestOfRun(const std::string& config_toml) {
+  constexpr size_t kMaxBytes = size_t{16} << 20;
+  return RecipeDigest(
+      configs::ParseRecipe(RealFileSystem().ReadFile(config_toml, kMaxBytes), config_toml).config);
+}
+
 void CheckRoleFileName(const std::string& name) {
   const fs::path path(name);
   bool fine = !name.empty() && name.size() < 1024 && path.is_relative() &&

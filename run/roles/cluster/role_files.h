@@ -45,6 +45,9 @@ std::string DigestOfFile(const std::string& path);
 
 // What makes two recipes one run: all options but where it lies and what machines it uses.
 std::string RecipeDigest(configs::Config config);
+// Of the recipe that a run keeps in its config.toml, its paths as they stand there: the same from
+// whatever folder the head is started again.
+std::string RecipeDigestOfRun(const std::string& config_toml);
 
 // Puts the bytes where the role needs them; kCorruption where they are not those of the digest.
 void PutRoleFile(const std::string& folder, const RoleFile& file, std::string_view bytes);

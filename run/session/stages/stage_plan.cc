@@ -176,7 +176,11 @@ std::string StageName(const std::vector<Stage>& stages, size_t which) {
          stages[which].name + ", " + stages[which].recipe + ")";
 }
 
-std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& run_folder) {
+std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& run_folder,
+                              bool resume) {
+  const auto find_files = [&](configs::Config& config) {
+    if (resume) configs::FindWhereRunBegan(config, run_folder);
+  };
   const std::vector<std::string>& recipes = recipe.config.run.stages;
   const std::vector<std::string> names = NamesOf(recipes);
   const auto given = ValuesGiven(recipe);
@@ -202,7 +206,7 @@ std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& 
                                       none.data.train = "arithmetic";
                                       return none;
                                     },
-                                    nullptr, Surroundings::kIgnored)
+                                    find_files, Surroundings::kIgnored)
                                     .config;
       if (!written.run.stages.empty()) {
         throw Error(ErrorCode::kInvalidArgument,
@@ -216,9 +220,10 @@ std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& 
       stage.overrides.insert(stage.overrides.end(), of_stages.begin(), of_stages.end());
       if (last != stages.rend() && !own_model)
         stage.overrides.push_back("model.path=" + configs::Quote(last->model()));
-      stage.config = CheckedRecipe(stage.recipe, stage.overrides, [&](const configs::Loaded& l) {
-                       return WithoutStageFiles(l.config, stages);
-                     }).config;
+      const auto read_of = [&](const configs::Loaded& l) {
+        return WithoutStageFiles(l.config, stages);
+      };
+      stage.config = CheckedRecipe(stage.recipe, stage.overrides, read_of, find_files).config;
     } catch (const Error& error) {
       stages.push_back(stage);
       stages.resize(recipes.size());

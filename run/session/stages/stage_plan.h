@@ -32,8 +32,10 @@ struct Stage {
   bool answers() const;  // a language model, which the next stage goes on from
 };
 
-// All recipes are read and checked, but for files that stages make.
-std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& run_folder);
+// All recipes are read and checked, but for files that stages make. `resume`: of a run that goes
+// on, files are also looked for where it was started.
+std::vector<Stage> PlanStages(const configs::Loaded& recipe, const std::string& run_folder,
+                              bool resume = false);
 
 // "stage 2 of 4 (rm, configs/r1_tiny_rm.toml)", `which` from 0.
 std::string StageName(const std::vector<Stage>& stages, size_t which);

@@ -40,6 +40,8 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   const CliOutput output = Train(run, 4);
   ASSERT_EQ(output.code, 0) << output.err;
   EXPECT_TRUE(Has(output.out, "after:  held-out pass@1")) << output.out;
+  EXPECT_TRUE(Has(output.out, "warm start of at most 3 updates (sft.steps), then 4 steps of "))
+      << output.out;
   const auto metrics = Lines(run + "/metrics.jsonl");
   ASSERT_EQ(metrics.size(), 4u);
   for (size_t i = 0; i < metrics.size(); ++i) {

@@ -8,6 +8,7 @@
 
 #include "policy_model/families/model_config.h"
 #include "policy_model/layers/hybrid/conv_stage.h"
+#include "policy_model/layers/hybrid/packed_shape.h"
 #include "policy_model/transformer.h"
 #include "tests/policy_model/layers/families_golden.h"
 #include "tests/testing/temp_folder.h"
@@ -124,6 +125,15 @@ TEST_P(StatefulTest, WhatGoesOnFromAPrefixIsTheWholeSequence) {
 INSTANTIATE_TEST_SUITE_P(All, StatefulTest,
                          ::testing::Values("qwen3_5", "qwen3_5_moe", "qwen3_next_moe", "lfm2"),
                          [](const auto& info) { return info.param; });
+
+TEST(PackedShape, OfAStepHasNoSequences) {
+  kernels::ShortConvShape step{.channels = 4}, plain{.channels = 4};
+  FillSequences(nullptr, step);
+  EXPECT_EQ(step.tokens, plain.tokens);
+  EXPECT_EQ(step.sequences, 0);
+  EXPECT_EQ(step.cu_seqlens, nullptr);
+  EXPECT_EQ(step.parents, nullptr);
+}
 
 }  // namespace
 }  // namespace plumb::policy_model

@@ -188,10 +188,10 @@ TEST(ParquetTest, TypesThatJsonHasNot) {
   needed.rows.map = {{"answer", "bytes"}};
   const auto refused = ImportFiles(*store, needed).files[0];
   EXPECT_EQ(refused.Describe(), "read 3 = used 2 + 1 bad_utf8");
-  EXPECT_NE(
-      refused.examples.at(0).find(
-          "column 'bytes' holds binary data that is no text: name a column of text with --map"),
-      std::string::npos);
+  EXPECT_NE(refused.examples.at(0).find("column 'bytes' holds binary data that is no text: name a "
+                                        "column of text (--map prompt=COLUMN"
+                                        ", in a recipe data.map)"),
+            std::string::npos);
   source = RowSource::Open(folder / "f", /*max_row_bytes=*/16);
   ASSERT_TRUE(source->Next(row));
   EXPECT_TRUE(row.too_long && row.text.empty());

@@ -111,5 +111,28 @@ TEST_F(RoleFilesTest, TheDigestOfARecipeIsThatOfTheRunAndNotOfItsMachines) {
   EXPECT_NE(RecipeDigest(config), before);
 }
 
+// A head that goes on from another folder reads other paths, and is still the run that roles were
+// started for.
+TEST_F(RoleFilesTest, ARunHasOneDigestFromEveryFolder) {
+  Write("home/rows.jsonl", "{}\n");
+  const std::string home = temp_ / "home", run = home + "/run";
+  Write("home/run/config.toml",
+        "[data]\ntrain = \"rows.jsonl\"\n[[reward.parts]]\nkind = \"answer\"\n");
+  Write("home/run/run.json", "{\"started_in\": \"" + home + "\", \"folder\": \"" + run + "\"}");
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::string paths[2], digests[2];
+  for (const int away : {0, 1}) {
+    std::filesystem::current_path(away == 0 ? home : temp_.path());
+    paths[away] = configs::LoadRecipe(run + "/config.toml").config.data.train;
+    digests[away] = RecipeDigestOfRun(run + "/config.toml");
+    if (away == 0) {
+      EXPECT_EQ(digests[0], RecipeDigest(configs::LoadRecipe(run + "/config.toml").config));
+    }
+  }
+  std::filesystem::current_path(before);
+  EXPECT_NE(paths[0], paths[1]);
+  EXPECT_EQ(digests[0], digests[1]);
+}
+
 }  // namespace
 }  // namespace plumb::run

@@ -9,13 +9,9 @@
 #include <limits>
 
 #include "common/base/error.h"
-#include "learner/update/checkpoint.h"
 #include "learner/update/expert_balance.h"
-#include "learner/update/optimizer.h"
-#include "learner/update/train_step.h"
 #include "policy_model/families/experts/expert_share.h"
-#include "tests/learner/rank_threads.h"
-#include "tests/learner/tiny_learner.h"
+#include "tests/learner/shared_update.h"
 
 namespace plumb::learner {
 namespace {
@@ -48,26 +44,6 @@ std::vector<std::pair<std::string, ModelShape>> Shapes() {
   biased.experts.glu_alpha = 1.702;
   biased.experts.glu_limit = 7;
   return {{"plain", plain}, {"shared", shared}, {"biased", biased}};
-}
-
-struct Seen {
-  double loss = 0, norm = 0;
-  std::vector<float> results;   // log-probs and entropies
-  std::vector<float> gradient;  // whole, without padding
-  std::vector<float> weights;   // whole, after the updates
-  std::map<std::string, double> load;
-};
-
-std::vector<float> Floats(const policy_model::FlatBuffer& flat, int64_t offset, int64_t n) {
-  std::vector<std::byte> bytes(static_cast<size_t>(n) * ElementSize(flat.dtype()));
-  flat.CopyToHost(bytes, offset);
-  std::vector<float> out(static_cast<size_t>(n));
-  policy_model::ConvertToFloat(bytes.data(), flat.dtype(), out);
-  return out;
-}
-
-void Append(std::vector<float>& to, const std::vector<float>& more) {
-  to.insert(to.end(), more.begin(), more.end());
 }
 
 struct How {
@@ -105,27 +81,11 @@ struct Rank {
 
   double Accumulate(std::vector<float>* results = nullptr, int demonstrations = 9,
                     uint64_t seed = 5) {
-    const auto data = RandomDemonstrations(demonstrations, seed);
-    std::vector<SequenceView> views;
-    for (const auto& d : data) views.push_back({d.tokens, d.loss_mask});
-    double loss = 0;
-    optimizer->ZeroGrad();
-    train->Accumulate(
-        weights(), views, 0.9f,
-        [&](const ScoredToken& t) {
-          loss -= t.logprob + 0.01f * t.entropy;
-          if (results) results->insert(results->end(), {t.logprob, t.entropy});
-          return TrainStep::Gradient{-1.0f / 64, -0.01f / 64};
-        },
-        optimizer->gradients());
-    return loss;
+    return AccumulateLoss(*train, weights(), *optimizer, results, demonstrations, seed);
   }
   std::vector<float> AllWeights() {
-    std::vector<float> out;
     optimizer->GatherWeights();
-    for (const auto& entry : whole.table().entries())
-      Append(out, Floats(whole.flat(), entry.offset, entry.elements));
-    return out;
+    return AllOf(whole);
   }
 
   ExpertRanks experts;
@@ -145,43 +105,11 @@ Seen UpdateAs(Rank& rank, int updates = 3) {
   EXPECT_TRUE(update.applied);
   rank.balance->End(seen.load);
   seen.norm = update.grad_norm;
-  auto& state = rank.optimizer->sets().front();
-  const auto& entries = rank.weights().table().entries();
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const std::vector<float> own = Floats(state.grad, entries[i].offset, entries[i].elements);
-    if (!rank.share) {
-      Append(seen.gradient, own);
-      continue;
-    }
-    std::vector<float> all(static_cast<size_t>(rank.share->WholeEntry(i).elements));
-    rank.share->Join(i, sizeof(float), std::as_bytes(std::span(own)),
-                     std::as_writable_bytes(std::span(all)));
-    Append(seen.gradient, all);
-  }
+  seen.gradient = JoinedGradient(rank);
   for (int i = 1; i < updates; ++i)
     EXPECT_TRUE(rank.optimizer->Update(1e-3, rank.Accumulate()).applied);
   seen.weights = rank.AllWeights();
   return seen;
-}
-
-double Apart(const std::vector<float>& a, const std::vector<float>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double norm = 0, difference = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
-    norm += std::pow(static_cast<double>(a[i]), 2);
-    difference += std::pow(static_cast<double>(a[i]) - static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(difference / norm);
-}
-
-void ExpectSame(const Seen& one, const Seen& seen, const std::string& what) {
-  EXPECT_NEAR(seen.loss, one.loss, 1e-6 * std::abs(one.loss)) << what;
-  EXPECT_NEAR(seen.norm, one.norm, 1e-5 * one.norm) << what;
-  EXPECT_LT(Apart(one.results, seen.results), 1e-6) << what;
-  if (!seen.gradient.empty()) {
-    EXPECT_LT(Apart(one.gradient, seen.gradient), 1e-5) << what;
-  }
-  EXPECT_LT(Apart(one.weights, seen.weights), 1e-5) << what;
 }
 
 // To the bit on all ranks, which therefore decide alike.
@@ -335,16 +263,8 @@ TEST(ExpertShareTest, AnUpdateThatOneRankCannotMakeIsMadeByNone) {
   for (const int64_t sync_every : {1, 2}) {
     AsRanks(2, [&](Ranks* ranks) {
       Rank rank(ranks, Shapes()[0].second, {.ep = 2, .sync_every = sync_every});
-      const double loss = rank.Accumulate();
-      const std::string before = rank.weights().ComputeDigest();
-      if (ranks->rank() == 1) {
-        const int64_t at = rank.weights().table().layer(0).experts_gate_up;
-        rank.optimizer->grad().f32()[at] = std::numeric_limits<float>::quiet_NaN();
-      }
-      const UpdateResult update = rank.optimizer->Update(1e-3, loss);
-      EXPECT_FALSE(update.applied);
-      EXPECT_EQ(update.why_skipped, "the gradient is not finite");
-      EXPECT_EQ(rank.weights().ComputeDigest(), before);
+      ExpectAnUpdateThatOneCannotMakeIsMadeByNone(
+          rank, ranks, [](Rank& r) { return r.weights().table().layer(0).experts_gate_up; });
       for (int i = 0; i < 2; ++i)
         EXPECT_TRUE(rank.optimizer->Update(1e-3, rank.Accumulate()).applied);
     });
@@ -369,24 +289,10 @@ TEST(ExpertShareTest, CheckpointsKnowNothingOfShares) {
   const ModelShape shape = Shapes()[2].second;
   const auto save = [&](Rank& rank, Ranks* ranks, const std::string& to) {
     rank.optimizer->FoldResiduals();
-    rank.optimizer->GatherWeights();
-    CheckpointState state{.step = 1,
-                          .policy = {.version = 1, .digest = rank.whole.ComputeDigest()},
-                          .counters = rank.optimizer->counters(),
-                          .moment_steps = rank.optimizer->moment_steps(),
-                          .moments = true};
-    if (ranks && !ranks->first()) Checkpoints::Give(state, *rank.optimizer);
-    else Checkpoints(to, 1, "").Save(state, rank.whole, *rank.optimizer);
-    if (ranks) ranks->Barrier();
+    SaveWhole(rank, ranks, to);
     if (rank.share) rank.share->Spread();
   };
-  const auto load = [&](Rank& rank, const std::string& from) {
-    if (rank.share) rank.share->Gather();
-    Checkpoints checkpoints(from, 1, "");
-    checkpoints.Load(*checkpoints.FindNewest(), rank.whole, *rank.optimizer);
-    if (rank.share) rank.share->Spread();
-    EXPECT_EQ(rank.optimizer->updates(), 3);
-  };
+  const auto load = [&](Rank& rank, const std::string& from) { LoadWhole(rank, from, 3); };
   const auto go_on = [&](Rank& rank) {
     for (int i = 0; i < 3; ++i) rank.optimizer->Update(1e-3, rank.Accumulate());
     return rank.AllWeights();
@@ -507,12 +413,7 @@ TEST(ExpertShareTest, WhatHasNoSharesIsRefused) {
     Weights whole(Shapes()[0].second, Device::kCpu, DType::kFloat32);
     ExpertShare share(experts, whole, ModelShare::Whole::kStays);
     const auto error = [&](const configs::OptimizerConfig& options) {
-      try {
-        Optimizer optimizer(share.weights(), options, {}, {.share = &share});
-      } catch (const Error& e) {
-        return std::string(e.what());
-      }
-      return std::string();
+      return WhyNoOptimizer(share, options);
     };
     EXPECT_NE(
         error({.moments = configs::Moments::kInt8}).find("asks for ep, and optimizer.moments"),
