@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/record/json_text.h"
+#include "environment/calls/python_calls.h"
 #include "environment/calls/tagged_call.h"
 
 namespace plumb::environment {
@@ -111,6 +112,15 @@ class Reader {
     if (turn_.calls.size() > before) turn_.calls.back().spelled = true;
   }
 
+  void Python(std::string_view list) {
+    std::string malformed;
+    for (const PythonCall& call : ReadPythonCalls(list, &malformed))
+      Named(call.name, call.arguments);
+    if (malformed.empty()) return;
+    if (!failed()) turn_.like = "<|tool_call_start|>[tool(argument=1)]<|tool_call_end|>";
+    Fail(malformed);
+  }
+
   void Fail(const std::string& why) {
     if (turn_.malformed.empty()) turn_.malformed = why;
   }
@@ -149,11 +159,14 @@ ParsedTurn Hermes(std::string_view text) {
   };
   static constexpr Marks kUsual = {"<tool_call>", "</tool_call>"};
   static constexpr Marks kMiniMax = {"<minimax:tool_call>", "</minimax:tool_call>"};
+  static constexpr Marks kLfm = {"<|tool_call_start|>", "<|tool_call_end|>"};
   Reader out;
   while (!out.failed()) {
-    const size_t usual = text.find(kUsual.open), other = text.find(kMiniMax.open);
-    const Marks& marks = other < usual ? kMiniMax : kUsual;
-    const size_t open = std::min(usual, other);
+    size_t open = std::string_view::npos;
+    Marks marks = kUsual;
+    for (const Marks& one : {kUsual, kMiniMax, kLfm}) {
+      if (const size_t at = text.find(one.open); at < open) open = at, marks = one;
+    }
     out.Content(text.substr(0, open));
     if (open == std::string_view::npos) break;
     text.remove_prefix(open + marks.open.size());
@@ -163,7 +176,9 @@ ParsedTurn Hermes(std::string_view text) {
       break;
     }
     const std::string_view body = text.substr(0, close);
-    if (IsTagged(body)) {
+    if (marks.open == kLfm.open) {
+      out.Python(body);
+    } else if (IsTagged(body)) {
       for (const TaggedCall& call : ReadTagged(body)) out.Tagged(call);
     } else {
       out.Text(body);

@@ -1,7 +1,8 @@
 // What a model says when it wants a tool: the calls in a turn's text, in the form of its family.
 //
 //   hermes    <tool_call>{"name": "f", "arguments": {..}}</tool_call>, any number of them; between
-//             the marks also what Qwen 3.5 and GLM write, and MiniMax's marks (tagged_call.h)
+//             the marks also what Qwen 3.5 and GLM write, and MiniMax's and LFM 2's own marks
+//             (tagged_call.h, python_calls.h)
 //   llama3    {"name": "f", "parameters": {..}} as the whole turn, <|python_tag|> in front or not,
 //             several behind one another with ; or a new line between them; after <|python_tag|>
 //             also f.call(key="value")

@@ -67,6 +67,15 @@ TEST(ToolCallForms, HermesReadsTagsToo) {
   EXPECT_EQ(turn.content, "Hm.");
   ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
   EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":"1"})", true}));
+  turn = ParseTurn(ToolForm::kHermes,
+                   "<|tool_call_start|>[add(a=1, text='x, y'), now()]<|tool_call_end|>I look.");
+  EXPECT_EQ(turn.content, "I look.");
+  ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":1,"text":"x, y"})"}));
+  EXPECT_EQ(turn.calls[1], (ToolCall{"", "now", "{}"}));
+  turn = ParseTurn(ToolForm::kHermes, "<|tool_call_start|>[add(1)]<|tool_call_end|>");
+  EXPECT_NE(turn.malformed.find("an argument of add is name=value"), std::string::npos);
+  EXPECT_NE(turn.like.find("[tool(argument=1)]"), std::string::npos);
   turn = ParseTurn(ToolForm::kHermes, "<tool_call><function=add><parameter=a>1</tool_call>");
   EXPECT_NE(turn.malformed.find("an argument of add is not closed"), std::string::npos);
   EXPECT_NE(turn.like.find("<function=tool>"), std::string::npos) << "in the form that it tried";
@@ -175,6 +184,10 @@ TEST(ToolCallForms, TakeAnyBytes) {
   const std::vector<std::string> pieces = {"<tool_call>",
                                            "<minimax:tool_call>",
                                            "</minimax:tool_call>",
+                                           "<|tool_call_start|>",
+                                           "<|tool_call_end|>",
+                                           "[f(",
+                                           "'",
                                            "<function=",
                                            "f>",
                                            "</function>",
