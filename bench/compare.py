@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plumb against what people would run instead, on the CPU: same model, same cores, one after the other, ratios printed.
 
-  bench/compare.py [--cores 0,1] [--only decode train grpo] [--quick] [--out FILE.json]
+  bench/compare.py [--cores 0,1] [--only decode train grpo] [--quick] [--brief] [--out FILE.json]
 
 What is compared (docs/benchmarks.md): greedy decoding of 1 and 32 sequences with llama.cpp in f16 and transformers' generate
 in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL; on request (--only tools) a GRPO step
@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ parser.add_argument("--cores", default="0,1", help="cores for every program, as 
 parser.add_argument("--only", nargs="+", default=["decode", "train", "grpo"],
                     choices=["decode", "train", "grpo", "tools", "dpo", "ppo"])
 parser.add_argument("--quick", action="store_true", help="tiny sizes")
+parser.add_argument("--brief", action="store_true", help="tools: fewer conversations and tokens, for a machine that has little time")
 parser.add_argument("--python", help="an interpreter that has the peers already, instead of build/bench-env")
 parser.add_argument("--ppo-path", default=str(PPO_PACKAGES), help="PYTHONPATH of PPO's side: where trl 1.12 lies")
 parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench.json", help="all results as JSON")
@@ -90,6 +92,12 @@ def run(*command, path=None):
         print(f"  FAILED: {' '.join(map(str, command))}\n    " + "\n    ".join(done.stderr.splitlines()[-5:]), flush=True)
         return None
     return json.loads(lines[-1])
+
+
+def processor_seconds():
+    """Of the programs that have ended, and of what they started."""
+    use = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return use.ru_utime + use.ru_stime
 
 
 results = []
@@ -178,7 +186,7 @@ def tools():
     sys.path.insert(0, str(ROOT / "bench/tools"))
     import task
 
-    prompts, samples, new, steps, turns = (1, 2, 24, 1, 2) if args.quick else (4, 4, 96, 3, 3)
+    prompts, samples, new, steps, turns = (1, 2, 24, 1, 2) if args.quick else (2, 4, 64, 1, 3) if args.brief else (4, 4, 96, 3, 3)
     model, rows = task.write(MODEL, ROOT / "build/bench-tools", prompts * (steps + 1))
     folder = ROOT / "build/bench-run"
     settings = {"model.path": model, "data.train": rows, "data.map.ground_truth": "answer", "data.system_prompt": "''",
@@ -189,10 +197,13 @@ def tools():
     if args.quick:
         settings["algorithm.logprob_gate"] = 1.0  # a mean over 48 tokens is too few for the recipe's gate in bfloat16
     ours = None
+    before = processor_seconds()
     if plumb(["train", "configs/gsm8k_smollm2.toml", "--steps", steps + 1, "--out", folder, "--overwrite", *sets(settings)]):
+        processor = (processor_seconds() - before) / (steps + 1)
         after = metric_rows(folder)[1:]
         seconds = sorted(row["time/step"] for row in after)
-        ours = {"seconds": seconds[len(seconds) // 2], "tokens": sum(row["perf/generated_tokens"] for row in after) / len(after),
+        ours = {"seconds": seconds[len(seconds) // 2], "processor": processor,
+                "tokens": sum(row["perf/generated_tokens"] for row in after) / len(after),
                 "calls": sum(row["tools/call_frequency"] for row in after) / len(after)}
     trl = run(python, "bench/peer_trl_tools.py", model, rows, "--prompts", prompts, "--samples", samples, "--new", new, "--steps", steps,
               "--turns", turns, "--threads", threads)
@@ -201,6 +212,8 @@ def tools():
     if ours and trl:
         print(f"  tokens a step: plumb {ours['tokens']:.0f} drawn, TRL {trl['tokens']:.0f} with what the tool said; "
               f"calls an answer: plumb {ours['calls']:.2f}, TRL {trl['calls']:.2f}")
+        print(f"  processor seconds a step: plumb {ours['processor']:.1f} with its start and the first step in it, TRL {trl['processor']:.1f} "
+              f"without: at least {trl['processor'] / ours['processor']:.2f} times as fast")
 
 
 def ppo():

@@ -1,4 +1,4 @@
-"""GRPO steps of TRL's GRPOTrainer with `tools` in bfloat16 on the CPU, on the task of bench/tools/task.py. Prints seconds of a step, the
+"""GRPO steps of TRL's GRPOTrainer with `tools` in bfloat16 on the CPU, on the task of bench/tools/task.py. Prints seconds of a step, by the clock and of the processor, the
 tokens of its completions (tool results among them) and how often a tool was called; the first step is left out. Run by
 bench/compare.py --only tools."""
 import argparse
@@ -39,13 +39,14 @@ def reward(completions, completion_ids, answer, **_):
 
 
 class Clock(TrainerCallback):
-    seconds = []
+    seconds, processor = [], []
 
     def on_step_begin(self, *_, **__):
-        self.begin = time.perf_counter()
+        self.begin = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_, **__):
-        self.seconds.append(time.perf_counter() - self.begin)
+        self.seconds.append(time.perf_counter() - self.begin[0])
+        self.processor.append(time.process_time() - self.begin[1])
 
 
 tokenizer = AutoTokenizer.from_pretrained(os.path.abspath(args.model))
@@ -63,4 +64,5 @@ with tempfile.TemporaryDirectory() as folder:
 seconds = sorted(Clock.seconds[1:])
 calls = trainer._metrics["train"]["tools/call_frequency"][1:]
 print(json.dumps({"bench": "grpo with tools", "dtype": "bfloat16", "threads": args.threads, "seconds": seconds[len(seconds) // 2],
+                  "processor": sum(Clock.processor[1:]) / len(Clock.processor[1:]),
                   "tokens": sum(step_tokens[1:]) / args.steps, "calls": sum(calls) / max(1, len(calls)), "steps": args.steps}))

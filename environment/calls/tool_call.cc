@@ -5,6 +5,8 @@
 
 #include "common/base/error.h"
 #include "common/record/json_text.h"
+#include "environment/calls/python_calls.h"
+#include "environment/calls/tagged_call.h"
 
 namespace plumb::environment {
 namespace {
@@ -98,6 +100,27 @@ class Reader {
     return !out->is_discarded();
   }
 
+  void Tagged(const TaggedCall& call) {
+    if (!call.malformed.empty()) {
+      if (!failed()) turn_.like = call.like;
+      return Fail(call.malformed);
+    }
+    Json arguments = Json::object();
+    for (const auto& [key, value] : call.arguments) arguments[std::string(key)] = value;
+    const size_t before = turn_.calls.size();
+    Add(std::string(call.name), std::move(arguments), "");
+    if (turn_.calls.size() > before) turn_.calls.back().spelled = true;
+  }
+
+  void Python(std::string_view list) {
+    std::string malformed;
+    for (const PythonCall& call : ReadPythonCalls(list, &malformed))
+      Named(call.name, call.arguments);
+    if (malformed.empty()) return;
+    if (!failed()) turn_.like = "<|tool_call_start|>[tool(argument=1)]<|tool_call_end|>";
+    Fail(malformed);
+  }
+
   void Fail(const std::string& why) {
     if (turn_.malformed.empty()) turn_.malformed = why;
   }
@@ -131,20 +154,36 @@ class Reader {
 };
 
 ParsedTurn Hermes(std::string_view text) {
-  static constexpr std::string_view kOpen = "<tool_call>", kClose = "</tool_call>";
+  struct Marks {
+    std::string_view open, close;
+  };
+  static constexpr Marks kUsual = {"<tool_call>", "</tool_call>"};
+  static constexpr Marks kMiniMax = {"<minimax:tool_call>", "</minimax:tool_call>"};
+  static constexpr Marks kLfm = {"<|tool_call_start|>", "<|tool_call_end|>"};
   Reader out;
   while (!out.failed()) {
-    const size_t open = text.find(kOpen);
+    size_t open = std::string_view::npos;
+    Marks marks = kUsual;
+    for (const Marks& one : {kUsual, kMiniMax, kLfm}) {
+      if (const size_t at = text.find(one.open); at < open) open = at, marks = one;
+    }
     out.Content(text.substr(0, open));
     if (open == std::string_view::npos) break;
-    text.remove_prefix(open + kOpen.size());
-    const size_t close = text.find(kClose);
+    text.remove_prefix(open + marks.open.size());
+    const size_t close = text.find(marks.close);
     if (close == std::string_view::npos) {
-      out.Fail("<tool_call> is not closed by </tool_call>");
+      out.Fail(std::string(marks.open) + " is not closed by " + std::string(marks.close));
       break;
     }
-    out.Text(text.substr(0, close));
-    text.remove_prefix(close + kClose.size());
+    const std::string_view body = text.substr(0, close);
+    if (marks.open == kLfm.open) {
+      out.Python(body);
+    } else if (IsTagged(body)) {
+      for (const TaggedCall& call : ReadTagged(body)) out.Tagged(call);
+    } else {
+      out.Text(body);
+    }
+    text.remove_prefix(close + marks.close.size());
   }
   return out.Done();
 }
@@ -361,7 +400,7 @@ ToolForm FormOfTemplate(std::string_view chat_template) {
   if (has("<|channel|>") && has("to=functions.")) return ToolForm::kHarmony;
   if (has(kCallsBegin) || has(kCallBegin)) return ToolForm::kDeepseek;
   if (has("[TOOL_CALLS]")) return ToolForm::kMistral;
-  if (has("<tool_call>")) return ToolForm::kHermes;
+  if (has("<tool_call>") || has("<minimax:tool_call>")) return ToolForm::kHermes;
   if (has("<|python_tag|>") || (has("ipython") && has("\"parameters\""))) return ToolForm::kLlama3;
   return ToolForm::kHermes;
 }

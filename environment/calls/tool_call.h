@@ -1,6 +1,8 @@
 // What a model says when it wants a tool: the calls in a turn's text, in the form of its family.
 //
-//   hermes    <tool_call>{"name": "f", "arguments": {..}}</tool_call>, any number of them
+//   hermes    <tool_call>{"name": "f", "arguments": {..}}</tool_call>, any number of them; between
+//             the marks also what Qwen 3.5 and GLM write, and MiniMax's and LFM 2's own marks
+//             (tagged_call.h, python_calls.h)
 //   llama3    {"name": "f", "parameters": {..}} as the whole turn, <|python_tag|> in front or not,
 //             several behind one another with ; or a new line between them; after <|python_tag|>
 //             also f.call(key="value")
@@ -27,6 +29,7 @@ struct ToolCall {
   std::string id;         // as the model wrote it; empty: it wrote none
   std::string name;       // never empty
   std::string arguments;  // one JSON object
+  bool spelled = false;   // its values are texts, whatever they mean: ToolTable::Typed
   bool operator==(const ToolCall&) const = default;
 };
 
@@ -35,6 +38,8 @@ struct ParsedTurn {
   std::vector<ToolCall> calls;
   // Not empty: the turn means to call and cannot be read; `calls` is empty then.
   std::string malformed;
+  // Then: what a call of the form that was tried looks like; empty: as the form's usual one.
+  std::string like;
 };
 
 // `form` is none of kAuto.

@@ -169,6 +169,32 @@ ToolTable::ToolTable(std::string_view json) : ToolTable() {
   if (!outer.empty()) json_ = DumpJson(outer);
 }
 
+ToolCall ToolTable::Typed(ToolCall call) const {
+  const auto it = std::find(names_.begin(), names_.end(), call.name);
+  if (!call.spelled || it == names_.end()) return call;
+  const Json& schema = (*parameters_)[static_cast<size_t>(it - names_.begin())];
+  const auto properties = schema.find("properties");
+  auto arguments =
+      nlohmann::ordered_json::parse(call.arguments, nullptr, /*allow_exceptions=*/false);
+  call.spelled = false;
+  if (properties == schema.end() || !properties->is_object() || !arguments.is_object()) return call;
+  for (auto& [name, value] : arguments.items()) {
+    const auto inner = properties->find(name);
+    if (inner == properties->end() || !inner->is_object() || !value.is_string()) continue;
+    const std::string text = value.get<std::string>();
+    if (!CheckValue(*inner, Json(text), "")) continue;
+    Json meant = TooDeep(text, kDepth) ? Json(text) : Json::parse(text, nullptr, false);
+    if (text == "True" || text == "False") meant = text == "True";
+    if (text == "None") meant = nullptr;
+    // What fits neither way is told of as what it looks like, unless a text was wanted.
+    const auto type = inner->find("type");
+    if (meant.is_discarded() || (type != inner->end() && *type == "string")) continue;
+    value = nlohmann::ordered_json::parse(meant.dump());
+  }
+  call.arguments = DumpJson(arguments);
+  return call;
+}
+
 Problem ToolTable::Check(const ToolCall& call) const {
   const auto it = std::find(names_.begin(), names_.end(), call.name);
   if (it == names_.end()) {

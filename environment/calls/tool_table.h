@@ -32,6 +32,9 @@ class ToolTable {
   const std::vector<std::string>& names() const { return names_; }
   // One JSON array of the outer form; "" where there are none.
   const std::string& json() const { return json_; }
+  // A spelled call with its arguments as its tool's schema has them: a text where that takes one,
+  // else the JSON (or Python's True, False, None) that the text is. Other calls stay as they are.
+  ToolCall Typed(ToolCall call) const;
   // Unknown name, or arguments that its schema does not take.
   Problem Check(const ToolCall& call) const;
 

@@ -61,11 +61,13 @@ Conversation::Turn Conversation::Take(const std::string& text) {
   ParsedTurn parsed = ParseTurn(rules_.form, text);
   turn.request.content = parsed.content;
   turn.malformed = parsed.malformed;
+  turn.like = parsed.like;
   turn.calls = std::move(parsed.calls);
   for (ToolCall& call : turn.calls) {
     char id[32];  // nine characters: what Mistral's template takes
     std::snprintf(id, sizeof id, "call%05lld", static_cast<long long>(calls_++ % 100000));
     if (call.id.empty()) call.id = id;
+    call = rules_.tools.Typed(std::move(call));
     turn.wrong.push_back(rules_.tools.Check(call));
     if (!turn.wrong.back()) turn.request.calls.push_back(call);
   }
@@ -84,7 +86,8 @@ EnvironmentReply Conversation::Answer(const Turn& turn, PeerReply reply) const {
     out.failed_call = true;
     messages.push_back({WantsCallBefore(rules_.form) ? "user" : "tool",
                         "error: the tool call cannot be read: " + turn.malformed +
-                            ". A call looks like " + Example(rules_.form)});
+                            ". A call looks like " +
+                            (turn.like.empty() ? Example(rules_.form) : turn.like)});
   }
   size_t next = 0;
   for (size_t i = 0; i < turn.calls.size(); ++i) {

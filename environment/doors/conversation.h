@@ -39,8 +39,8 @@ class Conversation {
     PeerRequest request;          // to the environment, unless `answered`
     std::vector<ToolCall> calls;  // all of them
     std::vector<Problem> wrong;   // [calls]: why it is not passed on
-    std::string malformed;
-    bool answered = false;  // nothing of it is for the environment
+    std::string malformed, like;  // of ParsedTurn
+    bool answered = false;        // nothing of it is for the environment
   };
   // The next turn of the policy.
   Turn Take(const std::string& text);

@@ -12,6 +12,7 @@
 #include "common/base/text.h"
 #include "common/record/json_text.h"
 #include "common/text/template/transcript.h"
+#include "environment/calls/tool_table.h"
 
 namespace plumb::run {
 namespace {
@@ -63,6 +64,21 @@ bool SameKey(const std::string& given, const std::string& key) {
 
 [[noreturn]] void ThrowOver() {
   throw ApiError{410, "the episode is over: what was said until then counts", "", "episode_over"};
+}
+
+// Arguments that came as texts become what the tools of the request say that they are.
+void TypeCalls(const std::string& columns, environment::ParsedTurn* turn) {
+  const bool spelled = std::any_of(turn->calls.begin(), turn->calls.end(),
+                                   [](const environment::ToolCall& call) { return call.spelled; });
+  if (!spelled) return;
+  const auto json = nlohmann::json::parse(columns, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("tools")) return;
+  try {
+    const environment::ToolTable tools(json["tools"].dump());
+    for (environment::ToolCall& call : turn->calls) call = tools.Typed(std::move(call));
+  } catch (const Error&) {
+    // Tools that are no schemas say nothing of types: the agent gets the texts.
+  }
 }
 
 }  // namespace
@@ -249,6 +265,7 @@ AnsweredCall AgentDoor::Ask(uint64_t number, const std::string& key, const Answe
   const std::string whole = TextOf(out.answer);
   if (request.chat && request.tools) {
     out.turn = environment::ParseTurn(form_, whole);
+    TypeCalls(said.columns, &out.turn);
     MutexLock lock(mu_);
     if (!out.turn.malformed.empty()) ++counters_["environment/malformed_calls"];
     counters_["environment/calls"] += static_cast<int64_t>(out.turn.calls.size());

@@ -44,6 +44,44 @@ TEST(ToolCallForms, Hermes) {
   }
 }
 
+// What Qwen 3.5, GLM and MiniMax write between the marks.
+TEST(ToolCallForms, HermesReadsTagsToo) {
+  ParsedTurn turn =
+      ParseTurn(ToolForm::kHermes,
+                "<think>x</think>\n<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n"
+                "<parameter=text>\nline\n\n two</parameter>\n</function>\n</tool_call>");
+  EXPECT_EQ(turn.content, "<think>x</think>");
+  ASSERT_EQ(turn.calls.size(), 1u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0],
+            (ToolCall{"", "add", R"({"a":"1","text":"line\n\n two"})", /*spelled=*/true}));
+  turn = ParseTurn(ToolForm::kHermes,
+                   "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
+                   "<tool_call>now</tool_call>");
+  ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":"1"})", true}));
+  EXPECT_EQ(turn.calls[1], (ToolCall{"", "now", "{}", true}));
+  turn = ParseTurn(ToolForm::kHermes,
+                   "Hm.\n<minimax:tool_call>\n<invoke name=\"add\">\n<parameter "
+                   "name=\"a\">1</parameter>\n</invoke>\n<invoke name=\"now\">\n</invoke>\n"
+                   "</minimax:tool_call>");
+  EXPECT_EQ(turn.content, "Hm.");
+  ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":"1"})", true}));
+  turn = ParseTurn(ToolForm::kHermes,
+                   "<|tool_call_start|>[add(a=1, text='x, y'), now()]<|tool_call_end|>I look.");
+  EXPECT_EQ(turn.content, "I look.");
+  ASSERT_EQ(turn.calls.size(), 2u) << turn.malformed;
+  EXPECT_EQ(turn.calls[0], (ToolCall{"", "add", R"({"a":1,"text":"x, y"})"}));
+  EXPECT_EQ(turn.calls[1], (ToolCall{"", "now", "{}"}));
+  turn = ParseTurn(ToolForm::kHermes, "<|tool_call_start|>[add(1)]<|tool_call_end|>");
+  EXPECT_NE(turn.malformed.find("an argument of add is name=value"), std::string::npos);
+  EXPECT_NE(turn.like.find("[tool(argument=1)]"), std::string::npos);
+  turn = ParseTurn(ToolForm::kHermes, "<tool_call><function=add><parameter=a>1</tool_call>");
+  EXPECT_NE(turn.malformed.find("an argument of add is not closed"), std::string::npos);
+  EXPECT_NE(turn.like.find("<function=tool>"), std::string::npos) << "in the form that it tried";
+  EXPECT_TRUE(turn.calls.empty());
+}
+
 TEST(ToolCallForms, Llama3) {
   const ToolForm form = ToolForm::kLlama3;
   ParsedTurn turn = ParseTurn(form, R"({"name": "add", "parameters": {"a": "}"}})");
@@ -123,6 +161,7 @@ TEST(ToolCallForms, Harmony) {
 
 TEST(ToolCallForms, AreSeenInTemplates) {
   EXPECT_EQ(FormOfTemplate("{{ '<tool_call>' }}"), ToolForm::kHermes);
+  EXPECT_EQ(FormOfTemplate("<minimax:tool_call>"), ToolForm::kHermes);
   EXPECT_EQ(FormOfTemplate("<|python_tag|>"), ToolForm::kLlama3);
   EXPECT_EQ(FormOfTemplate("'[TOOL_CALLS]'"), ToolForm::kMistral);
   EXPECT_EQ(FormOfTemplate("<｜tool▁calls▁begin｜>"), ToolForm::kDeepseek);
@@ -143,6 +182,24 @@ TEST(ToolCallForms, BecomeTheTemplatesMessage) {
 // out has a name and an object.
 TEST(ToolCallForms, TakeAnyBytes) {
   const std::vector<std::string> pieces = {"<tool_call>",
+                                           "<minimax:tool_call>",
+                                           "</minimax:tool_call>",
+                                           "<|tool_call_start|>",
+                                           "<|tool_call_end|>",
+                                           "[f(",
+                                           "'",
+                                           "<function=",
+                                           "f>",
+                                           "</function>",
+                                           "<parameter=",
+                                           "</parameter>",
+                                           "<invoke name=",
+                                           "</invoke>",
+                                           "<parameter name=",
+                                           "<arg_key>",
+                                           "</arg_key>",
+                                           "<arg_value>",
+                                           "</arg_value>",
                                            "</tool_call>",
                                            "{\"name\": \"f\", \"arguments\": {}}",
                                            "{",

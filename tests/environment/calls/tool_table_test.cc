@@ -59,5 +59,36 @@ TEST(ToolTable, ChecksArguments) {
   EXPECT_EQ(tools.Check({"", "g", "{}"}), "there is no tool 'g'; there is: f");
 }
 
+TEST(ToolTable, ArgumentsThatCameAsTextsBecomeWhatTheSchemaSays) {
+  const ToolTable tools(
+      R"([{"name":"f","parameters":{"type":"object","properties":{"n":{"type":"integer"},
+          "text":{"type":"string"},"on":{"type":"boolean"},"list":{"type":"array"},
+          "maybe":{"anyOf":[{"type":"number"},{"type":"null"}]},"any":{},
+          "unit":{"type":"string","enum":["km"]}}}}])");
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"n":"3"})", R"({"n":3})"},
+      {R"({"text":"3"})", R"({"text":"3"})"},
+      {R"({"on":"True"})", R"({"on":true})"},
+      {R"({"on":"false"})", R"({"on":false})"},
+      {R"({"list":"[1, \"a\"]"})", R"({"list":[1,"a"]})"},
+      {R"({"maybe":"None"})", R"({"maybe":null})"},
+      {R"({"maybe":"2.5"})", R"({"maybe":2.5})"},
+      {R"({"any":"1"})", R"({"any":"1"})"},
+      {R"({"other":"1"})", R"({"other":"1"})"},
+      {R"({"unit":"12"})", R"({"unit":"12"})"},  // a text was wanted, though not this one
+      {R"({"n":"three"})", R"({"n":"three"})"},
+      {R"({"n":"3.5"})", R"({"n":3.5})"},
+  };
+  for (const auto& [text, typed] : cases) {
+    const ToolCall call = tools.Typed({"id", "f", text, /*spelled=*/true});
+    EXPECT_EQ(call, (ToolCall{"id", "f", typed})) << text;
+    // Of a form that says types nothing is changed.
+    EXPECT_EQ(tools.Typed({"id", "f", text}).arguments, text);
+  }
+  EXPECT_EQ(tools.Check(tools.Typed({"", "f", R"({"n":"3.5"})", true})),
+            "'n' has to be of type integer, not 3.5");
+  EXPECT_EQ(tools.Typed({"", "g", R"({"n":"3"})", true}).arguments, R"({"n":"3"})");
+}
+
 }  // namespace
 }  // namespace plumb::environment

@@ -56,6 +56,27 @@ TEST(Conversation, AMalformedCallIsAnObservationThatSaysSo) {
   EXPECT_EQ(reply.error, "");
 }
 
+// Qwen 3.5 writes arguments as texts: the tool gets what its schema says, and a call that cannot be
+// read is told of in the form that was tried.
+TEST(Conversation, ArgumentsInTagsHaveTheirTypes) {
+  const ConversationRules rules = Rules();
+  Conversation talk(5, rules);
+  const auto turn = talk.Take(
+      "<tool_call>\n<function=add>\n<parameter=a>\n41\n</parameter>\n</function>\n</tool_call>"
+      "<tool_call>\n<function=add>\n<parameter=a>\nmany\n</parameter>\n</function>\n</tool_call>");
+  ASSERT_EQ(turn.request.calls.size(), 1u);
+  EXPECT_EQ(turn.request.calls[0].arguments, R"({"a":41})");
+  PeerReply said;
+  said.results = {{"42"}};
+  const EnvironmentReply reply = talk.Answer(turn, said);
+  ASSERT_EQ(reply.messages.size(), 2u);
+  EXPECT_EQ(reply.messages[1].content, "error: 'a' has to be of type integer, not \"many\"");
+  const EnvironmentReply told = talk.Answer(talk.Take("<tool_call><function=add></tool_call>"), {});
+  EXPECT_NE(told.messages.at(0).content.find("A call looks like <tool_call>\n<function=tool>"),
+            std::string::npos)
+      << told.messages.at(0).content;
+}
+
 TEST(Conversation, TheLastTurnIsSaidToBeAndEnds) {
   const ConversationRules rules = Rules(true, 2);
   Conversation talk(5, rules);

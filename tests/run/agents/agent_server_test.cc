@@ -98,6 +98,28 @@ TEST(AgentServer, CallsWithoutAWordAreSentBackInEveryForm) {
   }
 }
 
+// As Qwen 3.5 writes a call: the agent gets a number where its tool's schema has one, and what it
+// sends back is still the conversation that there is.
+TEST(AgentServer, ArgumentsInTagsHaveTheirTypes) {
+  House house([](const AgentCall& call) {
+    return call.begins
+               ? "<tool_call><function=add><parameter=a>2</parameter></function></tool_call>"
+               : "It is 5.";
+  });
+  const AgentTask task = house.Begin();
+  json messages = kAsked;
+  const json message =
+      house.Ask(task, "chat/completions", {{"messages", messages}, {"tools", kTools}})
+          .json()["choices"][0]["message"];
+  const json call = message["tool_calls"][0];
+  EXPECT_EQ(json::parse(call["function"]["arguments"].get<std::string>()), json({{"a", 2}}));
+  messages.push_back(message);
+  messages.push_back({{"role", "tool"}, {"tool_call_id", call["id"]}, {"content", "5"}});
+  ASSERT_EQ(house.Ask(task, "chat/completions", {{"messages", messages}, {"tools", kTools}}).status,
+            200);
+  EXPECT_FALSE(house.calls().at(1).begins);
+}
+
 TEST(AgentServer, AStreamSaysTheSame) {
   House house(CallsOnce);
   const AgentTask task = house.Begin();
