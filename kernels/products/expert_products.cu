@@ -305,6 +305,11 @@ void ExpertProduct::Cuda(const Launch& launch) const {
   CheckLaunch(kName);
 }
 
+void GatedExpertProduct::Cuda(const Launch& launch) const {
+  if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
+  ForEachPart(groups.rows, [&](const auto& part) { part.Cuda(launch); });
+}
+
 void ExpertWeightProduct::Cuda(const Launch& launch) const {
   if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
   const int64_t side = launch.dtype == DType::kBFloat16 ? 128 : kSide,

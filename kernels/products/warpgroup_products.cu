@@ -129,6 +129,7 @@ struct Chip {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
   }
+  static __device__ __forceinline__ float FloatOf(unsigned bits) { return __uint_as_float(bits); }
   static __device__ __forceinline__ void StoreWords(BFloat16* to, const unsigned (&words)[4]) {
     *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
   }
@@ -181,6 +182,8 @@ void Start(const Launch& launch, const Work& work, int64_t most) {
   CheckLaunch("a product of experts on warp groups");
 }
 
+constexpr int64_t kFewRows = 48;  // of an expert, on average
+
 int64_t Parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
 // Whether 256 columns a tile waste no more than 128 and leave a tile for every processor.
@@ -222,7 +225,7 @@ template <bool ByColumns>
 void StartRows(const Launch& launch, const ExpertProduct& p) {
   const int64_t rows = p.groups.rows, experts = p.groups.experts;
   // Few rows read the matrices and little else: more blocks do that at once.
-  if (rows / experts < 48) StartRows<64, 128, ByColumns>(launch, p);
+  if (rows / experts < kFewRows) StartRows<64, 128, ByColumns>(launch, p);
   else if (Wide(ByColumns ? p.k : p.n, rows / 128)) StartRows<128, 256, ByColumns>(launch, p);
   else StartRows<128, 128, ByColumns>(launch, p);
 }
@@ -250,6 +253,27 @@ bool WarpgroupProduct(const Launch& launch, const ExpertProduct& p) {
     return false;
   if (p.by_columns) StartRows<true>(launch, p);
   else StartRows<false>(launch, p);
+  return true;
+}
+
+bool WarpgroupProduct(const Launch& launch, const GatedExpertProduct& p) {
+  // Tiles for few rows have gates and ups in threads of their own.
+  if (launch.dtype != DType::kBFloat16 || p.ffn % 8 != 0 || !Fits(p.groups, 2 * p.ffn, p.k) ||
+      p.groups.rows / p.groups.experts < kFewRows || !Aligned16(p.x) || !Aligned16(p.w) ||
+      !Aligned16(p.gate_up) || !Aligned16(p.act))
+    return false;
+  ForActivation(p.activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
+    const GatedWork<Chip, A> work{.x = static_cast<const BFloat16*>(p.x),
+                                  .token = p.token,
+                                  .w = static_cast<const BFloat16*>(p.w),
+                                  .begin = p.groups.begin,
+                                  .experts = p.groups.experts,
+                                  .ffn = static_cast<int32_t>(p.ffn),
+                                  .k = static_cast<int32_t>(p.k),
+                                  .gate_up = static_cast<BFloat16*>(p.gate_up),
+                                  .act = static_cast<BFloat16*>(p.act)};
+    Start(launch, work, (p.groups.rows / 128 + p.groups.experts) * Parts(p.ffn, 128));
+  });
   return true;
 }
 

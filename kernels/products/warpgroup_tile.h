@@ -20,10 +20,12 @@
 // unless it says bytes. Errors: none.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "common/base/dtype.h"
 #include "kernels/device/cpu_common.h"
+#include "kernels/glu.h"
 
 #ifdef __CUDACC__
 #define PLUMB_OF_TILE __device__ __forceinline__
@@ -41,16 +43,22 @@ inline constexpr int kStages = 4;
 inline constexpr int32_t kMostTileExperts = 1024;
 inline constexpr int kTileListBytes = 4 * (kMostTileExperts + 1 + kTileThreads);
 
+// How the rows of an operand follow one another in memory: evenly; as an index says; or a half of
+// the tile's rows evenly and the other half so from another place on. The last two lie inner.
+enum class RowOrder { kEven, kIndexed, kHalves };
+
 // One operand of a tile: what is left of it from `at` on.
 struct TileOperand {
   const BFloat16* at = nullptr;
-  int64_t stride = 0;  // from row to row of the memory
-  int32_t width = 0;   // rows of the operand, of those that follow at most a tile's
-  int32_t terms = 0;   // in all
+  int64_t stride = 0;              // from row to row of the memory
+  int32_t width = 0;               // rows (kHalves: of a half); at most a tile's are taken
+  int32_t terms = 0;               // in all
+  const int32_t* index = nullptr;  // kIndexed: of each row
+  int64_t second = 0;              // kHalves: from `at` to where the other half begins
 };
 
 // Copies the stages of an operand; `Width` of its rows.
-template <class Chip, int Width, bool Outer>
+template <class Chip, int Width, bool Outer, RowOrder Order = RowOrder::kEven>
 class StageLoader {
  public:
   static constexpr int kBytes = Width * 128;
@@ -64,7 +72,14 @@ class StageLoader {
       mine_ = from.at + term * from.stride + chunk * 8;
     } else {
       to_ = first * 128 + (chunk ^ (first % 8)) * 16;
-      mine_ = from.at + first * from.stride + chunk * 8;
+      mine_ = from.at + (Order == RowOrder::kIndexed ? 0 : first * from.stride) + chunk * 8;
+    }
+    if constexpr (Order == RowOrder::kIndexed) {
+      PLUMB_UNROLLED_TILE
+      for (int u = 0; u < kEach; ++u) {
+        const int row = first + u * kStep;
+        rows_[u] = row < from.width ? from.index[row] * from.stride : 0;
+      }
     }
   }
 
@@ -79,8 +94,12 @@ class StageLoader {
         there = chunk * 8 < from_.width && term + first + u * kStep < from_.terms;
         offset = (term + u * kStep) * from_.stride;
       } else {
-        there = first + u * kStep < from_.width && term + chunk * 8 < from_.terms;
-        offset = u * kStep * from_.stride + term;
+        constexpr int kHalf = Width / 2;
+        const bool second = Order == RowOrder::kHalves && u * kStep >= kHalf;
+        const int step = u * kStep - (second ? kHalf : 0);
+        there = first + step < from_.width && term + chunk * 8 < from_.terms;
+        if constexpr (Order == RowOrder::kIndexed) offset = rows_[u] + term;
+        else offset = step * from_.stride + (second ? from_.second : 0) + term;
       }
       Chip::CopyAsync(stage + to_ + u * kStep * 128, there ? mine_ + offset : from_.at, there);
     }
@@ -92,10 +111,12 @@ class StageLoader {
   static constexpr int kStep = kTileThreads / kAcross;
   static constexpr int kEach = (Outer ? kStageTerms : Width) / kStep;
   static_assert(kStep % 8 == 0, "a thread's lines have one swizzle");
+  static_assert(!Outer || Order == RowOrder::kEven);
 
   TileOperand from_;
   const BFloat16* mine_ = nullptr;
   int to_ = 0;
+  int64_t rows_[Order == RowOrder::kIndexed ? kEach : 1] = {};
 };
 
 // Where 16 terms of 64 (or of B, all) rows begin, as the tensor cores are told: bits 0 to 13 the
@@ -204,6 +225,7 @@ struct TilePart {
 template <class Chip, int Rows, int Columns, bool ByColumns>
 struct RowsWork {
   static constexpr bool kAOuter = false, kBOuter = ByColumns;
+  static constexpr RowOrder kAOrder = RowOrder::kEven, kBOrder = RowOrder::kEven;
   static constexpr int kRows = Rows, kColumns = Columns;
   using Part = TilePart<Rows, Columns>;
 
@@ -280,10 +302,88 @@ struct RowsWork {
   }
 };
 
+// Gates and ups of a tile and the gated unit of them: GatedExpertProduct. A tile has 128 gates and
+// behind them their 128 ups, so that a thread has both of an element.
+template <class Chip, Activation A>
+struct GatedWork {
+  static constexpr bool kAOuter = false, kBOuter = false;
+  static constexpr RowOrder kAOrder = RowOrder::kIndexed, kBOrder = RowOrder::kHalves;
+  static constexpr int kRows = 128, kColumns = 256, kGates = kColumns / 2;
+  using Part = TilePart<kRows, kColumns>;
+
+  const BFloat16* x = nullptr;
+  const int32_t* token = nullptr;
+  const BFloat16* w = nullptr;
+  const int32_t* begin = nullptr;
+  int32_t experts = 0, ffn = 0, k = 0;
+  BFloat16* gate_up = nullptr;
+  BFloat16* act = nullptr;
+
+  struct Tile {
+    TileOperand a, b;
+    int32_t terms, row, rows, column, columns;
+  };
+  using List = RowTiles<Chip, kRows>;
+
+  PLUMB_OF_TILE void Make(List& list, int32_t* memory) const { list.Make(begin, experts, memory); }
+  PLUMB_OF_TILE int32_t across() const { return (ffn + kGates - 1) / kGates; }
+  PLUMB_OF_TILE int32_t Count(const List& list) const { return list.count(experts) * across(); }
+
+  PLUMB_OF_TILE Tile Find(const List& list, int32_t at) const {
+    Tile t;
+    const int32_t tile = at / across(), expert = list.Expert(tile, experts);
+    t.column = (at - tile * across()) * kGates;
+    t.columns = ffn - t.column;
+    t.row = begin[expert] + list.Within(tile, expert) * kRows;
+    t.rows = begin[expert + 1] - t.row;
+    t.terms = k;
+    t.a = {x, k, t.rows, k, token + t.row, 0};
+    t.b = {
+        w + (int64_t{expert} * 2 * ffn + t.column) * k, k, t.columns, k, nullptr, int64_t{ffn} * k};
+    return t;
+  }
+
+  // Of what is rounded, as Glu reads it.
+  static PLUMB_OF_TILE float Gated(unsigned gate, unsigned up) {
+    const float g = Chip::FloatOf(gate);
+    return g / (1.0f + expf(-GateExponent<A>(g))) * Chip::FloatOf(up);
+  }
+
+  PLUMB_OF_TILE void Finish(const Tile& t, const float (&sum)[Part::kSums]) const {
+    const int thread = Chip::Thread(), own = thread % 4, row = Part::FirstRow(thread);
+    PLUMB_UNROLLED_TILE
+    for (int j = 0; j < kGates / 8; j += 4) {
+      PLUMB_UNROLLED_TILE
+      for (int half = 0; half < 2; ++half) {
+        unsigned gate[4], up[4], out[4];
+        PLUMB_UNROLLED_TILE
+        for (int i = 0; i < 4; ++i) {
+          const int s = 4 * (j + i) + 2 * half, of_up = s + kGates / 2;
+          gate[i] = Chip::PackPair(sum[s], sum[s + 1]);
+          up[i] = Chip::PackPair(sum[of_up], sum[of_up + 1]);
+          out[i] = Chip::PackPair(Gated(gate[i] << 16, up[i] << 16),
+                                  Gated(gate[i] & 0xFFFF0000u, up[i] & 0xFFFF0000u));
+        }
+        TurnQuad<Chip>(gate);
+        TurnQuad<Chip>(up);
+        TurnQuad<Chip>(out);
+        const int r = row + 8 * half, c = 8 * (j + own);
+        if (r < t.rows && c < t.columns) {
+          BFloat16* to = gate_up + (int64_t{t.row} + r) * 2 * ffn + t.column + c;
+          Chip::StoreWords(to, gate);
+          Chip::StoreWords(to + ffn, up);
+          Chip::StoreWords(act + (int64_t{t.row} + r) * ffn + t.column + c, out);
+        }
+      }
+    }
+  }
+};
+
 // dw of a tile: ExpertWeightProduct. Terms are the expert's rows.
 template <class Chip, int Rows, int Columns>
 struct WeightWork {
   static constexpr bool kAOuter = true, kBOuter = true;
+  static constexpr RowOrder kAOrder = RowOrder::kEven, kBOrder = RowOrder::kEven;
   static constexpr int kRows = Rows, kColumns = Columns;
   using Part = TilePart<Rows, Columns>;
 
@@ -354,8 +454,8 @@ struct WeightWork {
 template <class Chip, class Work>
 class WarpgroupTile {
   using Part = typename Work::Part;
-  using ALoader = StageLoader<Chip, Work::kRows, Work::kAOuter>;
-  using BLoader = StageLoader<Chip, Work::kColumns, Work::kBOuter>;
+  using ALoader = StageLoader<Chip, Work::kRows, Work::kAOuter, Work::kAOrder>;
+  using BLoader = StageLoader<Chip, Work::kColumns, Work::kBOuter, Work::kBOrder>;
   static constexpr int kStageBytes = ALoader::kBytes + BLoader::kBytes;
 
  public:

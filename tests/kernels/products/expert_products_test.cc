@@ -228,6 +228,42 @@ TEST_P(ExpertProductsTest, RowsMayBeWiderThanTheProduct) {
   }
 }
 
+TEST_P(ExpertProductsTest, GatedProductIsGatherProductAndUnit) {
+  // Experts with few rows each and with many; widths that 8 does not divide.
+  for (const auto& [largest, ffn, k] : {Sizes{2, 5, 3}, {700, 136, 72}, {60, 136, 72}}) {
+    const std::vector<int32_t> begin = Begins(largest);
+    const int32_t experts = static_cast<int32_t>(begin.size()) - 1;
+    const int64_t rows = begin.back(), tokens = rows / 2 + 1;
+    std::vector<int32_t> token;
+    for (int64_t s = 0; s < rows; ++s) token.push_back(static_cast<int32_t>(s * 7 % tokens));
+    Array<int32_t> tbegin(device(), begin), ttoken(device(), token);
+    const auto count = [](int64_t n) { return static_cast<size_t>(n); };
+    Tensor x(GetParam(), Normal(count(tokens * k), 1, dtype())),
+        w(GetParam(), Normal(count(experts * 2 * ffn * k), 2, dtype()));
+    for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+      Tensor scratch(GetParam(), count(rows * k)), gate_up(GetParam(), count(rows * 2 * ffn)),
+          act(GetParam(), count(rows * ffn)), want_gate_up(GetParam(), count(rows * 2 * ffn)),
+          want_act(GetParam(), count(rows * ffn));
+      GatedExpertProduct product{.groups = {tbegin.data(), experts, rows},
+                                 .x = x.data(),
+                                 .token = ttoken.data(),
+                                 .w = w.data(),
+                                 .ffn = ffn,
+                                 .k = k,
+                                 .activation = activation,
+                                 .rows = scratch.data(),
+                                 .gate_up = gate_up.data(),
+                                 .act = act.data()};
+      Call(launch(), product);
+      product.gate_up = want_gate_up.data();
+      product.act = want_act.data();
+      product.ForEachPart(rows, [&](const auto& part) { Call(launch(), part); });
+      ExpectSameBits(gate_up.Host(), want_gate_up.Host(), "gates and ups");
+      ExpectSameBits(act.Host(), want_act.Host(), "what comes of them");
+    }
+  }
+}
+
 TEST_P(ExpertProductsTest, WeightsAreSumsOverTheirRows) {
   for (const Sizes& size : kSizes) {
     const std::vector<int32_t> begin = Begins(size.largest);

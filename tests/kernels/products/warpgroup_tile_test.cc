@@ -76,6 +76,11 @@ struct WarpgroupChip {
     }
   }
 
+  static float FloatOf(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+  }
   static unsigned PackPair(float low, float high) { return EmulatedChip::PackPair(low, high); }
   static void StoreWords(BFloat16* to, const unsigned (&words)[4]) {
     PLUMB_CHECK(reinterpret_cast<uintptr_t>(to) % 16 == 0);
@@ -226,6 +231,49 @@ void CheckWeights(const std::vector<int32_t>& counts, int32_t n, int32_t k, int3
   }
 }
 
+void CheckGated(const std::vector<int32_t>& counts, int32_t ffn, int32_t k, int32_t blocks) {
+  const std::vector<int32_t> begin = Begins(counts);
+  const auto experts = static_cast<int32_t>(counts.size());
+  const int64_t rows = begin.back(), tokens = rows / 2 + 1;
+  const std::vector<BFloat16> x = Few(At(tokens * k), 6), w = Few(At(experts * 2 * ffn * k), 7);
+  std::vector<int32_t> token;
+  for (int64_t s = 0; s < rows; ++s) token.push_back(static_cast<int32_t>(s * 7 % tokens));
+  std::vector<BFloat16> gate_up(At((rows + 1) * 2 * ffn), BFloat16{kNobodys}),
+      act(At((rows + 1) * ffn), BFloat16{kNobodys});
+  std::vector<BFloat16> want_gate_up = gate_up, want_act = act;
+  for (int32_t e = 0; e < experts; ++e) {
+    for (int64_t s = begin[At(e)]; s < begin[At(e) + 1]; ++s) {
+      for (int64_t j = 0; j < 2 * ffn; ++j) {
+        float sum = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          sum += ToFloat(x[At(token[At(s)] * int64_t{k} + i)]) *
+                 ToFloat(w[At((e * 2 * int64_t{ffn} + j) * k + i)]);
+        }
+        want_gate_up[At(s * 2 * ffn + j)] = ToBFloat16(sum);
+      }
+      for (int64_t j = 0; j < ffn; ++j) {
+        const float g = ToFloat(want_gate_up[At(s * 2 * ffn + j)]),
+                    u = ToFloat(want_gate_up[At(s * 2 * ffn + ffn + j)]);
+        want_act[At(s * ffn + j)] = ToBFloat16(g / (1.0f + expf(-g)) * u);
+      }
+    }
+  }
+  RunBlocks(GatedWork<WarpgroupChip, Activation::kSilu>{.x = x.data(),
+                                                        .token = token.data(),
+                                                        .w = w.data(),
+                                                        .begin = begin.data(),
+                                                        .experts = experts,
+                                                        .ffn = ffn,
+                                                        .k = k,
+                                                        .gate_up = gate_up.data(),
+                                                        .act = act.data()},
+            blocks);
+  for (size_t i = 0; i < gate_up.size(); ++i)
+    ASSERT_EQ(gate_up[i].bits, want_gate_up[i].bits) << "gate or up " << i << " of " << ffn;
+  for (size_t i = 0; i < act.size(); ++i)
+    ASSERT_EQ(act[i].bits, want_act[i].bits) << "act " << i << " of " << ffn;
+}
+
 const std::vector<int32_t> kRows = {0, 1, 15, 16, 0, 127, 128, 129, 0};
 
 class WarpgroupTileTest : public testing::TestWithParam<bool> {
@@ -254,6 +302,11 @@ TEST_P(WarpgroupTileTest, AnExpertMayHaveManyRowsAndMayBeOneOfMany) {
   many[5] = 1;
   many[kMostTileExperts - 1] = 70;
   CheckRows<64, 128, false>(many, 8, 16, 2, false);
+}
+
+TEST_P(WarpgroupTileTest, GatesAndUpsOfTokensAreActivated) {
+  CheckGated({0, 1, 15, 0, 129}, 136, 72, 2);
+  CheckGated({128, 3}, 8, 200, 1);
 }
 
 TEST_P(WarpgroupTileTest, WeightsAreSumsOverTheirRows) {
