@@ -6,8 +6,10 @@ namespace {
 
 // One block a row: from[index[row]] -> to[row], or from[row] -> to[index[row]]. V: the unit copied.
 template <bool Gather, class V>
-__global__ void CopyRows(const V* from, const int32_t* index, int64_t width, V* to) {
-  const int64_t row = blockIdx.x, other = index[row];
+__global__ void CopyRows(const V* from, const int32_t* index, int64_t rows, int64_t width, V* to) {
+  const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const int64_t other = index[row];
   const V* source = from + (Gather ? other : row) * width;
   V* target = to + (Gather ? row : other) * width;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) target[i] = source[i];
@@ -18,13 +20,17 @@ void Copy(const Launch& launch, const void* from, const int32_t* index, int64_t 
           void* to) {
   if (rows == 0) return;
   const int64_t bytes = width * static_cast<int64_t>(ElementSize(launch.dtype));
-  const auto blocks = static_cast<unsigned>(rows);
+  // A block has 256 threads, so that short rows do not wait for blocks to begin.
+  const int64_t across = bytes / 16;
+  const unsigned threads = across <= 32 ? 32 : (across <= 64 ? 64 : 128), each = 256 / threads;
+  const auto blocks = static_cast<unsigned>((rows + each - 1) / each);
+  const dim3 block(threads, each);
   if (bytes % 16 == 0 && Aligned16(from) && Aligned16(to)) {
-    CopyRows<Gather><<<blocks, 128, 0, StreamOf(launch)>>>(static_cast<const uint4*>(from), index,
-                                                           bytes / 16, static_cast<uint4*>(to));
+    CopyRows<Gather><<<blocks, block, 0, StreamOf(launch)>>>(
+        static_cast<const uint4*>(from), index, rows, bytes / 16, static_cast<uint4*>(to));
   } else {
-    CopyRows<Gather><<<blocks, 128, 0, StreamOf(launch)>>>(
-        static_cast<const uint16_t*>(from), index, bytes / 2, static_cast<uint16_t*>(to));
+    CopyRows<Gather><<<blocks, block, 0, StreamOf(launch)>>>(
+        static_cast<const uint16_t*>(from), index, rows, bytes / 2, static_cast<uint16_t*>(to));
   }
 }
 

@@ -227,13 +227,18 @@ __global__ void RowShares(RouterShape s, const float* logits, float* share, floa
 }
 
 // Adds the columns of x [rows, width] up, 32 a block, in the order that BiasGrad of embedding.cu
-// has.
+// has; eight reads are on their way at a time.
 __global__ void ColumnSums(const float* x, int64_t rows, int64_t width, double* sums) {
   __shared__ double part[32][33];
   const int64_t i = int64_t{blockIdx.x} * 32 + threadIdx.x;
   double sum = 0;
-  for (int64_t r = threadIdx.y; r < rows && i < width; r += 32)
-    sum += static_cast<double>(x[r * width + i]);
+  for (int64_t r0 = threadIdx.y; r0 < rows && i < width; r0 += 8 * 32) {
+    float there[8];
+#pragma unroll
+    for (int u = 0; u < 8; ++u) there[u] = r0 + u * 32 < rows ? x[(r0 + u * 32) * width + i] : 0.0f;
+#pragma unroll
+    for (int u = 0; u < 8; ++u) sum += static_cast<double>(there[u]);
+  }
   part[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y != 0 || i >= width) return;
@@ -242,129 +247,20 @@ __global__ void ColumnSums(const float* x, int64_t rows, int64_t width, double* 
   sums[i] = total;
 }
 
-// Those of an expert that are dropped are marked: one is, where at least `capacity` others weigh
-// more, or as much and come before it. One block an expert counts the rest.
-__global__ void CountSlots(DispatchTokens d, int64_t pairs) {
-  const int32_t e = static_cast<int32_t>(blockIdx.x);
-  __shared__ int32_t there;
-  int32_t count = 0;
-  for (int64_t i = threadIdx.x; i < pairs; i += blockDim.x) count += d.expert[i] == e;
-  count = BlockSum(count);
-  if (threadIdx.x == 0) there = count;
-  __syncthreads();
-  const bool bound = d.capacity && there > d.capacity[e];
-  for (int64_t i = threadIdx.x; i < pairs; i += blockDim.x) {
-    if (d.expert[i] != e) continue;
-    int64_t before = 0;
-    if (bound) {
-      for (int64_t j = 0; j < pairs; ++j) {
-        before += d.expert[j] == e &&
-                  (d.weight[j] > d.weight[i] || (d.weight[j] == d.weight[i] && j < i));
-      }
-    }
-    d.slot[i] = bound && before >= d.capacity[e] ? -1 : 0;
-  }
-  if (threadIdx.x == 0) d.begin[e + 1] = bound ? static_cast<int32_t>(d.capacity[e]) : there;
+// Each of two arrays [rows], one behind the other, added up by a block.
+__global__ void ArraySums(const float* x, int64_t rows, double* first, double* second) {
+  const float* from = x + blockIdx.x * rows;
+  double sum = 0;
+  for (int64_t r = threadIdx.x; r < rows; r += blockDim.x) sum += static_cast<double>(from[r]);
+  sum = BlockSum(sum);
+  if (threadIdx.x == 0) *(blockIdx.x == 0 ? first : second) += sum;
 }
 
-__global__ void ScanBegins(int32_t* begin, int32_t experts) {
-  const int lane = static_cast<int>(threadIdx.x);
-  int32_t before = 0;
-  for (int32_t e0 = 0; e0 < experts; e0 += 32) {
-    int32_t up_to = e0 + lane < experts ? begin[e0 + lane + 1] : 0;
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const int32_t other = __shfl_up_sync(kAll, up_to, offset);
-      if (lane >= offset) up_to += other;
-    }
-    if (e0 + lane < experts) begin[e0 + lane + 1] = before + up_to;
-    before += __shfl_sync(kAll, up_to, 31);
-  }
-  if (lane == 0) begin[0] = 0;
-}
-
-// One block of 32 warps an expert, in rounds of 1024 pairs; the last block lays what is left over
-// to row 0.
-__global__ void PlaceSlots(DispatchTokens d, int64_t pairs) {
-  const int32_t e = static_cast<int32_t>(blockIdx.x);
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  if (e == d.experts) {
-    for (int64_t s = d.begin[e] + static_cast<int64_t>(threadIdx.x); s < pairs; s += blockDim.x) {
-      d.token[s] = 0;
-      d.slot_weight[s] = 0;
-    }
-    return;
-  }
-  __shared__ int32_t warps[32];
-  int32_t next = d.begin[e];
-  for (int64_t i0 = 0; i0 < pairs; i0 += blockDim.x) {
-    const int64_t i = i0 + threadIdx.x;
-    const bool mine = i < pairs && d.expert[i] == e && d.slot[i] >= 0;
-    const unsigned here = __ballot_sync(kAll, mine);
-    __syncthreads();
-    if (lane == 0) warps[warp] = __popc(here);
-    __syncthreads();
-    int32_t before = 0, all = 0;
-    for (int w = 0; w < static_cast<int>(blockDim.x / 32); ++w) {
-      before += w < warp ? warps[w] : 0;
-      all += warps[w];
-    }
-    if (mine) {
-      const int32_t at = next + before + __popc(here & ((1u << lane) - 1));
-      d.slot[i] = at;
-      d.token[at] = static_cast<int32_t>(i / d.per_token);
-      d.slot_weight[at] = d.weight[i];
-    }
-    next += all;
-  }
-}
-
-// The same for few pairs without a bound, in one block: a thread a pair.
-constexpr int64_t kFewPairs = 1024;
-__global__ void PlaceFew(DispatchTokens d, int32_t pairs) {
-  __shared__ int32_t expert[kFewPairs];
-  __shared__ int32_t begin[kMaxExperts + 1];
-  const int32_t i = static_cast<int32_t>(threadIdx.x);
-  for (int32_t e = i; e <= d.experts; e += static_cast<int32_t>(blockDim.x)) begin[e] = 0;
-  if (i < pairs) expert[i] = d.expert[i];
-  __syncthreads();
-  int32_t before = 0, own = -1;
-  if (i < pairs) {
-    own = expert[i];
-    int32_t all = 0;
-    for (int32_t j = 0; j < pairs; ++j) {
-      before += j < i && expert[j] == own;
-      all += expert[j] == own;
-    }
-    if (before == 0) begin[own + 1] = all;
-  }
-  __syncthreads();
-  if (i < 32) {
-    int32_t sum = 0;
-    for (int32_t e0 = 0; e0 < d.experts; e0 += 32) {
-      int32_t up_to = e0 + i < d.experts ? begin[e0 + i + 1] : 0;
-#pragma unroll
-      for (int offset = 1; offset < 32; offset *= 2) {
-        const int32_t other = __shfl_up_sync(kAll, up_to, offset);
-        if (i >= offset) up_to += other;
-      }
-      if (e0 + i < d.experts) begin[e0 + i + 1] = sum + up_to;
-      sum += __shfl_sync(kAll, up_to, 31);
-    }
-  }
-  __syncthreads();
-  for (int32_t e = i; e <= d.experts; e += static_cast<int32_t>(blockDim.x)) d.begin[e] = begin[e];
-  if (i >= pairs) return;
-  const int32_t at = begin[own] + before;
-  d.slot[i] = at;
-  d.token[at] = i / d.per_token;
-  d.slot_weight[at] = d.weight[i];
-}
-
-// One block a row, N columns a thread.
+// blockDim.y rows a block, N columns a thread.
 template <int N, class T>
 __global__ void Combine(CombineExperts c) {
-  const int64_t r = blockIdx.x;
+  const int64_t r = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  if (r >= c.rows) return;
   T* to = static_cast<T*>(c.out) + r * c.width;
   for (int64_t i = static_cast<int64_t>(threadIdx.x) * N; i < c.width;
        i += static_cast<int64_t>(blockDim.x) * N) {
@@ -403,6 +299,31 @@ __global__ void Weigh(WeighSlots w) {
   }
   sum = BlockSum(sum);
   if (threadIdx.x == 0) w.dweight[s] = sum;
+}
+
+// The same, 16 bytes at a time: one warp a row.
+constexpr int kWeighRows = 8;
+template <class T>
+__global__ void WeighWide(WeighSlots w) {
+  const int64_t s = int64_t{blockIdx.x} * kWeighRows + threadIdx.x / 32;
+  if (s >= w.slots) return;
+  T* act = static_cast<T*>(w.act) + s * w.width;
+  T* dact = static_cast<T*>(w.dact) + s * w.width;
+  const float by = w.weight[s];
+  float sum = 0;
+  for (int64_t i = threadIdx.x % 32 * Pack<T>::kSize; i < w.width; i += 32 * Pack<T>::kSize) {
+    Pack<T> a = LoadPack(act + i), d = LoadPack(dact + i);
+#pragma unroll
+    for (int u = 0; u < Pack<T>::kSize; ++u) {
+      sum += ToFloat(a.x[u]) * ToFloat(d.x[u]);
+      a.x[u] = FromFloat<T>(by * ToFloat(a.x[u]));
+      d.x[u] = FromFloat<T>(by * ToFloat(d.x[u]));
+    }
+    StorePack(act + i, a);
+    StorePack(dact + i, d);
+  }
+  sum = WarpSum(sum);
+  if (threadIdx.x % 32 == 0) w.dweight[s] = sum;
 }
 
 template <class T>
@@ -498,29 +419,11 @@ void RouterSums::Cuda(const Launch& launch) const {
   RowShares<<<RouterBlocks(shape.rows), 32 * kRowsABlock, RouterBytes(RowShares, shape, 1),
               StreamOf(launch)>>>(shape, logits, scratch, of_rows, of_rows + shape.rows);
   CheckLaunch("RouterSums (rows)");
-  const auto add = [&](const float* x, int64_t width, double* sums) {
-    ColumnSums<<<Blocks(width, 32), dim3(32, 32), 0, StreamOf(launch)>>>(x, shape.rows, width,
-                                                                         sums);
-    CheckLaunch("RouterSums (sums)");
-  };
-  add(scratch, shape.experts, share);
-  add(of_rows, 1, entropy);
-  add(of_rows + shape.rows, 1, lse_squared);
-}
-
-void DispatchTokens::Cuda(const Launch& launch) const {
-  const int64_t pairs = rows * per_token;
-  if (pairs <= kFewPairs && !capacity) {
-    PlaceFew<<<1, kFewPairs, 0, StreamOf(launch)>>>(*this, static_cast<int32_t>(pairs));
-    CheckLaunch(kName);
-    return;
-  }
-  CountSlots<<<static_cast<unsigned>(experts), 256, 0, StreamOf(launch)>>>(*this, pairs);
-  CheckLaunch("DispatchTokens (count)");
-  ScanBegins<<<1, 32, 0, StreamOf(launch)>>>(begin, experts);
-  CheckLaunch("DispatchTokens (begins)");
-  PlaceSlots<<<static_cast<unsigned>(experts + 1), 1024, 0, StreamOf(launch)>>>(*this, pairs);
-  CheckLaunch("DispatchTokens (place)");
+  ColumnSums<<<Blocks(shape.experts, 32), dim3(32, 32), 0, StreamOf(launch)>>>(
+      scratch, shape.rows, shape.experts, share);
+  CheckLaunch("RouterSums (shares)");
+  ArraySums<<<2, 1024, 0, StreamOf(launch)>>>(of_rows, shape.rows, entropy, lse_squared);
+  CheckLaunch("RouterSums (sums)");
 }
 
 void CombineExperts::Cuda(const Launch& launch) const {
@@ -529,7 +432,10 @@ void CombineExperts::Cuda(const Launch& launch) const {
     constexpr int kWide = Pack<T>::kSize;
     const bool wide = width % kWide == 0 && Aligned16(y) && Aligned16(out);
     const auto kernel = wide ? Combine<kWide, T> : Combine<1, T>;
-    kernel<<<static_cast<unsigned>(rows), 128, 0, StreamOf(launch)>>>(*this);
+    const int64_t across = width / (wide ? kWide : 1);
+    const unsigned threads = across <= 32 ? 32 : (across <= 64 ? 64 : 128), each = 256 / threads;
+    kernel<<<static_cast<unsigned>((rows + each - 1) / each), dim3(threads, each), 0,
+             StreamOf(launch)>>>(*this);
   });
   CheckLaunch(kName);
 }
@@ -537,7 +443,12 @@ void CombineExperts::Cuda(const Launch& launch) const {
 void WeighSlots::Cuda(const Launch& launch) const {
   if (slots == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    Weigh<T><<<static_cast<unsigned>(slots), 128, 0, StreamOf(launch)>>>(*this);
+    if (width % Pack<T>::kSize == 0 && Aligned16(act) && Aligned16(dact)) {
+      const auto blocks = static_cast<unsigned>((slots + kWeighRows - 1) / kWeighRows);
+      WeighWide<T><<<blocks, 32 * kWeighRows, 0, StreamOf(launch)>>>(*this);
+    } else {
+      Weigh<T><<<static_cast<unsigned>(slots), 128, 0, StreamOf(launch)>>>(*this);
+    }
   });
   CheckLaunch(kName);
 }

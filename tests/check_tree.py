@@ -149,6 +149,7 @@ TESTED_BY["policy_model/families/experts/glm4_moe.cc"] = "tests/policy_model/lay
 TESTED_BY["run/roles/rank_role.cc"] = "tests/run/roles/ranks_train_test.cc"
 TESTED_BY["replay/store/prompt_store.cc"] = "tests/replay/store/store_test.cc"
 TESTED_BY["run/roles/offline_roles.cc"] = "tests/run/preference_train_test.cc"
+TESTED_BY["kernels/products/dispatch_tokens.cu"] = "tests/kernels/experts_cuda_test.cc"
 TESTED_BY["run/commands/store_command.cc"] = "tests/run/commands/data_command_test.cc"
 TESTED_BY["replay/table/remote_client.cc"] = "tests/replay/table/remote_test.cc"
 TESTED_BY["reward/models/model_part.cc"] = "tests/reward/models/perplexity_test.cc"

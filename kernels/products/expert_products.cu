@@ -3,6 +3,7 @@
 #include "kernels/device/cuda_common.h"
 #include "kernels/products/expert_products.h"
 #include "kernels/products/tensor_core.h"
+#include "kernels/products/warpgroup_products.h"
 
 namespace plumb::kernels {
 namespace {
@@ -284,7 +285,7 @@ void LaunchRows(const Launch& launch, const ExpertProduct& p) {
 }  // namespace
 
 void ExpertProduct::Cuda(const Launch& launch) const {
-  if (groups.rows == 0) return;
+  if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
   if (launch.dtype == DType::kBFloat16) {
     // As many rows a tile as an expert has, about: a row's bits are the same in each.
     const int64_t each = groups.rows / groups.experts;
@@ -304,8 +305,13 @@ void ExpertProduct::Cuda(const Launch& launch) const {
   CheckLaunch(kName);
 }
 
+void GatedExpertProduct::Cuda(const Launch& launch) const {
+  if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
+  ForEachPart(groups.rows, [&](const auto& part) { part.Cuda(launch); });
+}
+
 void ExpertWeightProduct::Cuda(const Launch& launch) const {
-  if (groups.rows == 0) return;
+  if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
   const int64_t side = launch.dtype == DType::kBFloat16 ? 128 : kSide,
                 from_dy = dy_stride ? dy_stride : n, from_x = x_stride ? x_stride : k;
   const dim3 grid(static_cast<unsigned>(((n + side - 1) / side) * ((k + side - 1) / side)),

@@ -12,6 +12,8 @@
 #pragma once
 
 #include "kernels/device/launch.h"
+#include "kernels/embedding.h"
+#include "kernels/glu.h"
 
 namespace plumb::kernels {
 
@@ -37,6 +39,31 @@ struct ExpertProduct {
   int64_t x_stride = 0, y_stride = 0;  // elements from row to row; 0: rows lie side by side
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
+};
+
+// gate_up[s] = W_e x[token[s]], gates first, and act[s] = Glu of that: GatherRows, ExpertProduct
+// and Glu in one, with their bits.
+struct GatedExpertProduct {
+  static constexpr const char* kName = "GatedExpertProduct";
+  ExpertGroups groups;
+  const void* x = nullptr;         // T[tokens, K]
+  const int32_t* token = nullptr;  // [S]
+  const void* w = nullptr;         // T[E, 2 ffn, K]
+  int64_t ffn = 0, k = 0;
+  Activation activation = Activation::kSilu;
+  void* rows = nullptr;     // T[S, K]; may be overwritten
+  void* gate_up = nullptr;  // T[S, 2 ffn]
+  void* act = nullptr;      // T[S, ffn]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+
+  // The three, of the first `count` rows.
+  template <class Body>
+  void ForEachPart(int64_t count, const Body& body) const {
+    body(GatherRows{.table = x, .index = token, .rows = count, .width = k, .out = rows});
+    body(ExpertProduct{.groups = groups, .x = rows, .w = w, .n = 2 * ffn, .k = k, .y = gate_up});
+    body(Glu{.gate_up = gate_up, .rows = count, .ffn = ffn, .activation = activation, .out = act});
+  }
 };
 
 // dw_e += scale sum_s dy[s] (x) x[s] over the expert's rows.

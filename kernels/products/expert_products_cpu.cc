@@ -71,6 +71,10 @@ void ExpertProduct::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Rows<T>(*this); });
 }
 
+void GatedExpertProduct::Cpu(const Launch& launch) const {
+  ForEachPart(groups.begin[groups.experts], [&](const auto& part) { part.Cpu(launch); });
+}
+
 void ExpertWeightProduct::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { WeightRows<T>(*this); });
 }

@@ -22,6 +22,12 @@ void ForEachAdapter(const Pass& pass, int64_t weight, const F& f) {
 
 }  // namespace
 
+bool ExpertAdapters::There(const Pass& pass) const {
+  bool there = false;
+  ForEachAdapter(pass, weight_, [&](size_t, const ParameterSet&, const LowRank&) { there = true; });
+  return there;
+}
+
 void ExpertAdapters::Plan(const Pass& pass, int64_t n, Arena& scratch) {
   int64_t rank = 0, matrices = 1;
   ForEachAdapter(pass, weight_, [&](size_t, const ParameterSet&, const LowRank& part) {

@@ -20,6 +20,8 @@ class ExpertAdapters {
   ExpertAdapters(int64_t weight, int64_t rows, int64_t columns)
       : weight_(weight), rows_(rows), columns_(columns) {}
 
+  // Whether the matrices have any.
+  bool There(const Pass& pass) const;
   // `n`: most tokens of an expert; on a GPU of all of them.
   void Plan(const Pass& pass, int64_t n, Arena& scratch);
   void Add(Product product, const Pass& pass, Arena& scratch, int32_t expert, int64_t n,

@@ -258,14 +258,28 @@ void ExpertsStage::GateUpWeightsOnGpu(const PackedPass& pass, const kernels::Exp
 }
 
 void ExpertsStage::ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k,
-                              Arena& passing, const Passing& p, bool accumulate, void* out) const {
+                              Arena& passing, const Passing& p, const void* in, bool accumulate,
+                              void* out) const {
   const kernels::ExpertGroups groups = Groups(kept, k, n);
   void* rows = passing.At(p.rows);
   void* gate_up = kept.At(k.gate_up);
   void* act = passing.At(p.act);
-  GateUpOnGpu(pass, groups, rows, gate_up);
-  gate_up_adapters_.AddAll(pass, passing, groups, rows, gate_up);
-  Activate(pass, gate_up, slots(n), spec_.widest(), act);
+  if (in) {
+    Call(pass.launch, kernels::GatedExpertProduct{.groups = groups,
+                                                  .x = in,
+                                                  .token = Ints(kept, k.token),
+                                                  .w = pass.W(at_.experts_gate_up),
+                                                  .ffn = spec_.widest(),
+                                                  .k = hidden_,
+                                                  .activation = activation_,
+                                                  .rows = rows,
+                                                  .gate_up = gate_up,
+                                                  .act = act});
+  } else {
+    GateUpOnGpu(pass, groups, rows, gate_up);
+    gate_up_adapters_.AddAll(pass, passing, groups, rows, gate_up);
+    Activate(pass, gate_up, slots(n), spec_.widest(), act);
+  }
   // What went in is not needed any more: what comes out lies there.
   DownOnGpu(pass, groups, act, rows);
   down_adapters_.AddAll(pass, passing, groups, act, rows);
@@ -328,14 +342,19 @@ void ExpertsStage::ForwardOnGpu(const PackedPass& pass, const void* in, bool acc
              capacity.empty() ? nullptr : bound,
              count && pass.routing->given ? counts.otherwise(there) : nullptr);
   if (count) CountOnGpu(pass, capacity);
-  Call(pass.launch, kernels::GatherRows{.table = in,
-                                        .index = Ints(pass.saved, kept_.token),
-                                        .rows = slots(n),
-                                        .width = hidden_,
-                                        .out = pass.scratch.At(passing_.rows)});
+  // In one with the experts' first product where nothing else reads the rows.
+  const bool together =
+      spec_.equal() && !spec_.biased && !(spec_.glu_limit > 0) && !gate_up_adapters_.There(pass);
+  if (!together) {
+    Call(pass.launch, kernels::GatherRows{.table = in,
+                                          .index = Ints(pass.saved, kept_.token),
+                                          .rows = slots(n),
+                                          .width = hidden_,
+                                          .out = pass.scratch.At(passing_.rows)});
+  }
   SharedForward(pass, in, accumulate, out);
-  ApplyOnGpu(pass, n, pass.saved, kept_, pass.scratch, passing_, accumulate || shared_ != nullptr,
-             out);
+  ApplyOnGpu(pass, n, pass.saved, kept_, pass.scratch, passing_, together ? in : nullptr,
+             accumulate || shared_ != nullptr, out);
 }
 
 void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in,

@@ -530,7 +530,7 @@ void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, 
     shared_->Step(pass, in, accumulate, out);
   }
   const bool add = accumulate || shared_ != nullptr;
-  if (gpu) ApplyOnGpu(pass, n, a, step_kept_, a, step_, add, out);
+  if (gpu) ApplyOnGpu(pass, n, a, step_kept_, a, step_, nullptr, add, out);
   else Apply(ops::LinearRows, pass, n, a, step_kept_, a, step_, add, out);
 }
 

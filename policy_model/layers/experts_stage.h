@@ -145,8 +145,9 @@ class ExpertsStage : public Stage {
                            void* dgate_up, void* dx) const;
   void GateUpWeightsOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
                           void* dgate_up, const void* x) const;
+  // in: the tokens, whose rows are not gathered yet; nullptr: they lie in `p.rows`.
   void ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k, Arena& passing,
-                  const Passing& p, bool accumulate, void* out) const;
+                  const Passing& p, const void* in, bool accumulate, void* out) const;
   void CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const;
   void ForwardOnGpu(const PackedPass& pass, const void* in, bool accumulate, void* out);
   void BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in, bool accumulate,

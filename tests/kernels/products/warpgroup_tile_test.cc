@@ -1,0 +1,319 @@
+#include "kernels/products/warpgroup_tile.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/products/warpgroup_products.h"
+#include "tests/kernels/attention/emulated_chip.h"
+
+namespace plumb::kernels {
+namespace {
+
+// Products of a warp group as PTX defines them: operands are found by their descriptors alone, in
+// the layouts of K and of M and N inner with a swizzle of 128 bytes. Copies and products happen
+// when they are asked for or when they are waited for: a wait that is missing shows in one of both.
+struct WarpgroupChip {
+  static inline unsigned char* base = nullptr;
+  static inline bool eager_copies = false;
+
+  static int Thread() { return EmulatedBlock::current().thread(); }
+  static int Group() { return Thread() / 128; }
+  static void SyncBlock() { EmulatedBlock::current().SyncAll(); }
+  static unsigned ShuffleXor(unsigned x, int mask) {
+    return EmulatedBlock::current().Exchange(x)[Thread() % 32 ^ mask];
+  }
+  static uint32_t Address(const unsigned char* at) { return static_cast<uint32_t>(at - base); }
+
+  static void CopyAsync(unsigned char* to, const BFloat16* from, bool there) {
+    auto* target = reinterpret_cast<BFloat16*>(to);
+    if (!eager_copies) return EmulatedChip::CopyAsync(target, from, there ? 16 : 0);
+    std::memset(target, 0, 16);
+    if (there) std::memcpy(target, from, 16);
+  }
+  static void CommitCopies() { EmulatedChip::CommitCopies(); }
+  template <int Left>
+  static void WaitCopies() {
+    EmulatedChip::WaitCopies<Left>();
+  }
+  static void ShowCopies() {}
+
+  template <int N>
+  static void BeginProducts(float (&)[N]) {}
+  template <int N>
+  static void EndProducts(float (&)[N]) {}
+
+  template <int Columns, bool AOuter, bool BOuter>
+  static void Multiply(float (&sum)[Columns / 2], uint64_t a, uint64_t b, bool add) {
+    const int thread = Thread();
+    float* to = sum;
+    Groups().back().push_back([=] {
+      const int row = thread % 128 / 32 * 16 + thread % 32 / 4;
+      for (int half = 0; half < 2; ++half) {
+        float left[16];
+        for (int t = 0; t < 16; ++t) left[t] = Element(a, AOuter, row + 8 * half, t);
+        for (int j = 0; j < Columns / 8; ++j) {
+          for (int odd = 0; odd < 2; ++odd) {
+            float& c = to[4 * j + 2 * half + odd];
+            float of_terms = 0;
+            for (int t = 0; t < 16; ++t)
+              of_terms += left[t] * Element(b, BOuter, 8 * j + 2 * (thread % 4) + odd, t);
+            c = add ? c + of_terms : of_terms;
+          }
+        }
+      }
+    });
+    if (!eager_copies) Finish(Groups().back());
+  }
+  static void CommitProducts() { Groups().emplace_back(); }
+  template <int Left>
+  static void WaitProducts() {
+    auto& groups = Groups();
+    while (groups.size() > Left + 1) {
+      Finish(groups.front());
+      groups.erase(groups.begin());
+    }
+  }
+
+  static float FloatOf(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+  }
+  static unsigned PackPair(float low, float high) { return EmulatedChip::PackPair(low, high); }
+  static void StoreWords(BFloat16* to, const unsigned (&words)[4]) {
+    PLUMB_CHECK(reinterpret_cast<uintptr_t>(to) % 16 == 0);
+    std::memcpy(to, words, 16);
+  }
+  static void LoadPair(const float* from, float (&pair)[2]) { std::memcpy(pair, from, 8); }
+  static void StorePair(float* to, const float (&pair)[2]) { std::memcpy(to, pair, 8); }
+
+  using Products = std::vector<std::function<void()>>;
+  static inline std::vector<std::vector<Products>> products;  // of a thread, by group
+
+ private:
+  static std::vector<Products>& Groups() { return products[static_cast<size_t>(Thread())]; }
+  static void Finish(Products& group) {
+    for (const auto& product : group) product();
+    group.clear();
+  }
+  static float Element(uint64_t descriptor, bool outer, int row, int term) {
+    const uint64_t start = (descriptor & 0x3FFF) * 16, leading = (descriptor >> 16 & 0x3FFF) * 16,
+                   stride = (descriptor >> 32 & 0x3FFF) * 16;
+    PLUMB_CHECK(descriptor >> 62 == 1 && (descriptor >> 49 & 7) == 0);
+    const auto r = static_cast<uint64_t>(row), t = static_cast<uint64_t>(term);
+    uint64_t at = outer ? start + r / 64 * leading + r % 64 * 2 + t / 8 * stride + t % 8 * 128
+                        : start + r / 8 * stride + r % 8 * 128 + t * 2;
+    at ^= (at >> 7 & 7) << 4;
+    BFloat16 x;
+    std::memcpy(&x, base + at, sizeof(x));
+    return ToFloat(x);
+  }
+};
+
+// Whole numbers from -2 to 2: sums of them are exact, in any order.
+std::vector<BFloat16> Few(size_t count, uint32_t seed) {
+  std::vector<BFloat16> out(count);
+  for (BFloat16& x : out) {
+    seed = seed * 1664525 + 1013904223;
+    x = ToBFloat16(static_cast<float>(seed >> 16 & 3) - 1.0f - static_cast<float>(seed >> 24 & 1));
+  }
+  return out;
+}
+
+template <class Work>
+void RunBlocks(const Work& work, int32_t blocks) {
+  using Block = WarpgroupTile<WarpgroupChip, Work>;
+  std::vector<unsigned char> memory(Block::kBytes + 1024);
+  const size_t past = reinterpret_cast<uintptr_t>(memory.data()) % 1024;
+  WarpgroupChip::base = memory.data() + (1024 - past) % 1024;
+  for (int32_t b = 0; b < blocks; ++b) {
+    std::memset(memory.data(), 0xFF, memory.size());  // NaN
+    WarpgroupChip::products.assign(kTileThreads, std::vector<WarpgroupChip::Products>(1));
+    EmulatedBlock::Run(kTileThreads, [&] { Block::Run(work, b, blocks, WarpgroupChip::base); });
+  }
+}
+
+std::vector<int32_t> Begins(const std::vector<int32_t>& rows) {
+  std::vector<int32_t> begin = {0};
+  for (const int32_t r : rows) begin.push_back(begin.back() + r);
+  return begin;
+}
+
+size_t At(int64_t i) { return static_cast<size_t>(i); }
+
+constexpr uint16_t kNobodys = 0x7F85;
+
+template <int Rows, int Columns, bool ByColumns>
+void CheckRows(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t blocks,
+               bool accumulate) {
+  const std::vector<int32_t> begin = Begins(counts);
+  const auto experts = static_cast<int32_t>(counts.size());
+  const int64_t rows = begin.back(), inputs = ByColumns ? n : k, outputs = ByColumns ? k : n,
+                x_stride = inputs + 8, y_stride = outputs + 16;
+  std::vector<BFloat16> x = Few(At((rows + 1) * x_stride), 1), w = Few(At(experts * n * k), 2),
+                        bias = Few(At(experts * outputs), 3),
+                        y(At((rows + 2) * y_stride), BFloat16{kNobodys});
+  const bool biased = !ByColumns && !accumulate;
+  if (accumulate) {
+    for (int64_t s = 0; s < rows; ++s) {
+      for (int64_t j = 0; j < outputs; ++j) y[At(s * y_stride + j)] = ToBFloat16(3);
+    }
+  }
+  std::vector<BFloat16> want = y;
+  for (int32_t e = 0; e < experts; ++e) {
+    for (int64_t s = begin[At(e)]; s < begin[At(e) + 1]; ++s) {
+      for (int64_t j = 0; j < outputs; ++j) {
+        float sum = 0;
+        for (int64_t i = 0; i < inputs; ++i) {
+          sum += ToFloat(x[At(s * x_stride + i)]) *
+                 ToFloat(w[At((e * int64_t{n} * k) + (ByColumns ? i * k + j : j * k + i))]);
+        }
+        sum = sum * 2 + (biased ? ToFloat(bias[At(e * outputs + j)]) : 0) + (accumulate ? 3 : 0);
+        want[At(s * y_stride + j)] = ToBFloat16(sum);
+      }
+    }
+  }
+  RunBlocks(
+      RowsWork<WarpgroupChip, Rows, Columns, ByColumns>{.x = x.data(),
+                                                        .w = w.data(),
+                                                        .bias = biased ? bias.data() : nullptr,
+                                                        .begin = begin.data(),
+                                                        .experts = experts,
+                                                        .n = n,
+                                                        .k = k,
+                                                        .x_stride = x_stride,
+                                                        .y_stride = y_stride,
+                                                        .scale = 2,
+                                                        .accumulate = accumulate,
+                                                        .y = y.data()},
+      blocks);
+  for (int64_t i = 0; i < (rows + 2) * y_stride; ++i) {
+    ASSERT_EQ(y[At(i)].bits, want[At(i)].bits)
+        << "row " << i / y_stride << " column " << i % y_stride << " of " << n << " x " << k
+        << ", tiles of " << Rows << " x " << Columns << (ByColumns ? " by columns" : "");
+  }
+}
+
+template <int Columns>
+void CheckWeights(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t blocks) {
+  const std::vector<int32_t> begin = Begins(counts);
+  const auto experts = static_cast<int32_t>(counts.size());
+  const int64_t rows = begin.back(), dy_stride = n + 16, x_stride = k + 8;
+  const std::vector<BFloat16> dy = Few(At((rows + 1) * dy_stride), 4),
+                              x = Few(At((rows + 1) * x_stride), 5);
+  std::vector<float> dw(At(int64_t{experts} * n * k + 2), 3.0f), want = dw;
+  for (int32_t e = 0; e < experts; ++e) {
+    for (int64_t s = begin[At(e)]; s < begin[At(e) + 1]; ++s) {
+      for (int64_t j = 0; j < n; ++j) {
+        for (int64_t i = 0; i < k; ++i) {
+          want[At((e * int64_t{n} + j) * k + i)] +=
+              0.5f * ToFloat(dy[At(s * dy_stride + j)]) * ToFloat(x[At(s * x_stride + i)]);
+        }
+      }
+    }
+  }
+  RunBlocks(WeightWork<WarpgroupChip, 128, Columns>{.dy = dy.data(),
+                                                    .x = x.data(),
+                                                    .begin = begin.data(),
+                                                    .experts = experts,
+                                                    .n = n,
+                                                    .k = k,
+                                                    .dy_stride = dy_stride,
+                                                    .x_stride = x_stride,
+                                                    .scale = 0.5f,
+                                                    .dw = dw.data()},
+            blocks);
+  for (size_t i = 0; i < dw.size(); ++i) {
+    ASSERT_EQ(dw[i], want[i]) << "element " << i << " of " << n << " x " << k << ", columns of "
+                              << Columns;
+  }
+}
+
+void CheckGated(const std::vector<int32_t>& counts, int32_t ffn, int32_t k, int32_t blocks) {
+  const std::vector<int32_t> begin = Begins(counts);
+  const auto experts = static_cast<int32_t>(counts.size());
+  const int64_t rows = begin.back(), tokens = rows / 2 + 1;
+  const std::vector<BFloat16> x = Few(At(tokens * k), 6), w = Few(At(experts * 2 * ffn * k), 7);
+  std::vector<int32_t> token;
+  for (int64_t s = 0; s < rows; ++s) token.push_back(static_cast<int32_t>(s * 7 % tokens));
+  std::vector<BFloat16> gate_up(At((rows + 1) * 2 * ffn), BFloat16{kNobodys}),
+      act(At((rows + 1) * ffn), BFloat16{kNobodys});
+  std::vector<BFloat16> want_gate_up = gate_up, want_act = act;
+  for (int32_t e = 0; e < experts; ++e) {
+    for (int64_t s = begin[At(e)]; s < begin[At(e) + 1]; ++s) {
+      for (int64_t j = 0; j < 2 * ffn; ++j) {
+        float sum = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          sum += ToFloat(x[At(token[At(s)] * int64_t{k} + i)]) *
+                 ToFloat(w[At((e * 2 * int64_t{ffn} + j) * k + i)]);
+        }
+        want_gate_up[At(s * 2 * ffn + j)] = ToBFloat16(sum);
+      }
+      for (int64_t j = 0; j < ffn; ++j) {
+        const float g = ToFloat(want_gate_up[At(s * 2 * ffn + j)]),
+                    u = ToFloat(want_gate_up[At(s * 2 * ffn + ffn + j)]);
+        want_act[At(s * ffn + j)] = ToBFloat16(g / (1.0f + expf(-g)) * u);
+      }
+    }
+  }
+  RunBlocks(GatedWork<WarpgroupChip, Activation::kSilu>{.x = x.data(),
+                                                        .token = token.data(),
+                                                        .w = w.data(),
+                                                        .begin = begin.data(),
+                                                        .experts = experts,
+                                                        .ffn = ffn,
+                                                        .k = k,
+                                                        .gate_up = gate_up.data(),
+                                                        .act = act.data()},
+            blocks);
+  for (size_t i = 0; i < gate_up.size(); ++i)
+    ASSERT_EQ(gate_up[i].bits, want_gate_up[i].bits) << "gate or up " << i << " of " << ffn;
+  for (size_t i = 0; i < act.size(); ++i)
+    ASSERT_EQ(act[i].bits, want_act[i].bits) << "act " << i << " of " << ffn;
+}
+
+const std::vector<int32_t> kRows = {0, 1, 15, 16, 0, 127, 128, 129, 0};
+
+class WarpgroupTileTest : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override { WarpgroupChip::eager_copies = GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(Copies, WarpgroupTileTest, testing::Bool());
+
+TEST_P(WarpgroupTileTest, RowsMeetTheirExpertsMatrix) {
+  // Terms of part of a stage, of one, and of more than the ring has; columns of part of a tile, and
+  // of more than one.
+  for (const bool accumulate : {false, true}) {
+    CheckRows<128, 128, false>(kRows, 136, 72, 3, accumulate);
+    CheckRows<64, 128, false>(kRows, 136, 64, 2, accumulate);
+    CheckRows<128, 256, false>({3, 0, 130}, 264, 328, 2, accumulate);
+    CheckRows<128, 128, true>(kRows, 72, 136, 3, accumulate);
+    CheckRows<64, 128, true>(kRows, 8, 136, 2, accumulate);
+    CheckRows<128, 256, true>({3, 0, 130}, 328, 264, 2, accumulate);
+  }
+}
+
+TEST_P(WarpgroupTileTest, AnExpertMayHaveManyRowsAndMayBeOneOfMany) {
+  CheckRows<128, 128, false>({1000}, 8, 8, 1, false);
+  std::vector<int32_t> many(kMostTileExperts, 0);
+  many[0] = 2;
+  many[5] = 1;
+  many[kMostTileExperts - 1] = 70;
+  CheckRows<64, 128, false>(many, 8, 16, 2, false);
+}
+
+TEST_P(WarpgroupTileTest, GatesAndUpsOfTokensAreActivated) {
+  CheckGated({0, 1, 15, 0, 129}, 136, 72, 2);
+  CheckGated({128, 3}, 8, 200, 1);
+}
+
+TEST_P(WarpgroupTileTest, WeightsAreSumsOverTheirRows) {
+  CheckWeights<128>({0, 1, 15, 16, 0, 129}, 136, 72, 3);
+  CheckWeights<256>({70, 0, 400}, 72, 264, 2);
+  CheckWeights<128>({0, 0}, 8, 8, 1);
+}
+
+}  // namespace
+}  // namespace plumb::kernels
