@@ -7,6 +7,7 @@
 #include <set>
 
 #include "common/base/error.h"
+#include "common/base/size_text.h"
 #include "common/base/text.h"
 #include "kernels/device/stream.h"
 
@@ -49,8 +50,8 @@ std::set<int64_t> TimedRows(const GpuFigures& figures) {
 
 std::string GpuTable(const std::string& device, const GpuFigures& figures) {
   std::string out =
-      Line("%s: copies %.0f GB/s (read and written), bfloat16 products %.0f TFLOP/s\n",
-           device.c_str(), figures.copy_gb_s, figures.tflop_s) +
+      Line("%s: copies %s/s (read and written), bfloat16 products %.0f TFLOP/s\n", device.c_str(),
+           SizeText(static_cast<int64_t>(1e9 * figures.copy_gb_s)).c_str(), figures.tflop_s) +
       "\nProducts y[M, N] = x[M, K] w[N, K]^T, bfloat16, M of " +
       Numbers(policy_model::ComparedRows()) + ": where the first row has other bits than alone\n" +
       Line("%-16s %6s %6s  %-28s %s\n", "", "N", "K", "cuBLAS' default", "exact (1 split of K)");
