@@ -144,13 +144,23 @@ TEST(RecoverTest, NewerLogsAreLeftOutAndReadForNames) {
     }
     return found;
   };
-  {
+  // A second log begins where RocksDB writes the first one's groups to a table. Once that is there
+  // it is ahead of the damage, and no copy up to it can be made: the copy has to be the faster one.
+  const auto has_table = [&] {
+    for (const auto& entry : std::filesystem::directory_iterator(folder / "store"))
+      if (entry.path().extension() == ".sst") return true;
+    return false;
+  };
+  for (int attempt = 0; attempt == 0 || (has_table() && attempt < 50); ++attempt) {
+    std::filesystem::remove_all(folder / "live");
+    std::filesystem::remove_all(folder / "store");
+    groups = 0;
     auto store = Store::Open(folder / "live", {.run_id = "run", .write_buffer_mb = 1});
     while (logs().size() < 2 && groups < 500) store->Insert(group(groups++));
     for (int more = 0; more < 3; ++more) store->Insert(group(groups++));
-    store->Read(Purpose::kTrain, 0);
     std::filesystem::copy(folder / "live", folder / "store");
   }
+  ASSERT_FALSE(has_table());
   ASSERT_EQ(logs().size(), 2u) << groups << " groups did not make a second log";
   const std::string oldest = folder / ("store/" + *logs().begin());
   Flip(oldest, ReadFile(oldest).size() / 2, 0);
