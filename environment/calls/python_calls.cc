@@ -1,6 +1,7 @@
 #include "environment/calls/python_calls.h"
 
 #include <cctype>
+#include <set>
 
 #include "common/record/json_text.h"
 
@@ -58,6 +59,7 @@ class Reader {
       Fail("a call is name(argument=value)");
       return out;
     }
+    std::set<std::string> names;
     while (malformed_->empty() && !Take(')')) {
       if (out.arguments.size() > 1) {
         if (!Take(',')) Fail("between two arguments of " + out.name + " stands a comma");
@@ -65,6 +67,8 @@ class Reader {
       }
       const std::string key = Name();
       if (key.empty() || !Take('=')) Fail("an argument of " + out.name + " is name=value");
+      if (!names.insert(key).second)
+        Fail("the argument '" + key + "' of " + out.name + " is given twice");
       if (malformed_->empty()) out.arguments += DumpJson(key) + ":" + Value();
     }
     out.arguments += '}';

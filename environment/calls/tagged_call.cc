@@ -48,6 +48,20 @@ constexpr Tags kInvoke = {"<invoke name=", "</invoke>", "<parameter name=", "</p
 constexpr char kGlm[] =
     "<tool_call>tool\n<arg_key>argument</arg_key>\n<arg_value>1</arg_value>\n</tool_call>";
 
+// Adds an argument; what is wrong with it, "" where nothing is.
+std::string AddArgument(std::string_view name, std::string_view value, TaggedCall* call) {
+  if (call->arguments.size() == kMaxArguments) return "too many arguments in one call";
+  for (const auto& [other, _] : call->arguments) {
+    if (other == name)
+      return "the argument '" + Shown(name, 60) + "' of " + Shown(call->name, 60) +
+             " is given twice";
+  }
+  call->arguments.emplace_back(name, value);
+  return "";
+}
+
+constexpr char kNoName[] = "a call without a name";
+
 // The call at the beginning of `text`, which it is taken off.
 TaggedCall TakeOne(const Tags& tags, std::string_view* text) {
   TaggedCall out{.like = tags.like};
@@ -59,6 +73,7 @@ TaggedCall TakeOne(const Tags& tags, std::string_view* text) {
   const size_t named = text->find('>');
   if (named == std::string_view::npos) return fail(std::string(tags.open) + " is not closed by >");
   out.name = Unquoted(text->substr(0, named));
+  if (out.name.empty()) return fail(kNoName);
   text->remove_prefix(named + 1);
   while (true) {
     *text = text->substr(std::min(text->size(), text->find_first_not_of(kBlanks)));
@@ -76,9 +91,10 @@ TaggedCall TakeOne(const Tags& tags, std::string_view* text) {
     if (key == std::string_view::npos || end == std::string_view::npos || key > end)
       return fail("an argument of " + Shown(out.name, 60) + " is not closed by " +
                   std::string(tags.value_ends));
-    if (out.arguments.size() == kMaxArguments) return fail("too many arguments in one call");
-    out.arguments.emplace_back(Unquoted(text->substr(0, key)),
-                               Value(text->substr(key + 1, end - key - 1)));
+    if (std::string wrong = AddArgument(Unquoted(text->substr(0, key)),
+                                        Value(text->substr(key + 1, end - key - 1)), &out);
+        !wrong.empty())
+      return fail(std::move(wrong));
     text->remove_prefix(end + tags.value_ends.size());
   }
 }
@@ -93,6 +109,7 @@ TaggedCall Glm(std::string_view text) {
   };
   const size_t first = text.find(kKey);
   out.name = Trim(text.substr(0, first));
+  if (out.name.empty()) return fail(kNoName);
   text = first == std::string_view::npos ? std::string_view() : text.substr(first);
   while (!(text = Trim(text)).empty()) {
     const size_t key_end = text.find(kKeyEnd);
@@ -105,8 +122,9 @@ TaggedCall Glm(std::string_view text) {
     if (!text.starts_with(kValue) || end == std::string_view::npos)
       return fail("the argument '" + Shown(key, 60) + "' has no " + std::string(kValue) + "value" +
                   std::string(kValueEnd));
-    if (out.arguments.size() == kMaxArguments) return fail("too many arguments in one call");
-    out.arguments.emplace_back(key, text.substr(kValue.size(), end - kValue.size()));
+    if (std::string wrong = AddArgument(key, text.substr(kValue.size(), end - kValue.size()), &out);
+        !wrong.empty())
+      return fail(std::move(wrong));
     text.remove_prefix(end + kValueEnd.size());
   }
   return out;
@@ -143,6 +161,13 @@ std::vector<TaggedCall> ReadTagged(std::string_view body) {
     body = Trim(body);
   }
   return out;
+}
+
+const char* LikeTagged(std::string_view body, bool minimax) {
+  body = Trim(body);
+  if (minimax || body.starts_with(kInvoke.open)) return kInvoke.like;
+  if (body.starts_with(kFunction.open)) return kFunction.like;
+  return IsTagged(body) ? kGlm : "";
 }
 
 }  // namespace plumb::environment

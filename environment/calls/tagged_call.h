@@ -27,7 +27,12 @@ struct TaggedCall {
 // What stands between the marks of a call begins as one of the three: no brace, no bracket.
 bool IsTagged(std::string_view body);
 
-// REQUIRES: IsTagged(body). One call, or several <invoke>s.
+// REQUIRES: IsTagged(body). One call, or several <invoke>s. A name given to two arguments of a call
+// is malformed, and so is a call without a name.
 std::vector<TaggedCall> ReadTagged(std::string_view body);
+
+// What a call looks like that stands as `body` began between <tool_call>s, or between MiniMax's own
+// marks; "": as JSON.
+const char* LikeTagged(std::string_view body, bool minimax);
 
 }  // namespace plumb::environment

@@ -101,10 +101,8 @@ class Reader {
   }
 
   void Tagged(const TaggedCall& call) {
-    if (!call.malformed.empty()) {
-      if (!failed()) turn_.like = call.like;
-      return Fail(call.malformed);
-    }
+    const Trying trying(*this, call.like);
+    if (!call.malformed.empty()) return Fail(call.malformed);
     Json arguments = Json::object();
     for (const auto& [key, value] : call.arguments) arguments[std::string(key)] = value;
     const size_t before = turn_.calls.size();
@@ -113,16 +111,27 @@ class Reader {
   }
 
   void Python(std::string_view list) {
+    const Trying trying(*this, kLikePythonCalls);
     std::string malformed;
-    for (const PythonCall& call : ReadPythonCalls(list, &malformed))
+    for (const PythonCall& call : ReadPythonCalls(list, &malformed)) {
+      if (!TooDeep(call.arguments, kDepth) && !Json::accept(call.arguments))
+        return Fail("an argument of " + Shown(call.name, 60) +
+                    " is no text in quotes, number, True, False, None, list or dictionary: " +
+                    Shown(call.arguments, 80));
       Named(call.name, call.arguments);
-    if (malformed.empty()) return;
-    if (!failed()) turn_.like = "<|tool_call_start|>[tool(argument=1)]<|tool_call_end|>";
-    Fail(malformed);
+    }
+    if (!malformed.empty()) Fail(malformed);
+  }
+
+  void NotClosed(std::string_view open, std::string_view close, const char* like) {
+    const Trying trying(*this, like);
+    Fail(std::string(open) + " is not closed by " + std::string(close));
   }
 
   void Fail(const std::string& why) {
-    if (turn_.malformed.empty()) turn_.malformed = why;
+    if (failed()) return;
+    turn_.malformed = why;
+    turn_.like = trying_;
   }
   bool failed() const { return !turn_.malformed.empty(); }
   void Content(std::string_view text) { turn_.content += text; }
@@ -150,7 +159,18 @@ class Reader {
     turn_.calls.push_back({std::move(id), std::move(name), DumpJson(arguments)});
   }
 
+  // While it lives, what fails is answered with what a call of this form looks like.
+  class Trying {
+   public:
+    Trying(Reader& reader, const char* like) : reader_(reader) { reader_.trying_ = like; }
+    ~Trying() { reader_.trying_ = ""; }
+
+   private:
+    Reader& reader_;
+  };
+
   ParsedTurn turn_;
+  const char* trying_ = "";
 };
 
 ParsedTurn Hermes(std::string_view text) {
@@ -172,7 +192,10 @@ ParsedTurn Hermes(std::string_view text) {
     text.remove_prefix(open + marks.open.size());
     const size_t close = text.find(marks.close);
     if (close == std::string_view::npos) {
-      out.Fail(std::string(marks.open) + " is not closed by " + std::string(marks.close));
+      out.NotClosed(marks.open, marks.close,
+                    marks.open == kLfm.open
+                        ? kLikePythonCalls
+                        : LikeTagged(text, /*minimax=*/marks.open == kMiniMax.open));
       break;
     }
     const std::string_view body = text.substr(0, close);
@@ -225,6 +248,9 @@ void CallExpression(std::string_view text, Reader& out) {
     end = std::min(end, rest.size());
     Json value;
     if (!out.Parse(Trim(rest.substr(0, end)), &value)) return;
+    if (arguments.contains(key))
+      return out.Fail("the argument '" + Shown(key, 60) + "' of " +
+                      Shown(text.substr(0, call), 60) + " is given twice");
     arguments[key] = std::move(value);
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }

@@ -39,6 +39,7 @@ TEST(PythonCalls, WhatCannotBeReadSaysWhere) {
       {"[f(a='x)]", "a text is not closed"},
       {"[f()] and", "stands behind the list"},
       {"[f(", "an argument of f"},
+      {"[f(a=1, b=2, a=3)]", "the argument 'a' of f is given twice"},
   };
   for (const auto& [list, says] : cases) {
     std::string malformed;

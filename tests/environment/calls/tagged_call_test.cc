@@ -41,6 +41,8 @@ TEST(TaggedCall, WhatCannotBeReadSaysWhereAndHowItShouldLook) {
       {"<function=f><parameter=a>1</function>", "not closed by </parameter>"},
       {"<function=f></function> and", "stands behind a call"},
       {"<invoke name=\"f\"><parameter name=\"a\">1", "not closed by </parameter>"},
+      {"<function=></function>", "without a name"},
+      {"<function=f><parameter=a>1</parameter><parameter=a>2</parameter>", "is given twice"},
       {"f<arg_key>a</arg_key>1", "has no <arg_value>"},
       {"f<arg_key>a", "does not begin with <arg_key>"},
   };
@@ -51,6 +53,16 @@ TEST(TaggedCall, WhatCannotBeReadSaysWhereAndHowItShouldLook) {
         << body << ": " << calls.back().malformed;
     EXPECT_NE(std::string(calls.back().like), "") << body;
   }
+}
+
+TEST(TaggedCall, ACallThatIsNotClosedIsOfTheFormItBeganIn) {
+  const auto like = [](const char* body, bool minimax = false) {
+    return std::string(LikeTagged(body, minimax));
+  };
+  EXPECT_NE(like("\n<function=f>").find("<function=tool>"), std::string::npos);
+  EXPECT_NE(like("", /*minimax=*/true).find("<invoke name="), std::string::npos);
+  EXPECT_NE(like("f<arg_key>a").find("<arg_key>argument"), std::string::npos);
+  EXPECT_EQ(like("{\"name\": \"f\""), "");
 }
 
 }  // namespace

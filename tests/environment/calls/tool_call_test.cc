@@ -44,6 +44,48 @@ TEST(ToolCallForms, Hermes) {
   }
 }
 
+// Whatever is wrong with a call, the example is of the form that was tried.
+TEST(ToolCallForms, AnExampleIsOfTheFormThatWasTried) {
+  struct Case {
+    const char *text, *says, *like;  // like "": the usual example
+  };
+  const Case cases[] = {
+      {"<minimax:tool_call>\n<invoke name=\"f\">", "is not closed by </minimax", "<invoke name="},
+      {"<minimax:tool_call>", "is not closed by </minimax", "<invoke name="},
+      {"<tool_call><function=f><parameter=a>", "is not closed by </tool_call>", "<function=tool>"},
+      {"<tool_call>f<arg_key>a</arg_key>", "is not closed by </tool_call>", "<arg_key>"},
+      {"<tool_call>{\"name\": \"f\"", "is not closed by </tool_call>", ""},
+      {"<|tool_call_start|>[f(a=1)]", "is not closed by <|tool_call_end|>", "[tool(argument=1)]"},
+      {"<tool_call><function=></function></tool_call>", "without a name", "<function=tool>"},
+      {"<minimax:tool_call><invoke name=\"\"></invoke></minimax:tool_call>", "without a name",
+       "<invoke name="},
+      {"<tool_call><arg_key>a</arg_key><arg_value>1</arg_value></tool_call>", "no JSON", ""},
+      {"<|tool_call_start|>[calculator(expression=6*8)]<|tool_call_end|>",
+       "an argument of calculator is no text in quotes, number", "[tool(argument=1)]"},
+      {"<tool_call><function=f><parameter=a>1</parameter><parameter=a>2</parameter></function>"
+       "</tool_call>",
+       "the argument 'a' of f is given twice", "<function=tool>"},
+      {"<tool_call>f<arg_key>a</arg_key><arg_value>1</arg_value><arg_key>a</arg_key><arg_value>2"
+       "</arg_value></tool_call>",
+       "the argument 'a' of f is given twice", "<arg_key>"},
+      {"<|tool_call_start|>[f(a=1, a=2)]<|tool_call_end|>", "the argument 'a' of f is given twice",
+       "[tool(argument=1)]"},
+      // what was wrong first counts, with its example
+      {"<tool_call>{}</tool_call><tool_call><function=></function></tool_call>", "needs \"name\"",
+       ""},
+  };
+  for (const Case& c : cases) {
+    const ParsedTurn turn = ParseTurn(ToolForm::kHermes, c.text);
+    EXPECT_NE(turn.malformed.find(c.says), std::string::npos) << c.text << ": " << turn.malformed;
+    EXPECT_NE(turn.like.find(c.like), std::string::npos) << c.text << ": " << turn.like;
+    EXPECT_EQ(turn.like.empty(), *c.like == '\0') << c.text << ": " << turn.like;
+    EXPECT_TRUE(turn.calls.empty()) << c.text;
+  }
+  EXPECT_NE(ParseTurn(ToolForm::kLlama3, "<|python_tag|>f.call(a=1, a=2)")
+                .malformed.find("the argument 'a' of f is given twice"),
+            std::string::npos);
+}
+
 // What Qwen 3.5, GLM and MiniMax write between the marks.
 TEST(ToolCallForms, HermesReadsTagsToo) {
   ParsedTurn turn =
