@@ -133,12 +133,12 @@ std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   Phase("resumed at step " + std::to_string(step_) + " from " + found->path);
   if (!found->state.optimizer && step_ < config_.run.steps) {
     Phase(
-        "the checkpoint holds the weights alone: masters and moments of the optimizer begin anew, "
-        "and the run is not bit for bit one that had never ended");
+        "warning: the checkpoint holds the weights alone: masters and moments of the optimizer "
+        "begin anew, and the run is not bit for bit one that had never ended");
   } else if (found->state.LacksMoments() && step_ < config_.run.steps) {
     Phase(
-        "the checkpoint holds no moments of the optimizer: they begin anew, and the run is not bit "
-        "for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them "
+        "warning: the checkpoint holds no moments of the optimizer: they begin anew, and the run "
+        "is not bit for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them "
         "next time");
   }
   if (result_.before && result_.before->seconds > 0 && hooks_.evaluation_took)
@@ -574,7 +574,7 @@ LearnerResult StepLoop::Run(bool resume) {
   if (result_.policy.version != step_ || result_.policy.digest.empty()) Identify(step_);
   SayEqualRewards();
   for (const NamedModel& model : Models()) {
-    result_.skipped_updates += model.optimizer->skipped();
+    Count(*model.optimizer);
     Sha256 hash;
     HashTrained(*model.weights, hash);
     hash.Update(MomentsDigest(*model.optimizer));
@@ -588,7 +588,7 @@ void StepLoop::End() {
   if (!given_up_) Finish();
   result_.steps = step_;
   result_.saved = last_saved_ == step_;
-  result_.skipped_updates += optimizer_.skipped();
+  Count(optimizer_);
   result_.wall_s = Elapsed();
   Sha256 weights;
   HashTrained(weights_, weights);

@@ -80,7 +80,9 @@ struct LearnerResult {
   std::optional<EvalResult> before, after;
   std::optional<EvalResult> best;  // eval.keep_best: of the model in RUN/best
   int64_t tokens = 0;              // forwarded in training, prompt included
-  int64_t skipped_updates = 0;
+  // Of all optimizers, the warm start's included: applied, and skipped for numbers that are not
+  // finite.
+  int64_t updates = 0, skipped_updates = 0;
   RewardTally rewards;  // of this and earlier parts of the run, as wall_s
   double wall_s = 0;
   std::optional<SftResult> sft;
@@ -201,6 +203,10 @@ class StepLoop {
   std::optional<Checkpoints::Found> TakeUp();
   void Steps();
   void OneStep(int64_t step, double learning_rate);
+  void Count(const Optimizer& of) {
+    result_.updates += of.updates();
+    result_.skipped_updates += of.skipped();
+  }
   void End();
   Snapshot Capture(int64_t step);
   bool Untouched(const Snapshot& snapshot);  // by any update since

@@ -138,7 +138,7 @@ learner::LearnerHooks Observer::Hooks() {
     doing_ =
         name.starts_with("evaluating") ? "the end of the evaluation" : "the end of this update";
     NowBusy(Busy::kUpdating, doing_);
-    LogInfo(name);
+    (progress_ || !name.starts_with("warning: ") ? LogInfo : LogWarning)(name);
     if (progress_) progress_->Phase(name);
   };
   hooks.sft_step = [this](const learner::SftStep& step) { SftStep(step); };

@@ -433,6 +433,32 @@ TEST(OverlongTest, CutsWhereItMayAndCountsTheRest) {
   EXPECT_EQ(left.cut(), 1);
 }
 
+// Three skipped in a row end a run; fewer, where it has no more, are no training either.
+TEST(PreferenceTrainTest, ARunWhoseUpdatesWereAllSkippedTrainedNothing) {
+  const TempFolder temp;
+  const auto run = RunPlumb(Line(temp, "dpo", temp / "run", 2,
+                                 {"--set", "preference.beta=1e300"}));  // infinite gradients
+  EXPECT_EQ(run.code, 8) << run.out << run.err;
+  EXPECT_TRUE(Has(run.err, "the run's 2 steps trained nothing")) << run.err;
+  EXPECT_TRUE(Has(run.err, "optim/skipped = 2")) << run.err;
+  EXPECT_TRUE(Has(run.err, "as it was before the run")) << run.err;
+  EXPECT_EQ(Summary(temp / "run")["skipped_updates"], 2);
+  const auto fine = RunPlumb(Line(temp, "dpo", temp / "fine", 2));
+  EXPECT_EQ(fine.code, 0) << fine.err;
+}
+
+// --quiet hides what goes well.
+TEST(PreferenceTrainTest, AResumeThatIsNotBitForBitIsSaidQuietlyToo) {
+  const TempFolder temp;
+  const std::vector<std::string> at_end = {"--set", "checkpoint.optimizer=\"until_end\""};
+  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "run", 2, at_end)).code, 0);
+  auto more = at_end;
+  more.push_back("--resume");
+  const auto resumed = RunPlumb(Line(temp, "dpo", temp / "run", 3, more));
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_TRUE(Has(resumed.err, "not bit for bit one that had never ended")) << resumed.err;
+}
+
 TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
   const TempFolder temp;
   const auto large =

@@ -72,6 +72,17 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
                  HowToGoOn(session.folder().path).c_str());
     return kExitFewerSteps;
   }
+  if (r.steps > 0 && r.updates == 0 && r.skipped_updates > 0) {
+    std::fprintf(
+        stderr,
+        "plumb: error: the run's %lld step%s trained nothing: its loss or the gradient was "
+        "not finite, so each update was skipped (optim/skipped = %lld); the model that was "
+        "saved is as it was before the run. Begin again with %s\n",
+        static_cast<long long>(r.steps), r.steps == 1 ? "" : "s",
+        static_cast<long long>(r.skipped_updates),
+        "--overwrite and a lower learning rate, or mend what makes the loss overflow");
+    return ExitCodeOf(ErrorCode::kNonFinite);
+  }
   const double bar = session.config().eval.bar;
   if (r.after && bar > 0 && r.after->aborted > 0) {
     std::fprintf(stderr,
