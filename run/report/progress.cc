@@ -68,7 +68,10 @@ void Progress::Line(const std::string& text) {
   std::fflush(out_);
 }
 
-void Progress::Phase(const std::string& name) { Line("-- " + name); }
+void Progress::Phase(const std::string& name) {
+  stepped_ = false;
+  Line("-- " + name);
+}
 
 std::string Progress::Describe(int64_t step, const std::map<std::string, double>& metrics) const {
   const auto value = [&](const char* name) {
@@ -102,6 +105,7 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
 void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) {
   const auto now = SteadyClock::now();
   const bool first = !std::exchange(started_, true);
+  stepped_ = true;
   if (const auto took = metrics.find("time/step"); took != metrics.end())
     time_left_.Step(took->second, step);
   const bool last = step + 1 >= steps_;
@@ -125,6 +129,15 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
           std::string(static_cast<size_t>(cells - full), ' ') + "] ";
   }
   Draw(bar + text);
+}
+
+void Progress::Waiting(const std::string& text) {
+  if (terminal_) {
+    Draw(text);
+    last_ = {};
+  } else if (!stepped_) {
+    Line("   " + text);
+  }
 }
 
 void Progress::Saving(const std::string& text, int64_t bytes) {

@@ -30,6 +30,9 @@ class Progress {
   // So many bytes are written now. On a terminal the next line takes its place; elsewhere it is
   // left out where that is soon done.
   void Saving(const std::string& text, int64_t bytes);
+  // A sign of life of a long wait. On a terminal the next line takes its place; elsewhere it is
+  // said until a step's line is out, behind which everybody knows that the run goes on.
+  void Waiting(const std::string& text);
   void Line(const std::string& text);
   // To be told what checkpoints and evaluations took; the steps it hears of here.
   TimeLeft& time_left() { return time_left_; }
@@ -48,6 +51,7 @@ class Progress {
   std::FILE* const out_;
   TimeLeft time_left_;
   bool started_ = false;
+  bool stepped_ = false;  // a step's line was the last, and no phase
   bool drawn_ = false;
   std::chrono::steady_clock::time_point last_;
 };

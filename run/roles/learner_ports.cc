@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <thread>
+#include <utility>
 
 #include "common/base/log.h"
 #include "replay/table/table.h"
@@ -48,7 +49,10 @@ int64_t ProgressOf(const std::map<std::string, int64_t>& counters) {
 
 int64_t LearnerPorts::Progress() {
   try {
-    return ProgressOf(ring_.watch.Counters());
+    const auto counters = ring_.watch.Counters();
+    if (const auto found = counters.find("actor/generated_tokens"); found != counters.end())
+      tokens_ = found->second;
+    return ProgressOf(counters);
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
     return progress_;  // who is away gets nothing done
@@ -87,6 +91,12 @@ void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
                 " s (run.stall_seconds)",
             e.where());
       }
+      if (SteadyClock::now() >= next_word_) {
+        next_word_ = After(ring_.next_words);
+        const bool counted = tokens_ > 0;
+        ring_.waits(e.message() +
+                    (counted ? "; " + std::to_string(tokens_) + " tokens generated so far" : ""));
+      }
       if (SteadyClock::now() >= next_line_) {
         next_line_ = After(kLine);
         LogInfo(e.what());
@@ -96,21 +106,34 @@ void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
   }
 }
 
+void LearnerPorts::WaitFor(const std::string& answers, Deadline deadline, const Ask& ask) {
+  const auto first = next_word_ = After(ring_.first_word);
+  try {
+    Wait(deadline - SteadyClock::now(), ask);
+  } catch (...) {
+    next_word_ = kNoWord;
+    throw;
+  }
+  const bool said = std::exchange(next_word_, kNoWord) != first;
+  if (said) ring_.waits(answers + " are there");
+}
+
 std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline) {
   const std::string number = std::to_string(step + 1);  // as the progress line counts
-  const Waiting waiting("the answers of step " + number, "the end of step " + number);
+  const std::string answers = "the answers of step " + number;
+  const Waiting waiting(answers, "the end of step " + number);
   std::vector<TrajectoryGroup> groups;
-  Wait(deadline - SteadyClock::now(),
-       [&](Deadline slice) { groups = ring_.store.Next(step, slice); });
+  WaitFor(answers, deadline, [&](Deadline slice) { groups = ring_.store.Next(step, slice); });
   return groups;
 }
 
 std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples,
                                                     Deadline deadline) {
-  const Waiting waiting("the answers of the evaluation", "the end of the evaluation");
+  const std::string answers = "the answers of the evaluation";
+  const Waiting waiting(answers, "the end of the evaluation");
   std::vector<TrajectoryGroup> groups;
-  Wait(deadline - SteadyClock::now(),
-       [&](Deadline slice) { groups = ring_.store.Evaluate(version, num_samples, slice); });
+  WaitFor(answers, deadline,
+          [&](Deadline slice) { groups = ring_.store.Evaluate(version, num_samples, slice); });
   return groups;
 }
 

@@ -7,6 +7,8 @@
 //   of its deadline: run.stall_seconds); with kUnavailable as soon as the run is to stop; with the
 //   error of another role as soon as that has failed. kUnavailable, kDeadline and kNoSpace of a
 //   port are no end: a store that was restarted or whose disk was full is asked again.
+//   A wait for answers that takes long says what it waits for (RingAround::waits), so that nobody
+//   takes a first step of a minute for one that hangs.
 //   Weights: each version is announced to the store before an actor can have it, and with every
 //   question to a store that may have been restarted meanwhile.
 // Thread safety: none, the learner's thread owns it. Ownership: borrows everything.
@@ -33,6 +35,10 @@ struct RingAround {
   WeightSink& weights;
   std::function<void()> check = [] {};                // throws what ended another role
   std::function<bool()> stop = [] { return false; };  // asked between slices
+  // What a long wait for answers waits for, and when they are there, for people: after first_word
+  // and then as often as next_words.
+  std::function<void(const std::string&)> waits = [](const std::string&) {};
+  std::chrono::milliseconds first_word{10'000}, next_words{30'000};
   std::chrono::milliseconds slice{500};
   std::chrono::milliseconds patience{
       300'000};  // of questions without a deadline: run.stall_seconds
@@ -73,14 +79,18 @@ class LearnerPorts : public BatchSource, public WeightSink {
     Wait(ring_.patience, [&](Deadline) { ask(); });
   }
   void Wait(std::chrono::steady_clock::duration patience, const Ask& ask);
+  // As Wait, and says of `answers` that it waits.
+  void WaitFor(const std::string& answers, Deadline deadline, const Ask& ask);
   int64_t Progress();
 
   const RingAround ring_;
   PolicyVersion published_;
   bool announced_ = false;   // published_, to the store as it lives now
   int64_t progress_ = 0;     // as last seen
+  int64_t tokens_ = 0;       // that all actors generated, as last seen
   std::string store_state_;  // as last told
-  std::chrono::steady_clock::time_point next_line_{};
+  std::chrono::steady_clock::time_point next_line_{}, next_word_ = kNoWord;
+  static constexpr auto kNoWord = std::chrono::steady_clock::time_point::max();
 };
 
 }  // namespace plumb::run

@@ -36,6 +36,10 @@ class Observer {
   }
   learner::LearnerHooks Hooks();
   void Note(const std::string& line);
+  // A sign of life while answers are waited for.
+  void Waiting(const std::string& text) {
+    if (progress_) progress_->Waiting(text);
+  }
   // Before the first step of this life, which is `step`: totals go on from the step before it.
   void BeginCounters(int64_t step, const std::map<std::string, int64_t>& now);
   // AddCounterMetrics, and which of them only rise for whoever scrapes them.

@@ -160,6 +160,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   });
   around.stop = [&] { return options.Stopped(); };
   around.patience = StallTime(config);
+  around.waits = [&](const std::string& text) { observer.Waiting(text); };
   // The other ranks wait for what this one waits for.
   std::optional<RankedBatches> ranked;
   if (options.ranks) {

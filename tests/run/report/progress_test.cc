@@ -41,6 +41,23 @@ TEST(ProgressTest, PlainLinesForFirstAndLastStepOnly) {
   EXPECT_EQ(text.find('\x1b'), std::string::npos) << "no control sequences in a file";
 }
 
+// Before a first step of a minute; later the steps' own lines say that the run goes on.
+TEST(ProgressTest, AWaitIsSaidUntilAStepsLineIsOut) {
+  const auto body = [](Progress& p) {
+    p.Phase("training");
+    p.Waiting("waiting for 3 of 8 groups of step 0");
+    p.Step(0, kMetrics);
+    p.Waiting("waiting for 2 of 8 groups of step 1");
+  };
+  const std::string plain = Written(100, false, body);
+  EXPECT_EQ(plain.find("-- training\n   waiting for 3 of 8 groups of step 0\nstep 1/100"), 0u)
+      << plain;
+  EXPECT_EQ(plain.find("waiting for 2"), std::string::npos) << plain;
+  const std::string drawn = Written(100, true, body);
+  EXPECT_NE(drawn.find("waiting for 2 of 8 groups of step 1"), std::string::npos) << drawn;
+  EXPECT_EQ(drawn.find("step 0\n"), std::string::npos) << "the step takes its place: " << drawn;
+}
+
 TEST(ProgressTest, EstimatesFromTheStepItself) {
   // 2 s a step, 30 left
   const std::string text = Written(31, false, [](Progress& p) { p.Step(0, kMetrics); });

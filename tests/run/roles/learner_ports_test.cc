@@ -26,7 +26,7 @@ class FakeRing : public replay::StorePort, public WeightSink {
   std::map<std::string, int64_t> Counters() override {
     if (++counted <= uncounted)
       throw Error(ErrorCode::kUnavailable, "the store imports its prompts");
-    return {{"inserts", progress}};
+    return {{"inserts", progress}, {"actor/generated_tokens", 7}};
   }
   replay::StoreCursor CursorAt(int64_t) override {
     Counters();
@@ -104,6 +104,37 @@ TEST(LearnerPorts, AWaitWithoutProgressEndsAndNamesWhatItWaitedFor) {
   EXPECT_NE(e.message().find("waiting for 2 groups"), std::string::npos) << e.what();
   EXPECT_NE(e.message().find("run.stall_seconds"), std::string::npos) << e.what();
   EXPECT_GE(SteadyClock::now() - begin, milliseconds(60));
+}
+
+TEST(LearnerPorts, ALongWaitSaysWhatItWaitsForAndAShortOneNothing) {
+  FakeRing ring;
+  ring.on_ask = [&] { ++ring.progress; };
+  std::vector<std::string> words;
+  RingAround around = ring.Around();
+  around.waits = [&](const std::string& text) { words.push_back(text); };
+  LearnerPorts quick(around);
+  ring.questions = 5;
+  quick.Next(0, After(milliseconds(60'000)));
+  EXPECT_TRUE(words.empty()) << "before ten seconds: " << words.front();
+
+  around.first_word = milliseconds(10);
+  around.next_words = milliseconds(60'000);
+  LearnerPorts slow(around);
+  ring.questions += 50;
+  slow.Next(0, After(milliseconds(60'000)));
+  ASSERT_EQ(words.size(), 2u);
+  EXPECT_EQ(words[0], "waiting for 2 groups; 7 tokens generated so far");
+  EXPECT_EQ(words[1], "the answers of step 1 are there");
+
+  around.next_words = milliseconds(10);
+  LearnerPorts often(around);
+  ring.questions += 50;
+  often.Evaluate(0, 1, After(milliseconds(60'000)));
+  EXPECT_GE(words.size(), 5u);
+  EXPECT_EQ(words.back(), "the answers of the evaluation are there");
+  const size_t said = words.size();
+  often.Counters();
+  EXPECT_EQ(words.size(), said) << "what is asked between steps is no wait for answers";
 }
 
 TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
