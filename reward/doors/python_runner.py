@@ -216,7 +216,7 @@ def trl(function, group):
 
 def verl_score(result):
     if isinstance(result, BaseException):
-        return {"error": why(result), "kind": kind_of(result)}
+        return failed(result)
     if isinstance(result, dict):
         if "score" not in result:
             return {"error": "returned a dict without 'score'", "kind": "bad_reply"}
@@ -292,6 +292,11 @@ def kind_of(error):
     return "memory" if isinstance(error, MemoryError) else "exit" if isinstance(error, SystemExit) else "reported"
 
 
+def failed(error, more=""):
+    kind = kind_of(error)
+    return {"error": ("raised " if kind == "reported" else "") + why(error) + more, "kind": kind}
+
+
 def main():
     global COMPLETIONS
     path, style, name, constants, COMPLETIONS = sys.argv[1:6]
@@ -311,7 +316,7 @@ def main():
         try:
             replies = run(function, group)
         except (Exception, SystemExit) as error:
-            replies = [{"error": why(error) + of_messages(error, style, group), "kind": kind_of(error)}] * len(group)
+            replies = [failed(error, of_messages(error, style, group))] * len(group)
         for request, reply in zip(group, replies):
             say({"id": request["id"], **reply})
         group = []

@@ -3,15 +3,19 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "common/base/log.h"
+#include "common/base/mutex.h"
 #include "common/record/json_text.h"
 #include "configs/config.h"
 #include "replay/store/record.h"
 #include "replay/store/unscored.h"
 #include "reward/models/reward_model.h"
+#include "reward/part/notice.h"
 #include "reward/part/reply.h"
 #include "reward/part/truth.h"
 #include "reward/scorer.h"
@@ -125,9 +129,53 @@ void PrintTable(const std::vector<std::vector<std::string>>& rows) {
   }
 }
 
+// An exception of the function is none that it reports of an answer.
+constexpr std::string_view kRaised = "raised ", kThrew = "threw";
+
+std::string VerdictOf(const PartScore& score) {
+  if (score.failure == reward::Failure::kReported) {
+    if (score.reason.starts_with(kRaised)) return "raised";
+    if (score.reason.starts_with(kThrew)) return std::string(kThrew);
+  }
+  return std::string(reward::FailureName(score.failure));
+}
+
 std::string Failed(const PartScore& score) {
+  if (VerdictOf(score) == "raised") return "raised: " + score.reason.substr(kRaised.size());
   return std::string(reward::FailureName(score.failure)) + ": " + score.reason;
 }
+
+// While it lives, what parts say of groups is kept and not said: the tables say it of each sample.
+class KeptNotices {
+ public:
+  KeptNotices() {
+    former_ = reward::SetNoticeSink([this](const std::string& text) {
+      const size_t group = text.find("' on group ");
+      const size_t what = group == std::string::npos ? group : text.find(": ", group);
+      MutexLock lock(mu_);
+      if (what == std::string::npos) return LogWarning(text);  // of no group: it cannot wait
+      ++kept_[text.substr(0, group + 1) + text.substr(what)];
+    });
+  }
+  ~KeptNotices() { reward::SetNoticeSink(former_); }
+  KeptNotices(const KeptNotices&) = delete;
+  KeptNotices& operator=(const KeptNotices&) = delete;
+
+  // Those that no sample shows, each once: the next attempt went well.
+  void SayOthers(const std::string& shown) {
+    MutexLock lock(mu_);
+    for (const auto& [text, times] : kept_) {
+      if (const size_t reason = text.rfind(": "); shown.find(text.substr(reason)) == shown.npos)
+        LogWarning(text + (times > 1 ? " (" + std::to_string(times) + " times)" : ""));
+    }
+    kept_.clear();
+  }
+
+ private:
+  std::function<void(const std::string&)> former_;
+  Mutex mu_;
+  std::map<std::string, int64_t> kept_ PLUMB_GUARDED_BY(mu_);
+};
 
 void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>& parts) {
   std::vector<std::vector<std::string>> rows = {{"sample", "prompt", "completion"}};
@@ -143,7 +191,7 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
                     Shown(prompt.text.empty() ? prompt.messages.back().content : prompt.text, 24),
                     Shown(s.sample->completion, 24)});
     for (const PartScore& score : s.parts) {
-      rows.back().push_back(!score.scored() ? std::string(reward::FailureName(score.failure))
+      rows.back().push_back(!score.scored() ? VerdictOf(score)
                             : score.skipped ? "-"
                                             : Number(score.value));
     }
@@ -171,14 +219,19 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
                     std::to_string(part.failed) + (failures.empty() ? "" : ":" + failures)});
   }
   PrintTable(rows);
-  // What samples that follow one another have in common is said once.
-  std::vector<std::pair<std::string, std::string>> failures;
+  // What samples have in common is said once.
+  struct Common {
+    std::string what, samples;
+    size_t count = 0;
+  };
+  std::vector<Common> failures;
   const auto fail = [&](const std::string& sample, const std::string& what) {
-    if (!failures.empty() && failures.back().second == what) {
-      failures.back().first += ", " + sample;
-    } else {
-      failures.emplace_back(sample, what);
-    }
+    auto one = std::find_if(failures.begin(), failures.end(),
+                            [&](const Common& other) { return other.what == what; });
+    if (one == failures.end()) one = failures.insert(failures.end(), {what, "", 0});
+    constexpr size_t kNamed = 8;
+    if (++one->count <= kNamed) one->samples += (one->count == 1 ? "" : ", ") + sample;
+    if (one->count == kNamed + 1) one->samples += ", ..";
   };
   for (size_t p = 0; p < parts.size(); ++p) {
     for (const Scored& s : scored) {
@@ -195,8 +248,10 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
     if (!part.equal.empty()) std::printf("\nnote: %s\n", part.equal.c_str());
   }
   if (!failures.empty()) std::printf("\nfailures\n");
-  for (const auto& [samples, what] : failures)
-    std::printf("  %s; %s\n", samples.c_str(), what.c_str());
+  for (const Common& one : failures) {
+    const std::string times = one.count > 1 ? std::to_string(one.count) + " samples: " : "";
+    std::printf("  %s%s; %s\n", times.c_str(), one.samples.c_str(), one.what.c_str());
+  }
 }
 
 void PrintJson(const std::string& recipe, const std::vector<Scored>& scored,
@@ -311,6 +366,8 @@ int Test(const TestArguments& a) {
     parts.push_back(std::move(summary));
   }
   std::vector<Scored> scored;
+  std::string shown;  // why samples have no score
+  KeptNotices notices;
   for (size_t g = 0; g < groups.size(); ++g) {
     if (StopRequested()) {
       std::fprintf(stderr, "plumb: stopped after %zu of %zu prompts\n", g, groups.size());
@@ -332,7 +389,8 @@ int Test(const TestArguments& a) {
       for (const PartScore& score : result.scores) {
         if (!score.scored()) {
           ++part.failed;
-          ++part.failures[std::string(reward::FailureName(score.failure))];
+          ++part.failures[VerdictOf(score)];
+          shown += ": " + score.reason + "\n";
           if (part.first_failure.empty()) part.first_failure = Failed(score);
         } else if (score.skipped) {
           ++part.skipped;
@@ -357,6 +415,7 @@ int Test(const TestArguments& a) {
       scored.push_back(std::move(s));
     }
   }
+  notices.SayOthers(shown);
   const bool messages = std::any_of(samples.begin(), samples.end(), [](const RewardSample& s) {
     return !s.prompt.messages.empty();
   });

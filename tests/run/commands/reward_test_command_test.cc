@@ -124,6 +124,33 @@ TEST(RewardTestCommand, APartThatAlwaysFailsIsAnExitCode) {
       << "the others alone are well";
 }
 
+// Of all calls and attempts, and not as if the function had said it of an answer.
+TEST(RewardTestCommand, AnExceptionIsSaidOnceWithItsSamples) {
+  const TempFolder temp;
+  Write(temp / "bad.py",
+        "def bad(prompts, completions, **kwargs):\n    return [1 / 0 for c in completions]\n");
+  Write(temp / "recipe.toml",
+        "[[reward.parts]]\nname = \"x\"\nkind = \"python\"\npath = \"bad.py\"\n");
+  std::string samples;
+  for (int i = 0; i < 6; ++i)
+    samples += "{\"prompt\": \"" + std::to_string(i / 2) + "\", \"completion\": \"" +
+               std::to_string(i) + "\"}\n";
+  Write(temp / "samples.jsonl", samples);
+  EXPECT_EQ(
+      RunProgram((temp / "recipe.toml") + " --samples " + (temp / "samples.jsonl"), temp / "out"),
+      kExitRewardFailed);
+  const std::string text = testing::Read(temp / "out");
+  EXPECT_TRUE(Has(text,
+                  "6 samples: line 1, line 2, line 3, line 4, line 5, line 6; part 'x': "
+                  "raised: ZeroDivisionError: division by zero"))
+      << text;
+  EXPECT_FALSE(Has(text, "reported")) << text;
+  EXPECT_FALSE(Has(text, "on group")) << text;
+  size_t said = 0;
+  for (size_t at = 0; (at = text.find("ZeroDivisionError", at)) != std::string::npos; ++at) ++said;
+  EXPECT_EQ(said, 2u) << "in the table and as why the exit code is 10\n" << text;
+}
+
 // A function of texts that is given messages says the same of all and raises nothing.
 TEST(RewardTestCommand, APartThatSaysTheSameOfAllAnswersIsNamedWithTheFormItWasGiven) {
   const TempFolder temp;
