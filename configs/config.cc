@@ -139,7 +139,7 @@ void ValidateOffline(const Config& c, Problems& p) {
                 name + " takes its rows as they are: write them into the rows.");
   p.Require(c.sft.steps == 0, "sft.steps is a warm start before rollouts: " + name +
                                   " has none, leave it at 0" +
-                                  (sft ? "; it makes run.steps updates." : "."));
+                                  (sft ? "; it makes run.steps (--steps) updates." : "."));
   p.Require(c.data.eval.empty(), "data.eval is for rollouts: " + name + " holds back " +
                                      (sft ? "sft.heldout" : "preference.heldout") +
                                      " rows of data.train.");

@@ -126,16 +126,13 @@ class Parser {
   // Where the option that a problem speaks of was given, and first of all on the command line: that
   // is what was typed last. The file, where none was.
   std::string PlaceOf(const std::string& problem) const {
-    size_t first = std::string::npos;
+    std::pair<bool, size_t> first = {true, std::string::npos};  // of the file, at
     std::string place = file_;
     for (const auto& [key, given] : places_) {
-      const size_t at = MentionOf(key, problem);
-      if (at == std::string::npos) continue;
-      if (given.starts_with("--set")) return given;
-      if (at < first) {
-        first = at;
-        place = given;
-      }
+      const std::pair now(!given.starts_with("--set"), MentionOf(key, problem));
+      if (now.second == std::string::npos || now >= first) continue;
+      first = now;
+      place = given;
     }
     return place;
   }

@@ -93,6 +93,20 @@ std::string ExampleValue(const std::string& verb, const std::string& name) {
   return "";
 }
 
+// What other programs call what ours does by another verb; "": none.
+std::string VerbOfOtherName(const std::string& name) {
+  const auto trains = [](const char* what, const char* algorithm) {
+    return std::string("it is `train RECIPE` with algorithm.name = \"") + algorithm + "\"" + what;
+  };
+  if (name == "sft") return trains(", e.g. configs/toy_sft.toml", "sft");
+  if (name == "dpo") return trains(", e.g. configs/toy_dpo.toml", "dpo");
+  if (name == "grpo") return trains(", e.g. configs/arithmetic_grpo.toml", "grpo");
+  if (name == "ppo") return trains("", "ppo");
+  if (name == "export")
+    return "rows of a store are written by `data export`, a model in another form by `convert`";
+  return "";
+}
+
 // What a verb lacks: which part, what it is, and a call that has all. "" where `error` is another.
 std::string WhatIsMissing(const CLI::App& verb, const std::string& call, const std::string& error) {
   std::string missing, words, options;
@@ -154,12 +168,16 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
         what += (i == 0 ? "" : " or ") + of_recipe[i] + "=VALUE";
     }
   } else if (!verbs.empty() && !left.empty()) {
-    what = "no verb '" + left.front() + "'" + DidYouMean(left.front(), verbs);
+    what = "no verb '" + left.front() + "'";
+    const std::string other = at == &root ? VerbOfOtherName(left.front()) : "";
+    what += other.empty() ? DidYouMean(left.front(), verbs) : ": " + other;
   } else if (!verbs.empty()) {
     what = "a verb is missing:";
     for (const std::string& name : verbs) what += " " + name;
   } else if (!left.empty()) {
     what = "one argument too many: '" + left.front() + "'";
+    if (at->get_option_no_throw("--prompt") != nullptr)
+      what += "; a prompt stands behind --prompt: --prompt '" + left.front() + "'";
     // as Hydra takes it
     const size_t equals = left.front().find('=');
     if (equals < left.front().size() && left.front().find('.') < equals &&

@@ -32,11 +32,19 @@ TEST(SftConfigTest, NeedsNeitherRewardsNorRollouts) {
   EXPECT_EQ(ProblemsOf(kSft, {"policy.adapter=lora", "model.path=m", "sft.max_tokens=64"}), "");
 }
 
+// Where several given options stand in a sentence, the one that it is about.
+TEST(SftConfigTest, TheOptionThatTheSentenceBeginsWithIsBlamed) {
+  EXPECT_EQ(ProblemsOf(kSft, {"sft.steps=1", "run.steps=1"}).find("--set sft.steps=1: sft.steps "),
+            ProblemsOf(kSft, {"sft.steps=1"}).find("--set sft.steps=1: sft.steps "));
+  EXPECT_NE(ProblemsOf(kSft, {"sft.steps=1", "run.steps=1"}).find("--set sft.steps=1: sft.steps "),
+            std::string::npos);
+}
+
 TEST(SftConfigTest, ContradictionsAreSentences) {
   for (const auto& [set, sentence] : {
            std::pair("sft.steps=5",
                      "sft.steps is a warm start before rollouts: algorithm.name = "
-                     "\"sft\" has none, leave it at 0; it makes run.steps updates."),
+                     "\"sft\" has none, leave it at 0; it makes run.steps (--steps) updates."),
            std::pair("sft.learning_rate=2e-5",
                      "algorithm.name = \"sft\" goes by "
                      "optimizer.learning_rate."),

@@ -56,6 +56,14 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
       {{"tarin", "--help"}, "error: no verb 'tarin', did you mean 'train'?\n"},
       {{"--verison"}, "unknown option --verison, did you mean --version?"},
       {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
+      {{"sft"},
+       "no verb 'sft': it is `train RECIPE` with algorithm.name = \"sft\", e.g. "
+       "configs/toy_sft.toml\n"},
+      {{"export"},
+       "no verb 'export': rows of a store are written by `data export`, a model in another form by "
+       "`convert`\n"},
+      {{"generate", "M", "hi"},
+       "one argument too many: 'hi'; a prompt stands behind --prompt: --prompt 'hi'\n"},
       {{}, "plumb: error: a verb is missing: train plan data config"},
       {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},
       {{"generate", "x", "--prompt", "y", "--max-tokens", "4"},
