@@ -142,9 +142,11 @@ void ForEachPath(Config& config, Work work) {
   config.Visit(visitor);
 }
 
+bool IsPath(const std::string& file) { return !file.empty() && !IsGenerated(file); }
+
 // Whose place hangs on the folder that they are looked at from.
 bool MayBeElsewhere(const std::string& file) {
-  return !file.empty() && !IsGenerated(file) && fs::path(file).is_relative();
+  return IsPath(file) && fs::path(file).is_relative();
 }
 
 bool AreOne(const fs::path& a, const fs::path& b) {
@@ -166,6 +168,10 @@ std::vector<std::string> FindBesideRecipe(Config& config, const std::string& rec
   const bool of_run = fs::path(recipe).filename() == "config.toml" && Exists(folder / "run.json");
   const RunStart start = of_run ? RunStart::Of(folder.string()) : RunStart();
   ForEachPath(config, [&](const std::string& key, std::string& file) {
+    if (of_run && key != kOut && IsPath(file) && fs::path(file).is_absolute()) {
+      if (const std::string moved = start.Find(file); !moved.empty()) file = moved;
+      return;
+    }
     if (!MayBeElsewhere(file)) return;
     const fs::path path = file;
     const bool here = Exists(path);
@@ -201,7 +207,7 @@ std::vector<std::string> FindBesideRecipe(Config& config, const std::string& rec
 void FindWhereRunBegan(Config& config, const std::string& run_folder) {
   const RunStart start = RunStart::Of(run_folder);
   ForEachPath(config, [&](const std::string& key, std::string& file) {
-    if (key == kOut || !MayBeElsewhere(file) || Exists(file)) return;
+    if (key == kOut || !IsPath(file) || Exists(file)) return;
     if (const std::string then = start.Find(file); !then.empty()) file = then;
   });
 }

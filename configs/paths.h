@@ -27,13 +27,15 @@ inline constexpr std::string_view kOfStage = "stage:";
 // of `recipe`, and by --set (says `origins`) nowhere from the working folder, becomes that place,
 // in full; so a run folder remembers it. All others stay as they are. Those in the recipe that a
 // run keeps in its folder are of the folder that the run was started in first (places/run_start.h),
-// then of the working folder. A sentence for each path that leads to two places: which of them is
+// then of the working folder; what it names in full and was moved with it is where it is now. A
+// sentence for each path that leads to two places: which of them is
 // taken.
 std::vector<std::string> FindBesideRecipe(Config& config, const std::string& recipe,
                                           const Origins& origins = {});
 
-// Of a recipe that goes on with the run in `run_folder`: relative paths that lead nowhere from
-// here, but somewhere from the folder that the run was started in, become that place, in full.
+// Of a recipe that goes on with the run in `run_folder`: paths that lead nowhere from here, but
+// somewhere from the folder that the run was started in, or with it to where it was moved, become
+// that place, in full.
 void FindWhereRunBegan(Config& config, const std::string& run_folder);
 
 // Paths of `config` that lead where those of the run's own recipe lead (`stored`, the text of its

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/json/strict_json.h"
@@ -25,6 +26,16 @@ fs::path WithoutEnd(const std::string& folder) {
   return full.has_filename() ? full : full.parent_path();
 }
 
+// From where to where a folder went, told by one below it: names that are the same at the end of
+// both went along.
+std::pair<fs::path, fs::path> WithoutSameEnd(fs::path then, fs::path now) {
+  while (then.has_relative_path() && now.has_relative_path() && then.filename() == now.filename()) {
+    then = then.parent_path();
+    now = now.parent_path();
+  }
+  return {then, now};
+}
+
 }  // namespace
 
 RunStart RunStart::Of(const std::string& run_folder) {
@@ -42,6 +53,11 @@ RunStart RunStart::Of(const std::string& run_folder) {
   } catch (const nlohmann::json::exception&) {  // no text
     return start;
   }
+  if (fs::path(then).is_absolute() && WithoutEnd(then) != now) {
+    const auto [from, to] = WithoutSameEnd(WithoutEnd(then), now);
+    start.moved_from_ = from.string();
+    start.moved_to_ = to.string();
+  }
   if (!fs::path(began).is_absolute()) return start;
   start.folders_.push_back(began);
   const fs::path up = fs::path(began).lexically_relative(then);
@@ -53,12 +69,21 @@ RunStart RunStart::Of(const std::string& run_folder) {
 }
 
 std::string RunStart::Find(const std::string& path) const {
-  if (path.empty() || !fs::path(path).is_relative()) return "";
+  if (path.empty()) return "";
+  if (fs::path(path).is_absolute()) return FindMoved(path);
   for (const std::string& folder : folders_) {
     const fs::path place = (fs::path(folder) / path).lexically_normal();
     if (Exists(place)) return place.string();
   }
   return "";
+}
+
+std::string RunStart::FindMoved(const std::string& path) const {
+  if (moved_from_.empty() || Exists(path)) return "";
+  const fs::path below = fs::path(path).lexically_normal().lexically_relative(moved_from_);
+  if (below.empty() || *below.begin() == "..") return "";
+  const fs::path place = (fs::path(moved_to_) / below).lexically_normal();
+  return Exists(place) ? place.string() : "";
 }
 
 std::string PlaceNamedInRun(const std::string& named, const std::string& file) {

@@ -133,6 +133,41 @@ TEST(Paths, OfARunLeadFromTheFolderThatItWasStartedIn) {
   EXPECT_EQ(other.data.train, real / "away/rule.py") << "another file stays another";
 }
 
+// A project that was moved as a whole; its recipe names data relative to itself.
+TEST(Paths, OfAMovedProjectLeadToItsNewPlace) {
+  namespace fs = std::filesystem;
+  const TempFolder temp;
+  const fs::path real = fs::canonical(temp.path());
+  for (const char* folder : {"new/data", "new/recipes", "new/runs/a"})
+    fs::create_directories(real / folder);
+  for (const char* file : {"new/data/rows.jsonl", "new/data/other.jsonl"})
+    RealFileSystem().WriteFileAtomic((real / file).string(), "");
+  const std::string recipe = (real / "new/recipes/r.toml").string(),
+                    run = (real / "new/runs/a").string(),
+                    then = (real / "old/data/rows.jsonl").string(),
+                    now = (real / "new/data/rows.jsonl").string(),
+                    stored = "[data]\ntrain = \"" + then + "\"\n";
+  RealFileSystem().WriteFileAtomic(recipe, "[data]\ntrain = \"../data/rows.jsonl\"\n");
+  RealFileSystem().WriteFileAtomic(run + "/config.toml", stored);
+  RealFileSystem().WriteFileAtomic(
+      run + "/run.json", "{\"started_in\": \"" + (real / "old").string() + "\", \"folder\": \"" +
+                             (real / "old/runs/a").string() + "\"}");
+  std::vector<std::string> problems;
+  EXPECT_EQ(ReadRecipe(run + "/config.toml", {}, problems).config.data.train, now);
+  Config own = ReadRecipe(recipe, {}, problems).config, other = own;
+  FindWhereRunBegan(own, run);
+  EXPECT_EQ(own.data.train, now);
+  SayPathsAsRun(own, run, stored);
+  EXPECT_EQ(own.data.train, then) << "the run keeps its recipe, and its digest";
+  other.data.train = (real / "new/data/other.jsonl").string();
+  SayPathsAsRun(other, run, stored);
+  EXPECT_EQ(other.data.train, real / "new/data/other.jsonl") << "another file stays another";
+  Config in_full;
+  in_full.data.train = then;
+  FindWhereRunBegan(in_full, run);
+  EXPECT_EQ(in_full.data.train, now) << "a recipe may name it in full, too";
+}
+
 TEST(Paths, OfANewRecipeLeadToTheSamePlaceFromEverywhere) {
   namespace fs = std::filesystem;
   const TempFolder temp;

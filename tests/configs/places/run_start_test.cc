@@ -54,6 +54,31 @@ TEST(RunStart, GoesAlongWhereTheFolderAboveTheRunWasMoved) {
   EXPECT_EQ(RunStart::Of(temp / "moved/b").Find("data/rows.jsonl"), "");
 }
 
+// What lay beside the recipe stands in a run's config.toml in full.
+TEST(RunStart, GoesAlongWithPathsInFullThatWereMovedWithTheRun) {
+  const TempFolder temp;
+  for (const char* began : {"old", "old/recipes"}) {  // also a folder that is not above the run
+    PutRun(temp / "new/runs/a", temp / began, temp / "old/runs/a");
+    Put(temp / "new/data/rows.jsonl");
+    Put(temp / "rows.jsonl");
+    const RunStart start = RunStart::Of(temp / "new/runs/a/");
+    EXPECT_EQ(start.Find(temp / "old/data/rows.jsonl"), temp / "new/data/rows.jsonl");
+    EXPECT_EQ(start.Find(temp / "old/data/none.jsonl"), "");
+    EXPECT_EQ(start.Find(temp / "older/data/rows.jsonl"), "") << "never in what was moved";
+    EXPECT_EQ(start.Find(temp / "gone/rows.jsonl"), "");
+  }
+  Put(temp / "old/data/rows.jsonl");
+  EXPECT_EQ(RunStart::Of(temp / "new/runs/a").Find(temp / "old/data/rows.jsonl"), "")
+      << "which is there still";
+  // Deeper elsewhere; and a run that was renamed by itself takes nothing along.
+  PutRun(temp / "far/away/old/runs/b", temp / "old", temp / "gone/old/runs/b");
+  Put(temp / "far/away/old/data/rows.jsonl");
+  EXPECT_EQ(RunStart::Of(temp / "far/away/old/runs/b").Find(temp / "gone/old/data/rows.jsonl"),
+            temp / "far/away/old/data/rows.jsonl");
+  PutRun(temp / "new/runs/c", temp / "old", temp / "new/runs/b");
+  EXPECT_EQ(RunStart::Of(temp / "new/runs/c").Find(temp / "new/data/none.jsonl"), "");
+}
+
 TEST(RunStart, OfARunThatDoesNotSayLeadsNowhere) {
   const TempFolder temp;
   Put(temp / "rows.jsonl");

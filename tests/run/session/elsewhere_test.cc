@@ -107,6 +107,40 @@ TEST_F(Elsewhere, ARunGoesOnAndIsLookedAtFromAnotherFolder) {
   EXPECT_EQ(moved.code, 0) << moved.err;
 }
 
+// Data beside the recipe, which a run's config.toml names in full.
+TEST_F(Elsewhere, AMovedProjectWhoseRecipeNamesDataFromItselfGoesOn) {
+  RealFileSystem().WriteFileAtomic("data/rows.jsonl", Sums(10, 20));
+  RealFileSystem().WriteFileAtomic("data/other.jsonl", Sums(40, 20));
+  fs::create_directories("recipes");
+  std::string recipe = Read(SourcePath("configs/toy_grpo.toml"));
+  const std::string arithmetic = "train = \"arithmetic\"";
+  ASSERT_TRUE(Has(recipe, arithmetic)) << recipe;
+  recipe.replace(recipe.find(arithmetic), arithmetic.size(), "train = \"../data/rows.jsonl\"");
+  RealFileSystem().WriteFileAtomic("recipes/r.toml", recipe);
+  const std::vector<std::string> rest = {"--out",          "runs/a",      "--quiet",
+                                         "--set",          "sft.steps=0", "--set",
+                                         "run.out=runs/a", "--set",       "eval.every=0"};
+  const auto train = [&](std::vector<std::string> line) {
+    line.insert(line.begin(), "train");
+    line.insert(line.end(), rest.begin(), rest.end());
+    return RunPlumb(line);
+  };
+  const CliOutput made = train({"recipes/r.toml", "--steps", "1"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  fs::current_path(before_);
+  fs::rename(temp_ / "home", temp_ / "moved");
+  fs::current_path(temp_ / "moved");
+  const CliOutput own =
+      RunPlumb({"train", "--resume", "--out", "runs/a", "--steps", "2", "--quiet"});
+  EXPECT_EQ(own.code, 0) << own.err;
+  const CliOutput given = train({"recipes/r.toml", "--resume", "--steps", "3"});
+  EXPECT_EQ(given.code, 0) << given.err;
+  const CliOutput other =
+      train({"recipes/r.toml", "--resume", "--steps", "4", "--set", "data.train=data/other.jsonl"});
+  EXPECT_EQ(other.code, 2) << other.err;
+  EXPECT_TRUE(Has(other.err, "a run's data never changes")) << other.err;
+}
+
 TEST_F(Elsewhere, AnAdapterFindsItsBaseFromTheStartOfItsRun) {
   const std::string toy = SourcePath("configs/toy_grpo.toml");
   ASSERT_EQ(RunPlumb({"train", toy, "--out", "base", "--steps", "0", "--quiet", "--set",
