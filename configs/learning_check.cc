@@ -1,6 +1,7 @@
 #include "configs/learning_check.h"
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <optional>
 #include <utility>
@@ -8,8 +9,10 @@
 #include "common/base/device.h"
 #include "common/base/error.h"
 #include "configs/checks/distill_check.h"
+#include "configs/checks/loss_weights.h"
 #include "configs/number_list.h"
 #include "configs/pattern_number.h"
+#include "configs/value_text.h"
 
 namespace plumb::configs {
 namespace {
@@ -37,7 +40,10 @@ void ValidateObjective(const Config& c, Problems& p) {
       "take it out.");
   p.Require(a.cov_low < a.cov_high, "algorithm.cov_low has to be below algorithm.cov_high.");
   try {
-    ReadNumbers(a.vespo, 4, "algorithm.vespo");
+    for (const double number : ReadNumbers(a.vespo, 4, "algorithm.vespo"))
+      p.Require(number >= 0 && std::isfinite(static_cast<float>(number)),
+                "algorithm.vespo holds " + NumberText(number) +
+                    ": k and lambda are 0 or more, and finite in 32 bits.");
   } catch (const Error& e) {
     p.Require(false, "algorithm.vespo " + e.message() + ": k and lambda, twice.");
   }
@@ -130,7 +136,10 @@ std::vector<PreferenceLossKind> LossKinds(const PreferenceConfig& c, Problems& p
   if (c.losses.empty()) return {c.loss};
   std::vector<PreferenceLossKind> out;
   try {
-    for (const auto& [name, weight] : ReadPatternNumbers(c.losses, "preference.losses")) {
+    const std::vector<PatternNumber> losses = ReadPatternNumbers(c.losses, "preference.losses");
+    if (const std::string wrong = WrongLossWeights(losses); !wrong.empty())
+      p.Require(false, "preference.losses " + wrong + ".");
+    for (const auto& [name, weight] : losses) {
       const auto kind = FromName<PreferenceLossKind>(name);
       p.Require(kind.has_value() && kind != PreferenceLossKind::kKto,
                 "preference.losses holds \"" + name + "\": use " +

@@ -19,11 +19,14 @@
 #include "configs/fields.h"
 #include "configs/foreign/foreign_meaning.h"
 #include "configs/foreign/foreign_paths.h"
+#include "configs/foreign/foreign_values.h"
+#include "configs/foreign/set_names.h"
 #include "configs/foreign/toml_table.h"
 #include "configs/foreign_names.h"
 #include "configs/option_names.h"
 #include "configs/paths.h"
 #include "configs/recipe_problems.h"
+#include "configs/value_text.h"
 
 namespace plumb::configs {
 namespace {
@@ -156,8 +159,20 @@ class Parser {
       const std::string place = parser.Place(found->second->source());
       parser.origins_[prefix + info.name] = parser.override_.empty() ? place : "--set";
       parser.places_[prefix + info.name] = place;
+      // A table's names are each an option of their own, and a list of parts has none.
+      if constexpr (requires { Text(field); } && !IsMap<Field>) {
+        if (!parser.override_.empty()) parser.SetAs(prefix + info.name, Text(field));
+      }
     }
   };
+
+  template <class Field>
+  static constexpr bool IsMap = std::is_same_v<Field, std::map<std::string, std::string>>;
+
+  void SetAs(const std::string& option, const std::string& value) {
+    const std::string wrong = set_names_.Give(option, value, override_);
+    if (!wrong.empty()) problems_.push_back("--set " + override_ + ": " + wrong);
+  }
 
   // npos: only a part of another name, or not at all.
   static size_t MentionOf(const std::string& key, const std::string& text) {
@@ -180,6 +195,22 @@ class Parser {
     const bool fits = digits.size() < 19;
     return (override_.empty() && fits ? std::string() : " of at most 64 bits") +
            (fits ? ", without quotes: " + digits : "");
+  }
+  // Of an option under a name of another system that has values of its own: that it has not this
+  // one. `also`: what else it takes.
+  bool NotTheirs(const toml::node& node, const std::string& key, std::string name,
+                 const std::string& also) {
+    const std::string there = GivenAs(key), table = key.substr(0, key.find('.'));
+    const std::vector<std::string> values = ForeignValuesOf(table, there);
+    if (values.empty()) return false;
+    name.resize(std::min<size_t>(name.size(), 100));
+    std::string list;
+    for (const std::string& value : values) list += (list.empty() ? "" : ", ") + value;
+    const std::string meant = DidYouMean(name, values);
+    problems_.push_back(Place(node.source()) + ": " + table + "." + there + " = \"" + name +
+                        "\" is not known" + (meant.empty() ? ": use" : meant + " Use") +
+                        " one of " + list + "; or " + also);
+    return true;
   }
   void Wrong(const toml::node& node, const std::string& key, const std::string& wanted) {
     std::ostringstream type;
@@ -221,14 +252,19 @@ class Parser {
                           "\" is not known here: " + foreign);
       return;
     }
+    if (NotTheirs(node, key, name, key + ", " + ListOfNames<E>())) return;
     name.resize(std::min<size_t>(name.size(), 100));
     const std::string meant = DidYouMean(name, names);
     problems_.push_back(Place(node.source()) + ": " + key + " = \"" + name + "\" is not known" +
                         (meant.empty() ? ": use" : meant + " Use") + " one of " + ListOfNames<E>());
   }
   void Convert(const toml::node& node, const std::string& key, bool& out) {
-    if (const auto v = node.value_exact<bool>()) out = *v;
-    else Wrong(node, key, "true or false");
+    if (const auto v = node.value_exact<bool>()) {
+      out = *v;
+      return;
+    }
+    const auto text = node.value_exact<std::string>();
+    if (!text || !NotTheirs(node, key, *text, "true or false")) Wrong(node, key, "true or false");
   }
   void Convert(const toml::node& node, const std::string& key, int64_t& out) {
     if (const auto v = node.value_exact<int64_t>()) out = *v;
@@ -289,6 +325,7 @@ class Parser {
   std::string override_;
   Index index_;
   GivenNames given_as_;
+  SetNames set_names_;
   std::map<std::string, std::string> places_;
   Origins& origins_;
   std::set<std::string> listed_;  // the names of tables that were said

@@ -1,5 +1,11 @@
 #include "configs/foreign/foreign_meaning.h"
 
+#include <cstdlib>
+#include <string_view>
+
+#include "configs/checks/loss_weights.h"
+#include "configs/pattern_number.h"
+
 namespace plumb::configs {
 namespace {
 
@@ -105,17 +111,45 @@ void ResolveParts(const GivenNames& given, const ForeignMentions& mentions, Orig
     problems.push_back(mentions.losses_place + ": preference." + what);
   };
   const size_t losses = mentions.losses.size(), weights = mentions.loss_weights.size();
+  PreferenceConfig& preference = config.preference;
+  if (weights != 0 && losses == 0) {
+    return refuse(
+        "loss_weights weighs a list of losses, and loss_type is none: write loss_type = "
+        "[\"" +
+        NameOf(preference.loss) + "\", \"sft\"], here preference.losses, or leave the weights out");
+  }
   if (weights != 0 && weights != losses) {
-    return refuse("loss_weights has " + std::to_string(weights) + " numbers and loss_type " +
-                  std::to_string(losses) + (losses == 0 ? "" : " names") +
+    return refuse("loss_weights has " + std::to_string(weights) +
+                  (weights == 1 ? " number" : " numbers") + " and loss_type " +
+                  std::to_string(losses) + (losses == 1 ? " name" : " names") +
                   ": one for each; here it is preference.losses = [\"sigmoid=0.8\", \"sft=1\"]");
   }
   if (losses == 0) return;
+  std::vector<PatternNumber> weighed;
+  for (size_t i = 0; i < losses; ++i) {
+    weighed.emplace_back(
+        mentions.losses[i],
+        weights == 0 ? 1.0 : std::strtod(mentions.loss_weights[i].c_str(), nullptr));
+  }
+  if (const std::string wrong = WrongLossWeights(weighed); !wrong.empty())
+    return refuse(std::string("loss_type") + (weights == 0 ? " " : " with loss_weights ") + wrong);
+  // The command line has the last word about what the file says under whatever name.
+  if (mentions.losses_place.starts_with("--set")) {
+    for (const char* option : {"preference.losses", "preference.loss"}) {
+      const auto origin = origins.find(option);
+      if (origin == origins.end() || origin->second.starts_with("--set")) continue;
+      origins.erase(origin);
+      if (std::string_view(option) == "preference.loss") preference.loss = PreferenceConfig().loss;
+      else preference.losses.clear();
+    }
+  }
   if (!origins.emplace("preference.losses", mentions.losses_place + ", loss_type").second)
     return refuse("loss_type says what preference.losses is, which is given, too: keep one");
+  if (origins.contains("preference.loss"))
+    return refuse("loss_type says what preference.loss is, which is given, too: keep one");
   for (size_t i = 0; i < losses; ++i)
-    config.preference.losses.push_back(mentions.losses[i] + "=" +
-                                       (weights == 0 ? "1" : mentions.loss_weights[i]));
+    preference.losses.push_back(mentions.losses[i] + "=" +
+                                (weights == 0 ? "1" : mentions.loss_weights[i]));
 }
 
 }  // namespace

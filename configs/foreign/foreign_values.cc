@@ -1,7 +1,10 @@
 #include "configs/foreign/foreign_values.h"
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
+#include <sstream>
+#include <type_traits>
 #include <utility>
 
 #include "configs/config.h"
@@ -67,6 +70,9 @@ constexpr Definition kDefinitions[] = {
     {"policy", "target_modules", "all-linear", R"({targets = ["all-linear"]})"},
 };
 
+constexpr const char* kVespoParts[] = {"vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
+                                       "vespo_lambda_neg"};
+
 // At that line, so that what is wrong with it is said of the line.
 toml::table AtLine(const char* inline_table, const toml::source_region& source) {
   const uint32_t line = source.begin.line;
@@ -114,61 +120,116 @@ void TakeIn(toml::table& root, const char* name, const ForeignPathCalls& calls,
   }
 }
 
-// An option of theirs that is there and is of this kind of value is taken out of the table.
+// What `key` says of the table, taken out of it; `wanted` in words: it is there and says nothing of
+// that kind.
 template <class T>
-std::optional<T> Taken(toml::table& table, const char* key, const ForeignPathCalls& calls,
-                       std::string* place) {
+std::optional<T> Taken(toml::table& table, const std::string& key, const std::string& prefix,
+                       const char* wanted, const ForeignPathCalls& calls, std::string* place,
+                       std::vector<std::string>& problems) {
   const toml::node* node = table.get(key);
-  const std::optional<T> value = node ? node->value<T>() : std::nullopt;
-  if (!value) return std::nullopt;
+  if (node == nullptr) return std::nullopt;
   *place = calls.place(node->source());
+  std::optional<T> value;
+  if constexpr (std::is_same_v<T, bool>) value = node->value_exact<bool>();
+  else if (node->is_number()) value = node->value<double>();
+  if (!value) {
+    std::ostringstream type;
+    type << node->type();
+    problems.push_back(*place + ": " + prefix + key + " has to be " + wanted + ", not " +
+                       type.str());
+  }
   table.erase(key);
   return value;
 }
 
+// TRL's lists of DPO.
+void TakeLosses(toml::table& preference, const ForeignPathCalls& calls, ForeignMentions& mentions,
+                std::vector<std::string>& problems) {
+  const toml::node* type = preference.get("loss_type");
+  // What is said later takes the place of what the file says, and of what the same name said.
+  const bool ours = preference.contains("losses") || preference.contains("loss");
+  const bool again =
+      type != nullptr && mentions.losses_place.starts_with("--set preference.loss_type");
+  if (again || ((ours || type != nullptr) && !mentions.losses_place.starts_with("--set"))) {
+    mentions.losses.clear();
+    if (!again && (type == nullptr || !type->is_array())) mentions.loss_weights.clear();
+  }
+  const auto list = [&](const char* key, const char* wanted, std::vector<std::string>& out,
+                        auto text_of) {
+    const toml::node* node = preference.get(key);
+    const toml::array* array = node == nullptr ? nullptr : node->as_array();
+    const std::string place = node == nullptr ? "" : calls.place(node->source());
+    std::vector<std::string> all;
+    bool fine = array != nullptr && !array->empty();
+    for (size_t i = 0; fine && i < array->size(); ++i) {
+      const std::optional<std::string> text = text_of((*array)[i]);
+      fine = text.has_value();
+      if (fine) all.push_back(*text);
+    }
+    if (fine) {
+      out = std::move(all);
+      mentions.losses_place = place;
+    } else {
+      problems.push_back(place + ": preference." + key + " has to be " + wanted);
+    }
+    preference.erase(key);
+  };
+  if (type != nullptr && type->is_array()) {
+    list("loss_type", "a loss, or a list of at least one, [\"sigmoid\", \"sft\"]", mentions.losses,
+         [](const toml::node& one) { return one.value_exact<std::string>(); });
+  }
+  if (preference.contains("loss_weights")) {
+    list("loss_weights", "a list of numbers, [0.8, 1], one for each of loss_type",
+         mentions.loss_weights, [](const toml::node& one) -> std::optional<std::string> {
+           if (!one.is_number()) return std::nullopt;
+           return Text(*one.value<double>());
+         });
+  }
+}
+
 // What says nothing by itself, or a part of one of our options.
-void TakeParts(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions) {
+void TakeParts(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
+               std::vector<std::string>& problems) {
   if (toml::table* algorithm = root.get_as<toml::table>("algorithm")) {
     for (auto& [key, said] : {std::pair("sync_ref_model", &mentions.sync_reference),
                               std::pair("use_adaptive_entropy", &mentions.adaptive_entropy)}) {
       std::string place;
-      if (const auto on = Taken<bool>(*algorithm, key, calls, &place))
+      if (const auto on =
+              Taken<bool>(*algorithm, key, "algorithm.", "true or false", calls, &place, problems))
         *said = {.on = *on, .place = place};
     }
-    constexpr const char* kVespo[] = {"vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
-                                      "vespo_lambda_neg"};
     for (size_t i = 0; i < mentions.vespo.size(); ++i) {
       std::string place;
-      if (const auto number = Taken<double>(*algorithm, kVespo[i], calls, &place))
+      const auto number = Taken<double>(*algorithm, kVespoParts[i], "algorithm.", "a number", calls,
+                                        &place, problems);
+      if (!number) continue;
+      if (*number >= 0 && std::isfinite(static_cast<float>(*number))) {
         mentions.vespo[i] = {.text = Text(*number), .place = place};
+      } else {
+        problems.push_back(place + ": algorithm." + kVespoParts[i] + " = " + NumberText(*number) +
+                           ": it has to be 0 or more, and finite in 32 bits");
+      }
     }
   }
-  toml::table* preference = root.get_as<toml::table>("preference");
-  if (preference == nullptr) return;
-  const auto list = [&](const char* key, std::vector<std::string>& out) {
-    const toml::array* array = preference->get_as<toml::array>(key);
-    if (array == nullptr) return;
-    std::vector<std::string> all;
-    for (const toml::node& one : *array) {
-      if (const auto text = one.value_exact<std::string>()) all.push_back(*text);
-      else if (const auto number = one.value<double>()) all.push_back(Text(*number));
-      else return;
-    }
-    mentions.losses_place = calls.place(array->source());
-    out = std::move(all);
-    preference->erase(key);
-  };
-  list("loss_type", mentions.losses);
-  list("loss_weights", mentions.loss_weights);
+  if (toml::table* preference = root.get_as<toml::table>("preference"))
+    TakeLosses(*preference, calls, mentions, problems);
 }
 
 }  // namespace
 
 void TakeForeignValues(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
                        std::vector<std::string>& problems) {
-  TakeParts(root, calls, mentions);
+  TakeParts(root, calls, mentions, problems);
   TakeIn<AlgorithmConfig>(root, "algorithm", calls, mentions, problems);
   TakeIn<PolicyConfig>(root, "policy", calls, mentions, problems);
+}
+
+std::vector<std::string> ForeignValuesOf(std::string_view table, std::string_view key) {
+  std::vector<std::string> values;
+  for (const Definition& d : kDefinitions) {
+    if (table == d.table && key == d.key) values.emplace_back(d.value);
+  }
+  return values;
 }
 
 }  // namespace plumb::configs

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "configs/foreign/foreign_paths.h"
@@ -19,5 +20,9 @@ namespace plumb::configs {
 // `mentions.values` loses what `root` gives anew.
 void TakeForeignValues(toml::table& root, const ForeignPathCalls& calls, ForeignMentions& mentions,
                        std::vector<std::string>& problems);
+
+// What their option takes of theirs alone: "loss_type" of "algorithm" "grpo", "bnpo", ...; empty:
+// it has no values of its own.
+std::vector<std::string> ForeignValuesOf(std::string_view table, std::string_view key);
 
 }  // namespace plumb::configs

@@ -121,6 +121,102 @@ TEST(ForeignValuesTest, WhatIsSaidTwiceIsAProblemOfItsLine) {
             std::string::npos);
 }
 
+// On a command line, too; but it overrides what the file says, and its last word is its last.
+TEST(ForeignValuesTest, SetsThatContradictEachOtherAreAProblem) {
+  const std::pair<Sets, const char*> cases[] = {
+      {{"algorithm.loss_type=bnpo", "algorithm.loss_agg_mode=seq-mean-token-mean"},
+       "--set algorithm.loss_agg_mode=seq-mean-token-mean: algorithm.aggregation is \"token\" by "
+       "--set algorithm.loss_type=bnpo, and \"sequence\" here: keep one of them"},
+      {{"algorithm.adv_estimator=opo", "algorithm.advantage=group"}, "algorithm.advantage is"},
+      {{"algorithm.scale_rewards=none", "algorithm.advantage_std=true"},
+       "algorithm.advantage_std is false by"},
+      {{"algorithm.kl_loss_type=low_var_kl", "algorithm.kl_estimator=k1"},
+       "algorithm.kl_estimator is \"k3\" by"},
+      {{"algorithm.objective=cispo", "algorithm.loss_mode=geo_mean"}, "algorithm.objective is"},
+      {{"algorithm.adv_estimator=opo", "algorithm.name=gspo"}, "algorithm.name is \"grpo\" by"},
+      {{"preference.loss_type=sigmoid", "preference.loss=ipo"}, "preference.loss is \"sigmoid\""},
+      {{"optimizer.lr=1e-3", "actor_rollout_ref.actor.optim.lr=1e-4"},
+       "optimizer.learning_rate is 0.001 by"},
+  };
+  for (const auto& [sets, named] : cases)
+    EXPECT_NE(ProblemsOf(sets).find(named), std::string::npos) << sets[1] << ProblemsOf(sets);
+  EXPECT_EQ(ProblemsOf({"algorithm.loss_type=bnpo", "algorithm.loss_agg_mode=token-mean"}), "");
+  EXPECT_EQ(With({"optimizer.lr=1e-3", "optimizer.lr=1e-4"}).config.optimizer.learning_rate, 1e-4);
+  EXPECT_EQ(ProblemsOf({"data.map.prompt=a", "data.map.answer=b"}), "") << "a table's names";
+  EXPECT_EQ(With({"algorithm.loss_agg_mode=seq-mean-token-mean"}, "loss_type = \"bnpo\"\n")
+                .config.algorithm.aggregation,
+            Aggregation::kSequence)
+      << "the file's gives way";
+}
+
+TEST(ForeignValuesTest, ValuesThatAreNoneAreToldUnderTheNameThatWasUsed) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"algorithm.scale_rewards=bath",
+       "algorithm.scale_rewards = \"bath\" is not known, did you mean 'batch'? Use one of group, "
+       "batch, none; or true or false"},
+      {"algorithm.loss_type=lusp",
+       "algorithm.loss_type = \"lusp\" is not known, did you mean 'luspo'? Use one of grpo, bnpo,"},
+      {"algorithm.vespo_k_pos=-2", "algorithm.vespo_k_pos = -2: it has to be 0 or more"},
+      {"algorithm.vespo_k_pos=1e300", "finite in 32 bits"},
+      {"algorithm.vespo_k_pos=a", "algorithm.vespo_k_pos has to be a number, not string"},
+      {"algorithm.use_adaptive_entropy=maybe",
+       "algorithm.use_adaptive_entropy has to be true or false, not string"},
+      {"algorithm.advantage_std=maybe", "algorithm.advantage_std has to be true or false"},
+  };
+  for (const auto& [set, named] : cases) {
+    const std::string said = ProblemsOf({set});
+    EXPECT_NE(said.find(named), std::string::npos) << set << ": " << said;
+    EXPECT_EQ(said.find("unknown key"), std::string::npos) << said;
+  }
+  EXPECT_EQ(ForeignValuesOf("algorithm", "scale_rewards"), (Sets{"group", "batch", "none"}));
+  EXPECT_TRUE(ForeignValuesOf("algorithm", "aggregation").empty());
+}
+
+TEST(ForeignValuesTest, ListsOfLossesAreASumOrAProblem) {
+  const auto losses = [](const std::string& rows, const Sets& sets) -> std::string {
+    try {
+      std::string all;
+      const std::string text =
+          "[data]\ntrain = \"p.jsonl\"\n[algorithm]\nname = \"dpo\"\n[preference]\n" + rows;
+      const PreferenceConfig read = ParseRecipe(text, "r.toml", sets).config.preference;
+      for (const std::string& loss : read.losses) all += loss + " ";
+      return all + NameOf(read.loss);
+    } catch (const Error& e) {
+      return e.what();
+    }
+  };
+  const std::string two = "preference.loss_type=[\"sigmoid\", \"sft\"]";
+  const std::pair<Sets, const char*> refused[] = {
+      {{two, "preference.loss_weights=[0, 0]"}, "gives every loss the weight 0"},
+      {{two, "preference.loss_weights=[1, -1]"}, "gives \"sft\" the weight -1"},
+      {{two, "preference.loss_weights=[1e300, 1]"}, "gives \"sigmoid\" the weight 1e+300"},
+      {{two, "preference.loss_weights=[true, 1]"},
+       "preference.loss_weights has to be a list of numbers"},
+      {{two, "preference.loss_weights=2"}, "preference.loss_weights has to be a list of numbers"},
+      {{two, "preference.loss_weights=[]"}, "preference.loss_weights has to be a list of numbers"},
+      {{"preference.loss_type=[]"}, "preference.loss_type has to be a loss, or a list of at least"},
+      {{"preference.loss_type=[\"sft\", \"sft\"]"}, "loss_type names \"sft\" twice"},
+      {{"preference.loss_type=ipo", "preference.loss_weights=[2]"},
+       "write loss_type = [\"ipo\", \"sft\"]"},
+      {{two, "preference.loss=ipo"}, "loss_type says what preference.loss is"},
+      {{two, "preference.losses=[\"ipo=1\"]"}, "loss_type says what preference.losses is"},
+  };
+  for (const auto& [sets, named] : refused) {
+    const std::string said = losses("", sets);
+    EXPECT_NE(said.find(named), std::string::npos) << sets[0] << ": " << said;
+    EXPECT_EQ(said.find("unknown key"), std::string::npos) << said;
+  }
+  // --set goes before what the file says, under whatever name that says it.
+  const std::string listed = "loss_type = [\"ipo\", \"sft\"]\nloss_weights = [1, 2]\n";
+  EXPECT_EQ(losses(listed, {two}), "sigmoid=1.0 sft=2.0 sigmoid");
+  EXPECT_EQ(losses(listed, {"preference.loss=hinge"}), "hinge");
+  EXPECT_EQ(losses(listed, {"preference.loss_type=hinge"}), "hinge");
+  EXPECT_EQ(losses(listed, {"preference.losses=[\"hinge=1\"]"}), "hinge=1 sigmoid");
+  EXPECT_EQ(losses("losses = [\"ipo=1\"]\n", {two}), "sigmoid=1 sft=1 sigmoid");
+  EXPECT_EQ(losses("loss = \"ipo\"\n", {two}), "sigmoid=1 sft=1 sigmoid");
+  EXPECT_EQ(losses("", {two, "preference.loss_type=hinge"}), "hinge") << "the last word";
+}
+
 TEST(ForeignValuesTest, UnderOurNamesOnlyOurValuesAreTaken) {
   EXPECT_NE(ProblemsOf({"algorithm.aggregation=dapo"}).find("algorithm.aggregation = \"token\""),
             std::string::npos);
@@ -170,7 +266,7 @@ TEST(ForeignValuesTest, SwitchesAndPartsMakeOneOption) {
     losses("loss_type = [\"sigmoid\", \"sft\"]\nloss_weights = [0.8]\n");
     FAIL();
   } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("r.toml:7: preference.loss_weights has 1 numbers and "
+    EXPECT_NE(std::string(e.what()).find("r.toml:7: preference.loss_weights has 1 number and "
                                          "loss_type 2 names"),
               std::string::npos)
         << e.what();
