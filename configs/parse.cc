@@ -1,7 +1,6 @@
 // TOML and --set into a Config, every problem collected.
 #include <algorithm>
 #include <cctype>
-#include <filesystem>
 #include <limits>
 #include <set>
 #include <sstream>
@@ -9,11 +8,10 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "common/base/file.h"
 #include "common/base/nearest.h"
-#include "common/base/place.h"
 #include "common/base/text.h"
 #include "configs/checks/adapter_asked_for.h"
+#include "configs/checks/unread_options.h"
 #include "configs/config.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
@@ -21,17 +19,17 @@
 #include "configs/foreign/foreign_paths.h"
 #include "configs/foreign/foreign_values.h"
 #include "configs/foreign/set_names.h"
+#include "configs/foreign/taken_names.h"
 #include "configs/foreign/toml_table.h"
+#include "configs/foreign/what_else.h"
 #include "configs/foreign_names.h"
 #include "configs/option_names.h"
-#include "configs/paths.h"
 #include "configs/recipe_problems.h"
 #include "configs/value_text.h"
 
 namespace plumb::configs {
 namespace {
 
-constexpr size_t kMaxRecipeBytes = size_t{4} << 20;
 constexpr size_t kMaxParts = 1000;    // reward parts
 constexpr size_t kMaxProblems = 100;  // said in one message; the others are counted
 
@@ -85,7 +83,8 @@ class Parser {
     }
     if (!homes.empty()) {
       std::string list;
-      for (const std::string& home : homes) list += (list.empty() ? "" : " or ") + home;
+      for (const std::string& home : OwnFirst({homes.begin(), homes.end()}, algorithm_))
+        list += (list.empty() ? "" : " or ") + home;
       problems_.push_back(place + ": unknown key '" + key + "': here it is " + list);
       return;
     }
@@ -140,6 +139,8 @@ class Parser {
     return place;
   }
   const GivenNames& given_as() const { return given_as_; }
+  const TakenNames& names_taken() const { return names_taken_; }
+  void set_algorithm(AlgorithmName name) { algorithm_ = name; }
   // The name that the last mention of an option used; empty: it was not given.
   std::string GivenAs(const std::string& key) const {
     const auto found = given_as_.find(key);
@@ -156,7 +157,8 @@ class Parser {
       const auto found = given.find(info.name);
       if (found == given.end()) return;
       parser.Convert(*found->second, prefix + info.name, field);
-      const std::string place = parser.Place(found->second->source());
+      const std::string place = parser.Place(found->second->source()), option = prefix + info.name;
+      parser.names_taken_.Take(option, prefix + parser.GivenAs(option), parser.override_);
       parser.origins_[prefix + info.name] = parser.override_.empty() ? place : "--set";
       parser.places_[prefix + info.name] = place;
       // A table's names are each an option of their own, and a list of parts has none.
@@ -326,6 +328,8 @@ class Parser {
   Index index_;
   GivenNames given_as_;
   SetNames set_names_;
+  TakenNames names_taken_;
+  AlgorithmName algorithm_ = AlgorithmConfig().name;
   std::map<std::string, std::string> places_;
   Origins& origins_;
   std::set<std::string> listed_;  // the names of tables that were said
@@ -359,6 +363,9 @@ void ReadRoot(toml::table root, Parser& parser, ForeignMentions& mentions,
        .unknown = [&](const std::string& place,
                       const std::string& key) { parser.Unknown(place, key, {}, ""); }},
       mentions, problems);
+  const auto algorithm = root["algorithm"]["name"].value<std::string>();
+  parser.set_algorithm(
+      FromName<AlgorithmName>(algorithm.value_or("")).value_or(config.algorithm.name));
   SectionNames known;
   config.Visit(known);
   for (const auto& [key, node] : root) {
@@ -481,7 +488,8 @@ void ThrowProblems(const std::vector<std::string>& problems, ErrorCode code) {
 }
 
 Loaded ParseRecipe(const std::string& text, const std::string& name,
-                   const std::vector<std::string>& overrides, std::vector<std::string>& problems) {
+                   const std::vector<std::string>& overrides, std::vector<std::string>& problems,
+                   std::vector<std::string>* notes) {
   RefuseEndlessKeys(text, name);
   Loaded loaded;
   Parser parser(name, loaded.origins, problems);
@@ -490,10 +498,7 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
     ReadRoot(toml::parse(text, name), parser, mentions, problems, loaded.config);
   } catch (const toml::parse_error& e) {
     throw Error(ErrorCode::kInvalidArgument,
-                "not valid TOML: " + std::string(e.description()) +
-                    (Trim(text).starts_with("{") ? "; this is JSON, as rows of data are, and no "
-                                                   "recipe: `plumb config new` writes one for them"
-                                                 : ""),
+                "not valid TOML: " + std::string(e.description()) + WhatElse(text, name),
                 name + ":" + std::to_string(e.source().begin.line));
   }
   for (const std::string& item : overrides) {
@@ -520,6 +525,10 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
     wrong.push_back(problem);
   for (const std::string& problem : wrong)
     problems.push_back(parser.PlaceOf(problem) + ": " + problem);
+  if (notes && problems.empty()) {
+    parser.names_taken().Say(*notes);
+    SayUnread(loaded.config, *notes);
+  }
   DefaultOrigins defaults{loaded.origins, ""};
   loaded.config.Visit(defaults);
   return loaded;
@@ -530,62 +539,6 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
   std::vector<std::string> problems;
   Loaded loaded = ParseRecipe(text, name, overrides, problems);
   ThrowProblems(problems);
-  return loaded;
-}
-
-Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overrides) {
-  std::vector<std::string> problems;
-  Loaded loaded = ReadRecipe(path, overrides, problems);
-  ThrowProblems(problems);
-  return loaded;
-}
-
-namespace {
-
-// Of the recipes of its folder and of configs/ the one with the nearest name, by the path that
-// leads to it from here; empty: none is near. ".toml" is no part of a name.
-std::string RecipeMeant(const std::string& path) {
-  namespace fs = std::filesystem;
-  const std::string wanted = fs::path(path).stem().string();
-  size_t most = std::max<size_t>(1, wanted.size() / 3);
-  std::string meant;
-  for (const fs::path& folder : {fs::path(path).parent_path(), fs::path("configs")}) {
-    std::error_code none;
-    for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder, none)) {
-      if (entry.path().extension() != ".toml") continue;
-      const size_t distance = EditDistance(wanted, entry.path().stem().string());
-      if (distance > most || (!meant.empty() && distance == most)) continue;
-      most = distance;
-      meant = (folder / entry.path().filename()).string();
-    }
-  }
-  return meant;
-}
-
-}  // namespace
-
-Loaded ReadRecipe(const std::string& path, const std::vector<std::string>& overrides,
-                  std::vector<std::string>& problems, std::vector<std::string>* notes) {
-  if (path.empty())
-    throw Error(ErrorCode::kInvalidArgument, "is empty: name a TOML file", "recipe");
-  if (!std::filesystem::exists(path)) {
-    const std::string meant = RecipeMeant(path);
-    throw Error(ErrorCode::kNotFound,
-                "there is no such recipe" + (meant.empty() ? "; the ones that ship are in configs/"
-                                                           : ", did you mean '" + meant + "'?"),
-                path);
-  }
-  const Place place = PlaceOf(path);
-  if (std::filesystem::is_directory(path) || (place >= Place::kRows && place <= Place::kPython)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                NotWhatIsWanted(path, "a recipe") +
-                    (place == Place::kRun ? ", its recipe " + path + "/config.toml" : ""),
-                path);
-  }
-  Loaded loaded =
-      ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides, problems);
-  std::vector<std::string> two = FindBesideRecipe(loaded.config, path, loaded.origins);
-  if (notes) notes->insert(notes->end(), two.begin(), two.end());
   return loaded;
 }
 
