@@ -193,6 +193,12 @@ std::vector<std::pair<std::string, std::string>> GroupScorer::Digests() const {
   return digests;
 }
 
+std::vector<std::vector<std::string>> GroupScorer::Truths() const {
+  std::vector<std::vector<std::string>> truths;
+  for (const Part& part : parts_) truths.push_back(part.function->truths());
+  return truths;
+}
+
 std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGroup& group) {
   const std::string& name = part.function->name();
   const size_t count = group.trajectories.size();

@@ -84,6 +84,8 @@ class GroupScorer : public Scorer {
   std::map<std::string, double> Latencies() const;
   // name -> digest of each part, for the run's records.
   std::vector<std::pair<std::string, std::string>> Digests() const;
+  // RewardFunction::truths of each part, in the same order.
+  std::vector<std::vector<std::string>> Truths() const;
 
  private:
   struct Part {

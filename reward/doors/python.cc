@@ -59,7 +59,7 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
   spec.path = FindExecutable(interpreter, place);
   spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function, constants, completions};
   // Raised when what functions are given changes: a score may then be another one.
-  constexpr const char* kRunnerVersion = "2";
+  constexpr const char* kRunnerVersion = "3";
   const std::string how = kRunnerVersion + style + "\n" + function +
                           (constants == "{}" ? "" : "\n" + constants) +
                           (completions == "auto" ? "" : "\ncompletions=" + completions);

@@ -204,7 +204,8 @@ def trl(function, group):
     columns = {key: [r["extra"].get(key) for r in group] for key in group[0]["extra"]}
     for key in TRUTHS:
         if key in wanted or (key in TAKEN and open_ended(function)):
-            columns.setdefault(key, [r["ground_truth"] for r in group])
+            # None where the row has none: "" is in every answer, and a function would call each right.
+            columns.setdefault(key, [r["ground_truth"] or None for r in group])
     logged = Logged(len(group))
     ids = [r["completion_ids"] for r in group] if "completion_ids" in group[0] else None
     if ids is None and "completion_ids" in wanted and wanted["completion_ids"].default is inspect.Parameter.empty:
@@ -266,6 +267,12 @@ def openrlhf(function, group):
     return batch_scores(result["rewards"], len(group), details)
 
 
+def truths_of(function, style):
+    """Parameters that get the row's ground truth: without one the function has nothing to compare with."""
+    names = {"trl": TRUTHS, "verl": ("ground_truth", "ground_truths"), "openrlhf": ()}[style]
+    return [name for name in names if name in parameters(function) and name not in CONSTANTS]
+
+
 def why(error):
     """In one line: what, and where in the user's own files."""
     if isinstance(error, SystemExit):
@@ -306,7 +313,7 @@ def main():
     except BaseException as error:  # SystemExit of a script that is no module, too
         say({"error": why(error)})
         return 3
-    say({"ready": True})
+    say({"ready": True, "truths": truths_of(function, style)})
     run = {"trl": trl, "verl": verl, "openrlhf": openrlhf}[style]
     group = []
     for line in sys.stdin:

@@ -54,7 +54,15 @@ class ProgramWorker : public Worker {
     if (failure == Failure::kNone) {
       const Json hello =
           TooDeep(line, 16) ? Json() : Json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (hello.is_object() && hello.contains("ready")) return std::nullopt;
+      if (hello.is_object() && hello.contains("ready")) {
+        truths_.clear();  // of a start before this one
+        if (const auto named = hello.find("truths"); named != hello.end() && named->is_array()) {
+          for (const Json& name : *named) {
+            if (name.is_string()) truths_.push_back(name);
+          }
+        }
+        return std::nullopt;
+      }
       std::string why = "greeted with something else than {\"ready\":true}";
       if (hello.is_object() && hello.contains("error") && hello["error"].is_string())
         why = hello["error"];
@@ -63,6 +71,9 @@ class ProgramWorker : public Worker {
     }
     return "did not get ready: " + Ended(&failure, "", 0, 0);
   }
+
+  // What its greeting named as such (RewardFunction::truths); after Begin().
+  const std::vector<std::string>& truths() const { return truths_; }
 
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline,
                               bool* broke) override {
@@ -155,6 +166,7 @@ class ProgramWorker : public Worker {
   const HostOptions options_;
   const bool greets_, tokens_;
   ChildProcess child_;
+  std::vector<std::string> truths_;
   uint64_t next_id_ = 0;
   uint64_t logged_ = 0;
 };
@@ -228,14 +240,18 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec,
   const auto make = [command, options, spec](int) {
     return std::make_unique<ProgramWorker>(command, options, spec);
   };
+  std::vector<std::string> truths;
   if (spec.greets) {
     Deadline ignored = After(options.start_grace);
-    if (const Problem why = make(0)->Begin(&ignored)) {
+    const auto first = make(0);
+    if (const Problem why = first->Begin(&ignored)) {
       throw Error(ErrorCode::kInvalidArgument, part.path + ": " + *why,
                   "reward part '" + part.name + "'");
     }
+    truths = first->truths();
   }
-  return std::make_unique<PooledFunction>(part.name, spec.digest, options.pool, make);
+  return std::make_unique<PooledFunction>(part.name, spec.digest, options.pool, make,
+                                          std::move(truths));
 }
 
 std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& part,

@@ -22,6 +22,7 @@
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
 #include "run/session/recipe/equal_scores.h"
+#include "run/session/recipe/missing_truths.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/reward_samples.h"
 
@@ -357,8 +358,13 @@ int Test(const TestArguments& a) {
   GroupScorer scorer(config.reward, session ? reward::WithModelParts(session->tokenizer())
                                             : reward::HostOptions());
 
+  std::vector<const Prompt*> prompts;
+  for (const TrajectoryGroup& group : groups) prompts.push_back(&group.lease.prompt);
   std::vector<PartSummary> parts;
+  const auto truths = scorer.Truths();
   for (const auto& [name, digest] : scorer.Digests()) {
+    const std::string missing = MissingTruths(name, truths[parts.size()], prompts);
+    if (!missing.empty()) std::fprintf(stderr, "plumb: note: %s\n", missing.c_str());
     const configs::RewardPartConfig& part = config.reward.parts[parts.size()];  // in the same order
     PartSummary summary;
     summary.name = name, summary.kind = part.kind, summary.digest = digest,

@@ -219,7 +219,8 @@ class Proposal {
     NotePairs();
     const int64_t rows = Count(data.train.size());
     int64_t longest = 0;
-    const bool truths = AllTruths(data.train);
+    const int64_t known = CountTruths(data.train);
+    const bool truths = known > 0;
     bool text = true;
     for (const Prompt& p : data.train) {
       longest = std::max(longest, Count(p.tokens.size()));
@@ -230,7 +231,15 @@ class Proposal {
               : rows == 1     ? " prompt"
                               : " prompts") +
              ", the longest of " + std::to_string(longest) + " tokens" +
-             (truths ? ", all with a ground truth" : "");
+             (known == rows ? ", all with a ground truth"
+              : truths      ? ", " + std::to_string(known) + " with a ground truth"
+                            : "");
+    if (truths && known < rows) {
+      notes_.push_back(std::to_string(rows - known) + " of " + std::to_string(rows) +
+                       (rows - known == 1 ? " rows has" : " rows have") +
+                       " no answer to compare with: the reward part 'correct' gives their answers "
+                       "no score");
+    }
     ChooseReward(truths, truths && text && session_->chat_template() != nullptr);
     const int64_t positions = session_->shape().max_positions;
     // beside the words of a system prompt

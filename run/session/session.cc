@@ -22,6 +22,7 @@
 #include "run/session/generated_sums.h"
 #include "run/session/offline_source.h"
 #include "run/session/prompt_room.h"
+#include "run/session/recipe/missing_truths.h"
 #include "run/session/row_counts.h"
 
 namespace plumb::run {
@@ -376,6 +377,8 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
 }
 
 void CheckTruths(const configs::Config& config, PromptData& data) {
+  for (std::string& note : TruthsMissedByPython(config.reward, data.train))
+    data.notes.push_back(std::move(note));
   const auto& parts = config.reward.parts;
   const auto part = std::find_if(parts.begin(), parts.end(), reward::ComparesWithTruth);
   if (part == parts.end()) return;

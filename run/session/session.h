@@ -101,7 +101,8 @@ struct PromptData {
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = nullptr);
 
 // Before anything is generated: kInvalidArgument where a reward part compares with a ground truth
-// that no prompt to train on has, so that no answer would get a score; a note where some lack it.
+// that no prompt to train on has, so that no answer would get a score; a note where some lack it,
+// and where prompts lack what a Python function asks for (run/session/recipe/missing_truths.h).
 void CheckTruths(const configs::Config& config, PromptData& data);
 
 }  // namespace plumb::run

@@ -9,11 +9,15 @@
 
 namespace plumb::run {
 
-bool AllTruths(const std::vector<Prompt>& prompts) {
-  return std::all_of(prompts.begin(), prompts.end(), [](const Prompt& p) {
+int64_t CountTruths(const std::vector<Prompt>& prompts) {
+  return std::count_if(prompts.begin(), prompts.end(), [](const Prompt& p) {
     std::string why;
     return !reward::Truths(p, &why).empty();
   });
+}
+
+bool AllTruths(const std::vector<Prompt>& prompts) {
+  return CountTruths(prompts) == std::ssize(prompts);
 }
 
 std::string UsualTruth(const std::vector<Prompt>& prompts) {

@@ -5,6 +5,7 @@
 // ImportWithTruths throws kInvalidArgument where no row has a right answer.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@
 
 namespace plumb::run {
 
+// How many of them know what a rule can compare an answer with.
+int64_t CountTruths(const std::vector<Prompt>& prompts);
 // A rule can compare an answer with what each of them knows.
 bool AllTruths(const std::vector<Prompt>& prompts);
 

@@ -87,6 +87,25 @@ TEST_F(PythonReward, OpenRlhf) {
   EXPECT_EQ(group.trajectories[0].rewards[1].value, 12) << "queries are prompt and answer";
 }
 
+// "" is in every text: a row without an answer gave each of its answers the full score.
+TEST_F(PythonReward, ARowWithoutAnAnswerHasNoneAndTheFunctionSaysThatItTakesOne) {
+  const std::string file = "tests/reward/python/functions/trl_inclusion.py";
+  GroupScorer scorer(Config(file), TestHost());
+  EXPECT_EQ(scorer.Truths(), (std::vector<std::vector<std::string>>{{"answer"}}));
+  TrajectoryGroup with = TestGroup({"it is 12", "no"}, "12"), without = TestGroup({"it is 12"}, "");
+  ASSERT_EQ(scorer.ScoreGroup(with), Outcome::kScored) << with.trajectories[0].unscored_reason;
+  EXPECT_EQ(with.trajectories[0].reward, 1);
+  EXPECT_EQ(with.trajectories[1].reward, 0);
+  EXPECT_EQ(scorer.ScoreGroup(without), Outcome::kUnscored) << without.trajectories[0].reward;
+  const auto truths = [](const std::string& path, std::vector<std::string> args) {
+    return GroupScorer(Config(path, std::move(args)), TestHost()).Truths().at(0);
+  };
+  EXPECT_TRUE(truths(file, {R"(kwargs={"answer": ["4"]})"}).empty()) << "the recipe gives it";
+  EXPECT_TRUE(truths("tests/reward/python/functions/trl_api.py", {"function=half_of"}).empty());
+  EXPECT_EQ(truths("examples/rewards/verl_reward.py", {}),
+            (std::vector<std::string>{"ground_truth"}));
+}
+
 // The same functions, called by their own framework's rules in a plain Python: every bit of every
 // number has to agree.
 TEST_F(PythonReward, NumbersEqualThoseOfADirectCall) {

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <regex>
 #include <sstream>
 #include <tuple>
 
@@ -187,6 +188,18 @@ TEST_F(ConfigNew, APlaceholderRewardAndTooFewHeldOutRowsAreSaid) {
   EXPECT_TRUE(Has(made.err, "plumb reward test")) << made.err;
   EXPECT_TRUE(Has(made.out, "1 row is held out (eval_prompts): so few measure nothing"))
       << made.out;
+}
+
+// One row without an answer made the reward of all the others a placeholder.
+TEST_F(ConfigNew, SomeRowsWithoutAnAnswerAreCountedAndTheOthersCompared) {
+  RealFileSystem().WriteFileAtomic(
+      Data("some"), "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n{\"prompt\": \"1+2=\"}\n");
+  const auto made = RunPlumb({"config", "new", "--data", Data("some")});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(Has(made.out, "kind = \"answer\"") && !Has(made.out, "brief")) << made.out;
+  EXPECT_TRUE(Has(made.err, "note: 1 of 2 rows has no answer to compare with")) << made.err;
+  const std::string title = std::regex_replace(made.out, std::regex("\n# "), " ");
+  EXPECT_TRUE(Has(title, "2 prompts, the longest of 5 tokens, 1 with a ground truth")) << title;
 }
 
 TEST_F(ConfigNew, ASystemPromptThatIsAddedIsSaid) {
