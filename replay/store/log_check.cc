@@ -196,8 +196,11 @@ void CheckLogFile(const std::string& path) {
               "the record at byte " + std::to_string(damage->byte) + " " + damage->what +
                   ": the file was damaged after it was written, and what stands behind that byte "
                   "cannot be trusted; nothing was changed: bring the folder back from a copy "
-                  "(`plumb store snapshot` makes them), or see what a copy up to that byte would "
-                  "lack: `plumb store recover --point-in-time`",
+                  "(`plumb store snapshot` makes them)" +
+                  (path.ends_with(".log")
+                       ? ", or see what a copy up to that byte would lack: `plumb store recover "
+                         "--point-in-time`"
+                       : ""),  // a MANIFEST has no copy up to a byte
               path);
 }
 

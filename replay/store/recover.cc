@@ -26,6 +26,11 @@ class FolderLock {
  public:
   explicit FolderLock(const std::string& folder) {
     const Status status = rocksdb::Env::Default()->LockFile(folder + "/LOCK", &lock_);
+    if (!status.ok() && !IsOpenElsewhere(status)) {
+      ThrowStatus(
+          status, folder,
+          "lock it, which writes a file there (copy the folder to where it can be written)");
+    }
     if (!status.ok()) {
       throw Error(ErrorCode::kConflict,
                   "the store is open elsewhere, by a run that goes on or by another command: stop "
@@ -175,7 +180,19 @@ Recovery Recover(const std::string& store, const std::optional<std::string>& to)
     break;
   }
   if (out.damaged.empty()) {
-    CheckLogs(store);  // the MANIFEST may be what does not let it open
+    // Something else may be damaged, which no point in time helps: said as Verify says it.
+    const auto whole = Store::Open(store, {.read_only = true});
+    const VerifyReport report = whole->Verify();
+    if (!report.problems.empty()) {
+      const size_t more = report.problems.size() - 1;
+      throw Error(ErrorCode::kCorruption,
+                  report.problems.front() +
+                      (more == 0 ? "" : " (and " + std::to_string(more) + " more)") +
+                      "; no log is damaged, so that there is no point in time to go back to: bring "
+                      "the folder back from a copy (`plumb store snapshot` makes them)",
+                  store);
+    }
+    out.kept_inserts = out.known_inserts = whole->Sequence();
     return out;
   }
 
@@ -212,6 +229,7 @@ Recovery Recover(const std::string& store, const std::optional<std::string>& to)
     named += sequence > out.kept_inserts ? 1 : 0;
   }
   out.nameless = newest - out.kept_inserts - named;
+  out.known_inserts = newest;
   for (const auto& [lease, sequence] : behind.answered) {
     if (!copy->Contains(lease.first, lease.second)) out.missing.push_back(lease);
   }

@@ -99,15 +99,6 @@ void MakeFolder(const std::filesystem::path& folder) {
   RealFileSystem().SyncDirectory(parent.empty() ? "." : parent.string());
 }
 
-// RocksDB has no code for it: another process, or another part of this one, holds the folder.
-bool IsOpenElsewhere(const Status& status) {
-  if (!status.IsIOError()) return false;
-  const std::string text = status.ToString();
-  return text.find("lock hold by current process") != std::string::npos ||
-         (text.find("While lock file") != std::string::npos &&
-          text.find("Resource temporarily unavailable") != std::string::npos);
-}
-
 // A column family in a batch: its number is all that counts, and it survives that the database is
 // opened again.
 class FamilyId : public rocksdb::ColumnFamilyHandle {
@@ -178,6 +169,14 @@ void ThrowStatus(const Status& status, const std::string& path, const std::strin
   if (status.IsInvalidArgument() || status.IsNotSupported())
     throw Error(ErrorCode::kUnsupported, text, path);
   throw Error(ErrorCode::kIo, text, path);
+}
+
+bool IsOpenElsewhere(const Status& status) {
+  if (!status.IsIOError()) return false;
+  const std::string text = status.ToString();
+  return text.find("lock hold by current process") != std::string::npos ||
+         (text.find("While lock file") != std::string::npos &&
+          text.find("Resource temporarily unavailable") != std::string::npos);
 }
 
 RocksFolder::~RocksFolder() { CloseDb(); }

@@ -47,6 +47,9 @@ std::string_view FamilyName(Family family);
 [[noreturn]] void ThrowStatus(const rocksdb::Status& status, const std::string& path,
                               const std::string& doing);
 
+// RocksDB has no code for it: another process, or another part of this one, holds the folder.
+bool IsOpenElsewhere(const rocksdb::Status& status);
+
 class RocksFolder {
  public:
   struct Options {

@@ -20,10 +20,12 @@
 #include "common/text/tokenizer/tokenizer.h"
 #include "replay/datasets/exporter.h"
 #include "replay/datasets/importer.h"
+#include "replay/datasets/missing_rollouts.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
 #include "run/session/fresh_folder.h"
+#include "run/session/stored/run_store.h"
 
 namespace plumb::run {
 namespace {
@@ -317,7 +319,7 @@ void RunExport(ExportArguments& a, CliResult& result) {
   if (a.eval) request.purpose = Purpose::kEval;
   replay::StoreOptions how;
   how.read_only = true;
-  const auto store = replay::Store::Open(a.store, how);
+  const auto store = replay::Store::Open(StoreFolderOf(a.store), how);
   if (request.dataset.empty() && *rows != replay::ExportRows::kRollouts) {
     std::map<std::string, uint64_t> all = store->Datasets();
     all.merge(store->PreferenceDatasets());
@@ -335,8 +337,14 @@ void RunExport(ExportArguments& a, CliResult& result) {
     return;
   }
   if (standard_output) CopyToStandardOutput(request.out);
-  PrintReport(standard_output ? stderr : stdout, standard_output ? "standard output" : request.out,
-              report, request);
+  std::FILE* const said = standard_output ? stderr : stdout;
+  PrintReport(said, standard_output ? "standard output" : request.out, report, request);
+  // Who asks a run's store for what there is may have meant the answers.
+  if (*rows == replay::ExportRows::kAuto && report.rows == replay::ExportRows::kPrompts &&
+      store->TrimmedBefore(Purpose::kTrain) > 0) {
+    std::fprintf(said, "  prompts without answers: %s\n",
+                 replay::WhyNoRollouts(*store, Purpose::kTrain).c_str());
+  }
 }
 
 void AddExport(CLI::App& data, CliResult& result) {
@@ -348,7 +356,8 @@ void AddExport(CLI::App& data, CliResult& result) {
          "file, there as a whole or not at all; gzip when it ends in .gz; -: standard output")
       ->required();
   out->add_flag("--overwrite", a->overwrite, "replace the file that is there");
-  out->add_option("--store,--from", a->store, "folder of the store; a run may hold it")->required();
+  out->add_option("--store,--from", a->store, "folder of the store, or of a run; a run may hold it")
+      ->required();
   a->request.dataset.clear();
   out->add_option(
       "--dataset", a->request.dataset,

@@ -14,6 +14,7 @@
 #include "run/session/fresh_folder.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/rescoring.h"
+#include "run/session/stored/run_store.h"
 
 namespace plumb::run {
 namespace {
@@ -131,7 +132,10 @@ void AddReplayCommands(CLI::App& data, CliResult& result) {
                  "pairs carry their difference in reward, which DPO then asks for");
   mine->add_option("--end-token", m->options.end_tokens,
                    "text of an end token that the answers carry, where it is an unusual one");
-  mine->callback([m] { Mine(*m); });
+  mine->callback([m] {
+    m->store = StoreFolderOf(m->store);
+    Mine(*m);
+  });
 
   auto r = std::make_shared<RescoreArguments>();
   CLI::App* rescore = data.add_subcommand(
@@ -145,7 +149,10 @@ void AddReplayCommands(CLI::App& data, CliResult& result) {
   rescore->add_option("--store", r->store, "store of a run that is not running")->required();
   rescore->add_option("--set", r->overrides, "a.b=c: other options of the recipe");
   rescore->add_flag("--eval", r->eval, "evaluation groups instead of training groups");
-  rescore->callback([r, &result] { Rescore(*r, result); });
+  rescore->callback([r, &result] {
+    r->store = StoreFolderOf(r->store);
+    Rescore(*r, result);
+  });
 }
 
 }  // namespace plumb::run

@@ -15,6 +15,7 @@
 #include "replay/store/store.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/session/stored/run_store.h"
 
 namespace plumb::run {
 namespace {
@@ -30,12 +31,14 @@ using Shared = std::shared_ptr<Arguments>;
 void AddInspect(CLI::App& store, const Shared& a) {
   CLI::App* inspect =
       store.add_subcommand("inspect", "Counts and one record; also while a run holds the store");
-  inspect->add_option("store", a->path, "folder, e.g. runs/demo/store")->required();
+  inspect->add_option("store", a->path, "folder, e.g. runs/demo/store, or the run's: runs/demo")
+      ->required();
   inspect->add_flag("--json", a->options.json, "one JSON object");
   inspect->add_flag("--eval", a->eval, "show an evaluation record instead of a training one");
   inspect->add_flag("--verify", a->options.verify, "read everything back");
   inspect->add_option("--lease", a->lease, "the record of this lease id")->check(WholeNumber(0));
   inspect->callback([a] {
+    a->path = StoreFolderOf(a->path);
     if (a->eval) a->options.purpose = Purpose::kEval;
     if (a->lease >= 0) a->options.lease = static_cast<uint64_t>(a->lease);
     std::fputs(replay::DumpStore(a->path, a->options).c_str(), stdout);
@@ -48,9 +51,14 @@ void AddVerify(CLI::App& store, const Shared& a, CliResult& result) {
   verify->add_option("store", a->path, "folder")->required();
   verify->add_flag("--json", a->json, "one JSON object");
   verify->callback([a, &result] {
+    a->path = StoreFolderOf(a->path);
     replay::StoreOptions how;
     how.read_only = true;
-    const replay::VerifyReport report = replay::Store::Open(a->path, how)->Verify();
+    const auto known = KnownInsertsOf(a->path);
+    const auto opened = replay::Store::Open(a->path, how);
+    replay::VerifyReport report = opened->Verify();
+    if (std::string missing = MissingInserts(known, opened->Sequence()); !missing.empty())
+      report.problems.push_back(std::move(missing));
     if (!report.problems.empty()) result.exit_code = ExitCodeOf(ErrorCode::kCorruption);
     if (a->json) {
       const nlohmann::json j = {{"store", a->path},
@@ -84,6 +92,7 @@ void AddSnapshot(CLI::App& store, const Shared& a) {
   snapshot->add_option("store", a->path, "folder")->required();
   snapshot->add_option("to", a->to, "folder of the copy")->required();
   snapshot->callback([a] {
+    a->path = StoreFolderOf(a->path);
     replay::StoreOptions how;
     how.create = false;
     replay::Store::Open(a->path, how)->Snapshot(a->to);
@@ -110,9 +119,8 @@ std::string LeaseText(const std::vector<std::pair<Purpose, uint64_t>>& leases) {
 
 std::string RecoveryText(const replay::Recovery& r, const Arguments& a) {
   if (r.damaged.empty())
-    return a.path +
-           ": no log is damaged, nothing is to be recovered (`plumb store verify` reads "
-           "every record)\n";
+    return a.path + ": no log is damaged and every record reads, nothing is to be recovered" +
+           (a.to.empty() ? "" : ": no copy was made (`plumb store snapshot` makes one)") + "\n";
   std::string text = "damaged:  " + r.damaged + ", the record at byte " + std::to_string(r.byte) +
                      " " + r.what + "\n";
   for (const std::string& log : r.left_out) text += "left out: " + log + ", which is newer\n";
@@ -132,7 +140,7 @@ std::string RecoveryText(const replay::Recovery& r, const Arguments& a) {
                               : "copy:     " + a.to + "\n");
 }
 
-void AddRecover(CLI::App& store, const Shared& a) {
+void AddRecover(CLI::App& store, const Shared& a, CliResult& result) {
   CLI::App* recover = store.add_subcommand(
       "recover",
       "Of a store whose log is damaged: a copy that ends in front of the damage, and which "
@@ -144,9 +152,18 @@ void AddRecover(CLI::App& store, const Shared& a) {
       ->required();
   recover->add_option("--to", a->to, "new folder of the copy; without it what it would lack");
   recover->add_flag("--json", a->json, "one JSON object");
-  recover->callback([a] {
-    const replay::Recovery r =
+  recover->callback([a, &result] {
+    a->path = StoreFolderOf(a->path);
+    const auto known = KnownInsertsOf(a->path);
+    replay::Recovery r =
         replay::Recover(a->path, a->to.empty() ? std::nullopt : std::optional(a->to));
+    // What the store itself knows to be missing the checkpoint need not say.
+    if (std::string missing = MissingInserts(known, r.known_inserts); !missing.empty()) {
+      if (r.damaged.empty())
+        throw Error(ErrorCode::kCorruption, "no log is damaged, but " + missing, a->path);
+      r.problems.push_back(std::move(missing));
+      result.exit_code = ExitCodeOf(ErrorCode::kCorruption);
+    }
     if (!a->json) {
       std::fputs(RecoveryText(r, *a).c_str(), stdout);
       return;
@@ -174,7 +191,8 @@ void AddExplain(CLI::App& store, const Shared& a) {
   CLI::App* explain = store.add_subcommand(
       "explain", "What keys and values are, how the folder is set up, what is how large");
   explain->add_option("store", a->path, "folder")->required();
-  explain->callback([a] { std::fputs(replay::ExplainStore(a->path).c_str(), stdout); });
+  explain->callback(
+      [a] { std::fputs(replay::ExplainStore(StoreFolderOf(a->path)).c_str(), stdout); });
 }
 
 void AddExport(CLI::App& store, const Shared& a) {
@@ -185,6 +203,7 @@ void AddExport(CLI::App& store, const Shared& a) {
   out->add_flag("--tokens", a->tokens,
                 "with tokens, masks, log-probs, versions, and how many tokens filters kept");
   out->callback([a] {
+    a->path = StoreFolderOf(a->path);
     if (!a->out.empty()) {
       CheckOutput(a->out, {}, "--out");
       CheckNothingIsLost(a->out, a->overwrite, "--out");
@@ -221,7 +240,7 @@ void AddStoreCommand(CLI::App& app, CliResult& result) {
   AddInspect(*store, a);
   AddVerify(*store, a, result);
   AddSnapshot(*store, a);
-  AddRecover(*store, a);
+  AddRecover(*store, a, result);
   AddExplain(*store, a);
   AddExport(*store, a);
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <optional>
 #include <set>
 
 #include "common/base/rng.h"
@@ -198,6 +200,66 @@ TEST(RecoverTest, AWholeStoreOneInUseAndOtherDamageAreNotRecovered) {
       Flip(entry.path().string(), 40, 2);
   }
   EXPECT_THROWS(ErrorCode::kCorruption, "MANIFEST", Recover(folder / "store", std::nullopt));
+}
+
+// What a reader of the store is refused with.
+std::optional<Error> WhyVerifyRefuses(const std::string& store) {
+  try {
+    const VerifyReport report = Store::Open(store, {.read_only = true})->Verify();
+    if (report.problems.empty()) return std::nullopt;
+    return Error(ErrorCode::kCorruption, report.problems.front(), store);
+  } catch (const Error& e) {
+    return e;
+  }
+}
+
+// No point in time helps there, and saying "nothing is to be recovered" would be wrong.
+TEST(RecoverTest, WhatVerifyRefusesAndNoLogShowsIsRefusedInItsWords) {
+  const OnlyErrorsInTheLog quiet;
+  const auto of_kind = [](const std::string& store, const std::string& kind) {
+    for (const auto& entry : std::filesystem::directory_iterator(store)) {
+      if (entry.path().filename().string().find(kind) != std::string::npos && entry.file_size() > 0)
+        return entry.path().string();
+    }
+    ADD_FAILURE() << "no " << kind;
+    return std::string();
+  };
+  const std::vector<std::function<void(const std::string&)>> damages = {
+      [&](const std::string& s) { std::filesystem::resize_file(of_kind(s, "MANIFEST"), 10); },
+      [&](const std::string& s) { Flip(of_kind(s, "MANIFEST"), 40, 2); },
+      [&](const std::string& s) { std::filesystem::remove(NewestLog(s)); },
+      [&](const std::string& s) {
+        const std::string table = of_kind(s, ".sst");
+        Flip(table, ReadFile(table).size() / 3, 1);
+      }};
+  for (size_t i = 0; i < damages.size(); ++i) {
+    const TempFolder folder(InMemory());
+    // Of a store that has tables the newest log may be gone unseen: the run's checkpoint knows
+    // (tests/run/session/stored/run_store_test.cc).
+    Fill(folder, i == 2 ? 0 : 10);
+    damages[i](folder / "store");
+    const auto verify = WhyVerifyRefuses(folder / "store");
+    ASSERT_TRUE(verify) << i;
+    EXPECT_EQ(verify->message().find("store recover"), std::string::npos) << verify->message();
+    try {
+      Recover(folder / "store", folder / "copy");
+      ADD_FAILURE() << i << ": not refused";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), verify->code()) << i;
+      EXPECT_TRUE(e.message().starts_with(verify->message())) << i << ": " << e.message();
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder / "copy")) << i;
+  }
+}
+
+TEST(RecoverTest, AFolderThatCannotBeLockedIsNotCalledOneInUse) {
+  const OnlyErrorsInTheLog quiet;
+  const TempFolder folder(InMemory());
+  Fill(folder, 10);
+  // As on a file system that is read-only, of which root is not refused anything: no file of locks.
+  std::filesystem::remove(folder / "store/LOCK");
+  std::filesystem::create_directory(folder / "store/LOCK");
+  EXPECT_THROWS(ErrorCode::kIo, "could not lock it", Recover(folder / "store", std::nullopt));
 }
 
 }  // namespace
