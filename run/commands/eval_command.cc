@@ -237,6 +237,17 @@ void PrintEstimate(const char* name, const Estimate& e) {
 void PrintText(const Plan& plan, const AnswerTally& tally, const std::string& judge,
                double seconds) {
   const auto number = [](int64_t v) { return static_cast<long long>(v); };
+  const auto say_unmarked = [&] {
+    if (tally.unmarked == 0) return;
+    const bool asks_markers = !plan.judged && plan.config.reward.parts.front().args ==
+                                                  std::vector<std::string>{"fallback=none"};
+    std::printf("%lld of %lld answers mark nothing as the answer (<answer>, \\boxed, ####)%s\n",
+                number(tally.unmarked), number(tally.answers),
+                asks_markers ? "; --fallback last_number takes the last number there" : "");
+  };
+  // Where no answer could be right, that is the first thing to know of the number.
+  const bool none_marked = tally.unmarked > 0 && tally.unmarked == tally.answers - tally.aborted;
+  if (none_marked) say_unmarked();
   const auto [low, high] = WilsonInterval(tally.share(), static_cast<double>(tally.prompts));
   const std::string by = plan.judged ? " by '" + judge + "'" : "";
   std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right%s, temperature %g\n",
@@ -274,13 +285,7 @@ void PrintText(const Plan& plan, const AnswerTally& tally, const std::string& ju
       std::printf(", failed on %lld, first: %s", number(part.failed), part.first_failure.c_str());
     std::printf("\n");
   }
-  if (tally.unmarked > 0) {
-    const bool asks_markers = !plan.judged && plan.config.reward.parts.front().args ==
-                                                  std::vector<std::string>{"fallback=none"};
-    std::printf("%lld of %lld answers mark nothing as the answer (<answer>, \\boxed, ####)%s\n",
-                number(tally.unmarked), number(tally.answers),
-                asks_markers ? "; --fallback last_number takes the last number there" : "");
-  }
+  if (!none_marked) say_unmarked();
   if (tally.clipped > 0) std::printf("%lld answers cut at the limit\n", number(tally.clipped));
   if (tally.unscored > 0) {
     std::printf("%lld answers have no reward; one without a verdict counts as wrong",

@@ -27,14 +27,20 @@ void Each(const std::string& checkpoints, const F& take) {
   }
 }
 
-bool LacksOptimizer(const std::string& manifest) {
+// What `is` says of a checkpoint's state; false where it cannot be read.
+template <class F>
+bool StateHolds(const std::string& manifest, const F& is) {
   try {
     const auto read =
         learner::ReadManifest(RealFileSystem().ReadFile(manifest, kMaxManifestBytes), manifest);
-    return read.state && !read.state->optimizer;
+    return read.state && is(*read.state);
   } catch (const Error&) {
     return false;
   }
+}
+
+bool LacksOptimizer(const std::string& manifest) {
+  return StateHolds(manifest, [](const auto& state) { return !state.optimizer; });
 }
 
 }  // namespace
@@ -53,6 +59,17 @@ std::optional<int64_t> ResumeStep(const std::string& checkpoints) {
     if (number >= step.value_or(0) && !LacksOptimizer(manifest)) step = number;
   });
   return step;
+}
+
+bool NewestLacksMoments(const std::string& checkpoints) {
+  int64_t newest = -1;
+  bool lacks = false;
+  Each(checkpoints, [&](int64_t number, const std::string& manifest) {
+    if (number < newest) return;
+    newest = number;
+    lacks = StateHolds(manifest, [](const auto& state) { return state.LacksMoments(); });
+  });
+  return lacks;
 }
 
 std::string HowToGoOn(const std::string& run) {

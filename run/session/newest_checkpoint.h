@@ -19,6 +19,10 @@ std::optional<int64_t> NewestCheckpoint(const std::string& checkpoints);
 // (checkpoint.optimizer_every), or cannot be read, which the resume will say.
 std::optional<int64_t> ResumeStep(const std::string& checkpoints);
 
+// The newest holds no moments of the optimizer, with which a run that goes on from it would begin
+// anew (checkpoint.optimizer). False where there is none or it cannot be read.
+bool NewestLacksMoments(const std::string& checkpoints);
+
 // "the newest checkpoint is step 4: go on with build/plumb train --resume --out RUN"
 std::string HowToGoOn(const std::string& run);
 

@@ -44,6 +44,11 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
         std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
                     session.folder().path.c_str());
     }
+    if (!r.stopped_early && r.saved && NewestLacksMoments(session.folder().checkpoints())) {
+      std::printf(
+          "note:   the last checkpoint has no moments of the optimizer: with more steps they begin "
+          "anew (checkpoint.optimizer = \"always\" keeps them)\n");
+    }
     if (r.best) {
       std::printf("best:   %s, after step %lld: held-out %s\n", session.folder().best().c_str(),
                   static_cast<long long>(r.best->version),

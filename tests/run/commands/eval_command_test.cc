@@ -107,6 +107,18 @@ TEST_F(EvalCommandTest, TextForPeopleSaysTheSame) {
   EXPECT_TRUE(Has(plain.out, " answers right, temperature 0\n")) << plain.out;
 }
 
+// A 0 that nothing could have been else is not read as one of the model.
+TEST_F(EvalCommandTest, WhereNoAnswerWasMarkedThatIsSaidBeforeTheShareOfRightOnes) {
+  const CliOutput none = RunPlumb({"eval", model_, rows_, "--max-new-tokens", "6"});
+  const auto json = nlohmann::json::parse(
+      RunPlumb({"eval", model_, rows_, "--max-new-tokens", "6", "--json"}).out);
+  ASSERT_EQ(json["without_answer"], json["answers"]) << "answers of six tokens of a toy model";
+  EXPECT_TRUE(none.out.starts_with(json["answers"].dump() + " of " + json["answers"].dump() +
+                                   " answers mark nothing as the answer"))
+      << none.out;
+  EXPECT_EQ(none.out.find("mark nothing"), none.out.rfind("mark nothing")) << "once: " << none.out;
+}
+
 TEST_F(EvalCommandTest, APartThatFailsOnEveryAnswerIsExitCode10) {
   WriteFile(rows_, "{\"prompt\": \"1+1=\"}\n{\"prompt\": \"2+1=\"}\n");  // nothing to compare with
   const CliOutput output = Eval({"--rewards", Recipe(kParts)});
