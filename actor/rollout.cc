@@ -48,11 +48,14 @@ Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DT
 }
 
 bool Rollout::Pump(Deadline deadline) {
+  if (around_.stop()) return true;
   bool delivered = Deliver();
   for (;;) {
     Renew();
     Release();
+    if (around_.stop()) return true;
     LeaseMore(deadline);
+    if (around_.stop()) return true;
     SubmitPending(deadline);
     StepEngine();
     Converse(deadline);

@@ -68,6 +68,8 @@ struct Surroundings {
   std::function<Prompt(const PromptLease&)> whole_prompt = [](const PromptLease& lease) {
     return lease.prompt;
   };
+  // Asked before each wait for a port: who is to end waits for none that may have ended already.
+  std::function<bool()> stop = [] { return false; };
 };
 
 struct RolloutCounters {

@@ -105,11 +105,13 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
   }
   const actor::Surroundings around{.environment = environment.get(),
                                    .agents = agents ? &agents->door() : nullptr,
-                                   .whole_prompt = [&](const PromptLease& lease) {
-                                     if (lease.prompt_sum == 0) return lease.prompt;
-                                     const replay::PromptRef ref = replay::RefOf(lease);
-                                     return ends.store.Prompts(std::span(&ref, 1)).front();
-                                   }};
+                                   .whole_prompt =
+                                       [&](const PromptLease& lease) {
+                                         if (lease.prompt_sum == 0) return lease.prompt;
+                                         const replay::PromptRef ref = replay::RefOf(lease);
+                                         return ends.store.Prompts(std::span(&ref, 1)).front();
+                                       },
+                                   .stop = ends.stop};
   actor::RolloutOptions options = RolloutOptionsOf(session, name);
   if (ends.leading) options.share = ends.leading->engine_share();
   actor::Rollout rollout(ends.leading ? ends.leading->shape() : session.shape(), ends.stream,

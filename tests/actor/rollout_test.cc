@@ -55,14 +55,14 @@ struct Bench {
   Bench() { options.engine = TinyOptions(), options.run_id = "run-7", options.actor = "actor-3"; }
 
   Rollout& Make(const ChatTemplate* chat = nullptr) {
-    rollout =
-        std::make_unique<Rollout>(TinyShape(), Device::kCpu, DType::kFloat32, options, &prompts,
-                                  &policy, &tokenizer, chat, [this](const TrajectoryGroup& group) {
-                                    if (sink_away-- > 0)
-                                      throw Error(ErrorCode::kUnavailable, "reward is away");
-                                    CheckInvariants(group);
-                                    EXPECT_TRUE(groups.emplace(group.lease.lease_id, group).second);
-                                  });
+    rollout = std::make_unique<Rollout>(
+        TinyShape(), Device::kCpu, DType::kFloat32, options, &prompts, &policy, &tokenizer, chat,
+        [this](const TrajectoryGroup& group) {
+          if (sink_away-- > 0) throw Error(ErrorCode::kUnavailable, "reward is away");
+          CheckInvariants(group);
+          EXPECT_TRUE(groups.emplace(group.lease.lease_id, group).second);
+        },
+        surroundings);
     return *rollout;
   }
   void Drain() {
@@ -71,6 +71,7 @@ struct Bench {
   }
 
   RolloutOptions options;
+  Surroundings surroundings;
   policy_model::Weights weights = TinyWeights();
   PolicyVersion version{0, "digest-0"};
   SharedPolicy policy{&weights, [this] { return version; }, [this] { return version.version; }};
@@ -353,6 +354,38 @@ TEST(Rollout, ALeaseThatIsGivenBackIsGivenBackInTheEnd) {
   rollout.Stop();
   ASSERT_EQ(b.prompts.released.size(), 1u);
   EXPECT_EQ(b.prompts.released.at(0).lease_id, 0u);
+}
+
+// The store and the rewards may have ended before the actor, and each question would take seconds.
+TEST(Rollout, WhoIsToEndAsksNobodyForMore) {
+  Bench b;
+  b.sink_away = 1'000'000;
+  b.prompts.finish = false;
+  b.prompts.queue.push_back(MakeLease(0, 0));
+  int renewals = 0;
+  bool ending = false;
+  b.options.renew_ms = 0;
+  b.surroundings.stop = [&] { return ending; };
+  Rollout& rollout = b.Make();
+  while (b.sink_away == 1'000'000) rollout.Pump(Deadline{});  // until a group waits for the sink
+  renewals = b.prompts.renewals;
+  EXPECT_GT(renewals, 0);
+  ending = true;
+  const int offers = b.sink_away;
+  b.prompts.queue.push_back(MakeLease(1, 0));
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(rollout.Pump(After(milliseconds(1))));
+  EXPECT_EQ(b.sink_away, offers) << "the sink was not asked";
+  EXPECT_EQ(b.prompts.renewals, renewals);
+  EXPECT_EQ(b.prompts.queue.size(), 1u) << "no further lease";
+
+  // Within a pump, too: a stop that comes while the store is asked.
+  Bench within;
+  within.prompts.queue.push_back(MakeLease(0, 0));
+  within.surroundings.stop = [&] { return within.prompts.queue.empty(); };
+  EXPECT_TRUE(within.Make().Pump(After(milliseconds(200))));
+  EXPECT_TRUE(within.groups.empty());
+  within.rollout->Stop();
+  EXPECT_EQ(within.prompts.released.size(), 1u);
 }
 
 TEST(Rollout, StopGivesUnansweredLeasesBack) {
