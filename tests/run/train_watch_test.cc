@@ -250,7 +250,7 @@ TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
   ::waitpid(child, &status, 0);
   ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << shown;
   // Its sizes are cut between words, none wider than the terminal.
-  EXPECT_TRUE(Has(shown, "1 minibatch;\r\n  at most ")) << shown;
+  EXPECT_TRUE(Has(shown, "trajectories;\r\n  1 epoch ")) << shown;
   const size_t bar = shown.rfind("[====");
   ASSERT_NE(bar, std::string::npos) << shown;
   const std::string last = shown.substr(bar, shown.find_first_of("\r\n", bar) - bar);

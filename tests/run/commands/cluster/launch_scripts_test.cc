@@ -59,8 +59,8 @@ TEST(SlurmScriptTest, StartsAHeadAndRolesAndEndsWithTheHead) {
           "[ \"$1\" != 1 ] || shift\n"
           "SLURM_PROCID=0 exec \"$@\"\n");
   program("plumb", "printf '%s|' \"$@\" >> " + (temp / "said") + "; echo >> " + (temp / "said") +
-                       "\n[ $1 != train ] || { /bin/sleep 2; exit 5; }\n[ ! -e " + (temp / "once") +
-                       " ] || exit 0\n: > " + (temp / "once") + "; kill -9 $$\n");
+                       "\n[ $1 != train ] || { /bin/sleep 2; exit 5; }\nmkdir " + (temp / "once") +
+                       " 2>/dev/null || exit 0\nkill -9 $$\n");
   program("sleep", "exec /bin/sleep 0.2\n");
   LaunchJob job = Job();
   job.plumb = temp / "plumb";
