@@ -43,6 +43,28 @@ inline std::vector<Demonstration> RandomDemonstrations(int n, uint64_t seed) {
   return out;
 }
 
+// Adds the gradients of the mean loss of the demonstrations' scored tokens, and returns that loss.
+inline double AccumulateMeanLoss(TrainStep& train, Optimizer& optimizer,
+                                 const policy_model::Weights& weights,
+                                 const std::vector<Demonstration>& data) {
+  std::vector<SequenceView> views;
+  int64_t scored = 0;
+  for (const Demonstration& d : data) {
+    views.push_back({d.tokens, d.loss_mask});
+    for (size_t i = 1; i < d.loss_mask.size(); ++i) scored += d.loss_mask[i];
+  }
+  double loss = 0;
+  optimizer.ZeroGrad();
+  train.Accumulate(
+      weights, views, 1.0f,
+      [&](const ScoredToken& token) {
+        loss -= static_cast<double>(token.logprob) / static_cast<double>(scored);
+        return TrainStep::Gradient{.logprob = -1.0f / static_cast<float>(scored)};
+      },
+      optimizer.gradients());
+  return loss;
+}
+
 // Groups of answers sampled uniformly, with the log-probs that `weights` gives them and random
 // rewards.
 inline std::vector<TrajectoryGroup> RandomGroups(int groups, int answers, uint64_t seed,

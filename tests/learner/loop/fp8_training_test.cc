@@ -33,21 +33,7 @@ Curve Train(const Stream& stream, const policy_model::ModelShape& shape, bool fp
   for (int step = 0; step < steps; ++step) {
     if (step == 10) begin = std::chrono::steady_clock::now();
     const auto data = RandomDemonstrations(sequences, static_cast<uint64_t>(step) % 7 + 1);
-    std::vector<SequenceView> views;
-    int64_t scored = 0;
-    for (const Demonstration& d : data) {
-      views.push_back({d.tokens, d.loss_mask});
-      for (size_t i = 1; i < d.loss_mask.size(); ++i) scored += d.loss_mask[i];
-    }
-    double loss = 0;
-    optimizer.ZeroGrad();
-    train.Accumulate(
-        weights, views, 1.0f,
-        [&](const ScoredToken& token) {
-          loss -= static_cast<double>(token.logprob) / static_cast<double>(scored);
-          return TrainStep::Gradient{.logprob = -1.0f / static_cast<float>(scored)};
-        },
-        optimizer.gradients());
+    const double loss = AccumulateMeanLoss(train, optimizer, weights, data);
     EXPECT_TRUE(optimizer.Update(rate, loss).applied);
     curve.loss.push_back(loss);
   }

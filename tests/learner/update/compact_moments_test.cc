@@ -69,21 +69,7 @@ struct Learning {
   }
   // Mean loss before the step.
   double Step(double rate) {
-    std::vector<SequenceView> views;
-    int64_t scored = 0;
-    for (const Demonstration& d : data) {
-      views.push_back({d.tokens, d.loss_mask});
-      for (size_t i = 1; i < d.loss_mask.size(); ++i) scored += d.loss_mask[i];
-    }
-    double loss = 0;
-    optimizer.ZeroGrad();
-    train.Accumulate(
-        weights, views, 1.0f,
-        [&](const ScoredToken& token) {
-          loss -= static_cast<double>(token.logprob) / static_cast<double>(scored);
-          return TrainStep::Gradient{.logprob = -1.0f / static_cast<float>(scored)};
-        },
-        optimizer.gradients());
+    const double loss = AccumulateMeanLoss(train, optimizer, weights, data);
     EXPECT_TRUE(optimizer.Update(rate, loss).applied);
     return loss;
   }

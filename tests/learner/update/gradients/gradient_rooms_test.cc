@@ -73,24 +73,7 @@ struct Learning {
     options.weight_decay = 0;
     return options;
   }
-  double Accumulate() {
-    std::vector<SequenceView> views;
-    int64_t scored = 0;
-    for (const Demonstration& d : data) {
-      views.push_back({d.tokens, d.loss_mask});
-      scored += std::accumulate(d.loss_mask.begin() + 1, d.loss_mask.end(), int64_t{0});
-    }
-    double loss = 0;
-    optimizer.ZeroGrad();
-    train.Accumulate(
-        weights, views, 1.0f,
-        [&](const ScoredToken& token) {
-          loss -= static_cast<double>(token.logprob) / static_cast<double>(scored);
-          return TrainStep::Gradient{.logprob = -1.0f / static_cast<float>(scored)};
-        },
-        optimizer.gradients());
-    return loss;
-  }
+  double Accumulate() { return AccumulateMeanLoss(train, optimizer, weights, data); }
   double Step(double rate) {
     const double loss = Accumulate();
     EXPECT_TRUE(optimizer.Update(rate, loss).applied);
