@@ -112,9 +112,15 @@ inline constexpr auto kNames<Distance> =
 
 // What the learner's products of layers read: numbers as model.dtype has them, or FP8 (e4m3
 // forward, e5m2 gradients) with a scale a row.
-enum class Products : uint8_t { kDType, kFp8 };
+enum class Products : uint8_t { kDType, kFp8, kFp16 };
 template <>
-inline constexpr auto kNames<Products> = std::to_array<std::string_view>({"dtype", "fp8"});
+inline constexpr auto kNames<Products> = std::to_array<std::string_view>({"dtype", "fp8", "fp16"});
+
+// What an answer that runs on under new weights does with the keys and values of the old ones.
+enum class KvAfterUpdate : uint8_t { kKeep, kRecompute };
+template <>
+inline constexpr auto kNames<KvAfterUpdate> = std::to_array<std::string_view>({"keep",
+                                                                               "recompute"});
 
 // Activations that a backward computes again instead of keeping them: of no layer or of every
 // layer; auto: of every layer where the others do not fit.

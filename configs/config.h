@@ -70,6 +70,8 @@ struct RunConfig {
   std::vector<std::string> stages;
   std::string listen;  // cluster: tcp://host:port that roles join
   std::string keys;    // cluster: folder of CURVE keys
+  int64_t relay = 0;  // cluster: actors that an actor hands weights on to; 0: the head sends to all
+  bool weight_deltas = false;  // cluster: only blocks of weights that changed are sent
   template <class V>
   void Visit(V& v);
 };
@@ -256,6 +258,7 @@ struct RolloutConfig {
   std::string device;           // of the actors; empty: run.device
   int64_t tp = 1;               // processes that compute an actor's model together
   bool share_prefixes = true;   // prompts that begin alike share those pages
+  KvAfterUpdate kv_after_update = KvAfterUpdate::kKeep;  // of answers that run on
   template <class V>
   void Visit(V& v);
 };
@@ -470,7 +473,9 @@ struct OptimizerConfig {
   Moments moments = Moments::kFloat32;
   Gradients gradients = Gradients::kFloat32;
   Recompute recompute = Recompute::kAuto;
-  bool offload = false;  // moments and masters in the host's memory
+  bool offload = false;            // moments and masters in the host's memory
+  double loss_scale = 65536;       // model.products = "fp16": first scale of the loss, and largest
+  int64_t loss_scale_steps = 200;  // without an overflow until the scale is doubled
   template <class V>
   void Visit(V& v);
 };
