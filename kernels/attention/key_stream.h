@@ -108,11 +108,11 @@ struct PagedSource {
   struct Sequence {
     const int32_t* table;
   };
-  PLUMB_OF_BLOCK int32_t begin() const { return w.begin; }
-  PLUMB_OF_BLOCK int32_t end() const { return w.end; }
-  PLUMB_OF_BLOCK int32_t rows_a_tile() const { return w.rows_a_block; }
-  PLUMB_OF_BLOCK int32_t heads() const { return w.heads; }
-  PLUMB_OF_BLOCK int32_t group() const { return w.group; }
+  PLUMB_HOST_DEVICE int32_t begin() const { return w.begin; }
+  PLUMB_HOST_DEVICE int32_t end() const { return w.end; }
+  PLUMB_HOST_DEVICE int32_t rows_a_tile() const { return w.rows_a_block; }
+  PLUMB_HOST_DEVICE int32_t heads() const { return w.heads; }
+  PLUMB_HOST_DEVICE int32_t group() const { return w.group; }
   PLUMB_OF_BLOCK float scale() const { return w.scale; }
   PLUMB_OF_BLOCK int32_t Owner(int32_t row) const { return w.slot[row]; }
   PLUMB_OF_BLOCK Sequence SequenceOfRow(int32_t row) const {
@@ -155,11 +155,11 @@ struct PackedSource {
   struct Sequence {
     int32_t begin, prefix, base;  // its first token; the tokens before it
   };
-  PLUMB_OF_BLOCK int32_t begin() const { return 0; }
-  PLUMB_OF_BLOCK int32_t end() const { return tokens; }
-  PLUMB_OF_BLOCK int32_t rows_a_tile() const { return rows; }
-  PLUMB_OF_BLOCK int32_t heads() const { return query_heads; }
-  PLUMB_OF_BLOCK int32_t group() const { return query_heads / kv_heads; }
+  PLUMB_HOST_DEVICE int32_t begin() const { return 0; }
+  PLUMB_HOST_DEVICE int32_t end() const { return tokens; }
+  PLUMB_HOST_DEVICE int32_t rows_a_tile() const { return rows; }
+  PLUMB_HOST_DEVICE int32_t heads() const { return query_heads; }
+  PLUMB_HOST_DEVICE int32_t group() const { return query_heads / kv_heads; }
   PLUMB_OF_BLOCK float scale() const { return powers; }
   PLUMB_OF_BLOCK int64_t width(int32_t d) const { return int64_t{query_heads + 2 * kv_heads} * d; }
   PLUMB_OF_BLOCK int32_t Owner(int32_t row) const { return SequenceOf(cu_seqlens, sequences, row); }
