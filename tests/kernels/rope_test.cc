@@ -1,5 +1,6 @@
 #include "kernels/rope.h"
 
+#include "kernels/embedding.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace plumb::kernels {
