@@ -41,7 +41,8 @@ Engine::Impl::Impl(const policy_model::ModelShape& shape, const Stream& stream, 
                  .sliding_window = pools[1].window,
                  .append_tokens = AppendTokens(o),
                  .at_once = SequencesAtOnce(shape, dtype, DemandOf(shape, stream.device(), o)),
-                 .share_prefixes = o.share_prefixes && why_not_shared.empty()},
+                 .share_prefixes = o.share_prefixes && why_not_shared.empty(),
+                 .states = StateBytes(shape) > 0},
                 &pages, sliding_pages.get()),
       stop(o.stop, o.max_batch),
       sampling(o.sampling, o.max_batch + 1),
@@ -184,6 +185,7 @@ void Engine::Impl::Compute(const policy_model::Weights& weights, int32_t rows, i
 }
 
 void Engine::Impl::CopyPages(const StepPlan& plan) {
+  for (const RecomputeQueue::Move& move : plan.moves) states.Copy(move.from, move.to);
   for (size_t k = 0; k < scheduler.kinds(); ++k) {
     const StepPlan::Copies& copies = plan.copies[k];
     if (copies.from.empty()) continue;
@@ -272,6 +274,18 @@ void Engine::Impl::RecordExperts(const StepPlan& plan) {
   for (const int32_t slot : plan.decode) next(experts[static_cast<size_t>(slot)]);
   for (const StepPlan::Append& a : plan.appends) {
     for (int32_t i = a.begin; i < a.end; ++i) next(experts[static_cast<size_t>(a.slot)]);
+  }
+  for (const RecomputeQueue::Chunk& c : plan.recomputed) {
+    // In the place of those that older weights chose.
+    std::vector<uint8_t>& out =
+        c.slot < 0 ? c.group->prompt_experts : experts[static_cast<size_t>(c.slot)];
+    const int32_t first = c.slot < 0 ? 0 : c.group->prefill_target();
+    for (int32_t i = c.begin; i < c.end; ++i) {
+      again_experts.clear();
+      next(again_experts);
+      std::ranges::copy(again_experts,
+                        out.begin() + (i - first) * static_cast<ptrdiff_t>(expert_form.bytes()));
+    }
   }
   for (const StepPlan::Prefill& p : plan.prefills) {
     for (int32_t i = p.begin; i < p.end; ++i) next(p.group->prompt_experts);
@@ -455,7 +469,10 @@ bool Engine::Step(const policy_model::Weights& given, int64_t version) {
       followers && !idle() ? followers->Stepping(given, version) : given;
   const auto begin = std::chrono::steady_clock::now();
   e.last_drawn.clear();
-  if (e.version[0] != version) e.scheduler.ForgetPrefixes();
+  if (e.version[0] != version) {
+    e.scheduler.ForgetPrefixes();
+    if (e.options.recompute_after_update) e.Recompute();
+  }
   const StepPlan& plan = e.scheduler.Plan(e.step);
   e.counters.prefix_tokens_reused = e.scheduler.reused_tokens();
   if (plan.empty()) return false;
@@ -520,7 +537,8 @@ std::vector<uint64_t> Engine::Abandon() {
 bool Engine::idle() const { return impl_->scheduler.idle(); }
 bool Engine::blocked() const {
   const Scheduler& scheduler = impl_->scheduler;
-  return scheduler.running() > 0 && scheduler.paused() == scheduler.running();
+  return scheduler.running() > 0 && scheduler.paused() == scheduler.running() &&
+         !scheduler.recomputing();
 }
 int32_t Engine::running() const { return impl_->scheduler.running(); }
 int64_t Engine::unstarted() const { return impl_->scheduler.unstarted(); }

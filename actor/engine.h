@@ -74,6 +74,10 @@ struct EngineOptions {
   // between them, 1 on the CPU, where it would only be late.
   int32_t steps_together = 0;
   bool turns = false;  // requests may have an environment
+  // When a step comes with other weights than the one before, what is in work is computed again
+  // under them before it goes on (pages/recompute_queue.h). No page is given back then as windows
+  // move on, for the first tokens are needed again.
+  bool recompute_after_update = false;
   // Of a policy with tasks (common/record/task_tokens.h): how many, and learned tokens of each.
   // Every prompt begins with its task then.
   int32_t tasks = 0, task_tokens = 0;
@@ -87,6 +91,7 @@ struct EngineCounters {
   uint64_t generated_tokens = 0;
   uint64_t prefill_tokens = 0;        // computed once a group
   uint64_t appended_tokens = 0;       // of environments, behind turns
+  uint64_t recomputed_tokens = 0;     // once more, after new weights; none of them is counted above
   uint64_t prefix_tokens_reused = 0;  // of prompts, once a group: known and not computed
   uint64_t finished_samples = 0;      // of every reason
   uint64_t length_samples = 0;        // cut at the limit

@@ -50,7 +50,11 @@ struct Engine::Impl {
   // Enqueues, of step `step` of those enqueued together; the host's side of the arrays is right
   // after the next wait.
   void Draw(const float* logits, int32_t rows, int32_t step, int32_t steps);
+  // Pages and states that go from sequence to sequence before the forward.
   void CopyPages(const StepPlan& plan);
+  // The weights are others than those that computed what is in work.
+  void Recompute();
+  int32_t BuildRecomputed(const StepPlan& plan, int32_t row);
   kernels::SlidingPages Sliding();
   int64_t HeldBytes() const;
   void Retire() {
@@ -117,6 +121,7 @@ struct Engine::Impl {
   std::vector<std::vector<uint8_t>> kept;  // [S] sets of the slot's tokens so far
   const ExpertForm expert_form;            // not there: experts are not recorded
   std::vector<std::vector<uint8_t>> experts;  // [S] of the slot's own rows so far
+  std::vector<uint8_t> again_experts;         // of a row that is computed once more
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
   struct EndedSlot {

@@ -32,7 +32,7 @@ PageDemand DemandOf(const policy_model::ModelShape& shape, Device device, const 
           .page_tokens = o.page_tokens,
           .budget_mb = o.kv_budget_mb,
           .format = o.kv_format,
-          .keep_all = o.keep_all_pages,
+          .keep_all = o.keep_all_pages || o.recompute_after_update,
           // On a GPU two pools were never tried.
           .one_pool = o.one_pool || device.is_cuda()};
 }

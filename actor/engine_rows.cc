@@ -17,6 +17,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
     ++r;
   }
   r = static_cast<size_t>(BuildAppended(plan, static_cast<int32_t>(r)));
+  r = static_cast<size_t>(BuildRecomputed(plan, static_cast<int32_t>(r)));
   for (const StepPlan::Prefill& p : plan.prefills) {
     for (int32_t i = p.begin; i < p.end; ++i, ++r) {
       row_slot[r] = p.row;
@@ -30,6 +31,31 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
       (!plan.starts.empty() || !plan.prefills.empty() || !plan.appends.empty())) {
     std::copy(scheduler.page_table().begin(), scheduler.page_table().end(), page_table.host());
     page_table.Upload();
+  }
+  return static_cast<int32_t>(r);
+}
+
+void Engine::Impl::Recompute() {
+  if (scheduler.idle()) return;
+  tokens.Download();  // what was drawn is read here
+  launch.stream.Synchronize();
+  scheduler.Recompute({position.host(), slots()});
+}
+
+int32_t Engine::Impl::BuildRecomputed(const StepPlan& plan, int32_t row) {
+  auto r = static_cast<size_t>(row);
+  for (const RecomputeQueue::Chunk& c : plan.recomputed) {
+    const std::vector<int32_t>& prompt_tokens = c.group->request.tokens;
+    const auto p = static_cast<int32_t>(prompt_tokens.size());
+    const size_t own = c.slot < 0 ? 0 : static_cast<size_t>(c.slot) * new_tokens();
+    for (int32_t i = c.begin; i < c.end; ++i, ++r) {
+      row_slot[r] = c.row;
+      row_position[r] = i;
+      row_token[r] =
+          i < p ? prompt_tokens[static_cast<size_t>(i)] : tokens[own + static_cast<size_t>(i - p)];
+      if (options.tasks > 0) row_task[r] = c.group->request.task;
+    }
+    counters.recomputed_tokens += static_cast<uint64_t>(c.end - c.begin);
   }
   return static_cast<int32_t>(r);
 }
@@ -53,8 +79,8 @@ void Engine::Impl::ShareRows(const StepPlan& plan) {
 
 int32_t Engine::Impl::FillRows(const StepPlan& plan) {
   const bool can = options.record_steps && !share.group && launch.device().is_cuda() &&
-                   plan.prefills.empty() && plan.appends.empty() && !plan.decode.empty() &&
-                   sampling.AllAlike(plan.decode) && options.tasks == 0;
+                   !plan.chunks() && !plan.decode.empty() && sampling.AllAlike(plan.decode) &&
+                   options.tasks == 0;
   if (!can) return 0;
   const auto rows = static_cast<int32_t>(plan.decode.size());
   const int32_t filled = StepGraphs::Rows(rows, options.max_batch);
@@ -72,9 +98,9 @@ int32_t Engine::Impl::FillRows(const StepPlan& plan) {
 }
 
 int32_t Engine::Impl::StepsNow(const StepPlan& plan) {
-  const bool can = together > 1 && plan.prefills.empty() && plan.appends.empty() &&
-                   !plan.decode.empty() && !stop.active() && kept.empty() && !expert_form.there() &&
-                   turns.empty() && options.tasks == 0 && !share.group;
+  const bool can = together > 1 && !plan.chunks() && !plan.decode.empty() && !stop.active() &&
+                   kept.empty() && !expert_form.there() && turns.empty() && options.tasks == 0 &&
+                   !share.group;
   if (!can) return 1;
   // The last token of most of them would leave a step that nobody needs.
   const auto more = std::count_if(plan.decode.begin(), plan.decode.end(), [&](int32_t slot) {

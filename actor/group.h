@@ -34,11 +34,13 @@ struct Group {
   int32_t full_pages = 0;  // pages of the prompt that are full, hence shared
   // Which weights have computed the prompt from its first token on (Scheduler::ForgetPrefixes).
   int64_t epoch = -1;
+  // The prompt is being computed again (pages/recompute_queue.h): no sample goes on.
+  bool recomputes = false;
   // Of the prompt's tokens so far, where experts are recorded (common/record/expert_choices.h).
   std::vector<uint8_t> prompt_experts;
 
   int32_t prefill_target() const { return static_cast<int32_t>(request.tokens.size()) - 1; }
-  bool prefill_done() const { return prefilled == prefill_target(); }
+  bool prefill_done() const { return prefilled == prefill_target() && !recomputes; }
   bool all_started() const { return started == request.num_samples; }
 };
 

@@ -12,6 +12,19 @@ PageTableSize SizeOf(const SchedulerOptions& o, int32_t window) {
   return {o.max_batch, o.prefill_tokens, o.max_positions, window, o.append_tokens};
 }
 
+std::vector<PageTable> TablesOf(const SchedulerOptions& o, KvPages* pages, PrefixTree* tree,
+                                KvPages* sliding) {
+  PLUMB_CHECK(tree == nullptr || (o.window == 0 && sliding == nullptr),
+              "first pages that make room for others");
+  std::vector<PageTable> tables;
+  tables.emplace_back(0, SizeOf(o, o.window), pages, tree);
+  if (sliding != nullptr) {
+    PLUMB_CHECK(o.sliding_window > 0 && sliding->page_tokens() == pages->page_tokens());
+    tables.emplace_back(1, SizeOf(o, o.sliding_window), sliding);
+  }
+  return tables;
+}
+
 }  // namespace
 
 int64_t Scheduler::MostPages(const SchedulerOptions& o, int32_t page_tokens) {
@@ -19,17 +32,12 @@ int64_t Scheduler::MostPages(const SchedulerOptions& o, int32_t page_tokens) {
 }
 
 Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* sliding)
-    : options_(options), at_once_(options.at_once > 0 ? options.at_once : options.max_batch) {
+    : options_(options),
+      at_once_(options.at_once > 0 ? options.at_once : options.max_batch),
+      tree_(options.share_prefixes ? std::make_unique<PrefixTree>(pages) : nullptr),
+      tables_(TablesOf(options, pages, tree_.get(), sliding)),
+      recompute_(&tables_.front(), options.max_batch, options.states) {
   PLUMB_CHECK(at_once_ <= options.max_batch, "more at once than there are slots");
-  if (options.share_prefixes) {
-    PLUMB_CHECK(options.window == 0 && sliding == nullptr, "first pages that make room for others");
-    tree_ = std::make_unique<PrefixTree>(pages);
-  }
-  tables_.emplace_back(0, SizeOf(options, options.window), pages, tree_.get());
-  if (sliding != nullptr) {
-    PLUMB_CHECK(options.sliding_window > 0 && sliding->page_tokens() == pages->page_tokens());
-    tables_.emplace_back(1, SizeOf(options, options.sliding_window), sliding);
-  }
   const auto slots = static_cast<size_t>(options.max_batch);
   slots_.resize(slots);
   for (int32_t s = at_once_ - 1; s >= 0; --s) {
@@ -45,6 +53,8 @@ Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* s
   plan_.decode.reserve(slots);
   plan_.prefills.reserve(slots);
   plan_.appends.reserve(slots);
+  plan_.recomputed.reserve(3 * slots);
+  plan_.moves.reserve(slots);
   feeds_.reserve(slots);
 }
 
@@ -182,7 +192,32 @@ void Scheduler::ForgetPrefixes() {
   ++epoch_;
 }
 
+void Scheduler::Recompute(std::span<const int32_t> positions) {
+  std::vector<uint8_t> draws(slots_.size());
+  for (size_t s = 0; s < slots_.size(); ++s) draws[s] = recompute_.Draws(static_cast<int32_t>(s));
+  for (const int32_t slot : plan_.decode) draws[static_cast<size_t>(slot)] = 1;
+  plan_.decode.clear();
+  recompute_.Clear();
+  for (size_t s = 0; s < slots_.size(); ++s) {
+    Group* const g = slots_[s].group;
+    if (g == nullptr) continue;
+    const auto slot = static_cast<int32_t>(s);
+    const int32_t target = g->prefill_target();
+    if (target > 0 && !g->recomputes)
+      recompute_.AddPrompt(g, g->prompt_row >= 0 ? g->prompt_row : slot, target);
+    int32_t end = positions[s];
+    for (const Feed& feed : feeds_) {
+      if (feed.slot == slot && feed.done < feed.rows) end += feed.done;
+    }
+    recompute_.AddSample(g, slot, end, draws[s] != 0);
+  }
+  for (Group* g : waiting_) {
+    if (g->prefilled > 0 && !g->recomputes) recompute_.AddPrompt(g, g->prompt_row, g->prefilled);
+  }
+}
+
 void Scheduler::Pause(int32_t slot) {
+  if (recompute_.Draws(slot)) return recompute_.SetDraws(slot, false);
   const auto at = std::find(plan_.decode.begin(), plan_.decode.end(), slot);
   PLUMB_CHECK(at != plan_.decode.end(), "slot " + std::to_string(slot) + " does not run");
   *at = plan_.decode.back();
@@ -191,6 +226,7 @@ void Scheduler::Pause(int32_t slot) {
 
 void Scheduler::Resume(int32_t slot, int32_t rows) {
   if (rows > 0) feeds_.push_back({slot, 0, rows});
+  else if (recompute_.Holds(slot)) recompute_.SetDraws(slot, true);
   else plan_.decode.push_back(slot);
 }
 
@@ -199,6 +235,7 @@ void Scheduler::PlanAppends(int32_t* budget) {
                                   [](const PageTable& table) { return table.slides(); });
   for (const Feed& feed : feeds_) {
     if (*budget == 0) break;
+    if (recompute_.Holds(feed.slot)) continue;  // what stands before it comes first
     int32_t count = std::min(*budget, feed.rows - feed.done);
     if (slides) count = std::min(count, options_.append_tokens);
     plan_.appends.push_back({feed.slot, feed.done, feed.done + count});
@@ -214,12 +251,15 @@ const StepPlan& Scheduler::Plan(int64_t step) {
   }
   plan_.prefills.clear();
   plan_.appends.clear();
+  plan_.recomputed.clear();
+  plan_.moves.clear();
   planned_step_ = step;
   std::erase_if(feeds_, [&](const Feed& feed) {  // computed: they draw again
     if (feed.done < feed.rows) return false;
-    plan_.decode.push_back(feed.slot);
+    Resume(feed.slot, 0);
     return true;
   });
+  recompute_.Settle({plan_.copies[0].from, plan_.copies[0].to, plan_.moves}, &plan_.decode);
   for (Group* g : waiting_) {
     if (!g->prefill_done()) TakeKnown(g, step);  // what others have computed meanwhile
   }
@@ -235,10 +275,11 @@ const StepPlan& Scheduler::Plan(int64_t step) {
   if (!std::is_sorted(plan_.decode.begin(), plan_.decode.end(), before))
     std::sort(plan_.decode.begin(), plan_.decode.end(), before);
   int32_t budget = options_.prefill_tokens;
+  recompute_.Plan(&budget, &plan_.recomputed);
   PlanAppends(&budget);
   for (Group* g : waiting_) {
     if (budget == 0) break;
-    if (g->prefill_done() || WaitsForAnother(*g)) continue;
+    if (g->prefill_done() || g->recomputes || WaitsForAnother(*g)) continue;
     const int32_t count = std::min(budget, g->prefill_target() - g->prefilled);
     plan_.prefills.push_back({g, g->prompt_row, g->prefilled, g->prefilled + count});
     budget -= count;
@@ -253,8 +294,12 @@ void Scheduler::Commit() {
     const int32_t page = tables_.front().pages().page_tokens();
     tables_.front().SharePrompt(p.group, p.begin / page, p.end / page, planned_step_);
   }
-  // In order, the first ones: what was planned.
-  for (size_t i = 0; i < plan_.appends.size(); ++i) feeds_[i].done = plan_.appends[i].end;
+  recompute_.Commit();
+  auto feed = feeds_.begin();  // in the same order
+  for (const StepPlan::Append& a : plan_.appends) {
+    while (feed->slot != a.slot) ++feed;
+    feed->done = a.end;
+  }
 }
 
 void Scheduler::Finish(int32_t slot, int64_t step) {
@@ -264,6 +309,7 @@ void Scheduler::Finish(int32_t slot, int64_t step) {
   ++s.group->finished;
   s = Slot{};
   free_slots_.push_back(slot);
+  recompute_.Drop(slot);
   std::erase_if(feeds_, [slot](const Feed& feed) { return feed.slot == slot; });
   if (std::find(plan_.decode.begin(), plan_.decode.end(), slot) != plan_.decode.end()) Pause(slot);
 }
@@ -293,6 +339,7 @@ std::unique_ptr<Group> Scheduler::Take(Group* group, int64_t step) {
     unstarted_ -= left;
     if (std::erase(waiting_, group) > 0) waiting_samples_ -= left;
     else std::erase(queue_, group);
+    recompute_.DropPrompt(group);
     ReleasePrompt(group, step);
     group->request.num_samples = group->started;
   }
@@ -303,6 +350,7 @@ std::vector<std::unique_ptr<Group>> Scheduler::TakeAll(int64_t step) {
   for (size_t s = 0; s < slots_.size(); ++s) {
     if (slots_[s].group != nullptr) Finish(static_cast<int32_t>(s), step);
   }
+  recompute_.Clear();
   for (Group* g : waiting_) ReleasePrompt(g, step);
   waiting_.clear();
   queue_.clear();

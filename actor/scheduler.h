@@ -23,8 +23,11 @@
 // part is being computed by another in the same step waits for that. What only the tree holds goes
 // when a page is needed, so that nothing ever waits for it. A page that several prompts in work
 // hold is counted for each of them, which never admits too much.
-// Thread safety: none; the engine's thread owns it. Allocation: only in Submit. Errors: see
-// Refusal(); the rest are broken invariants and abort.
+//
+// New weights: with Recompute, what has been computed is computed again before what else there is
+// (pages/recompute_queue.h), under the budget of prompts; answers draw on as theirs is done.
+// Thread safety: none; the engine's thread owns it. Allocation: only in Submit and Recompute.
+// Errors: see Refusal(); the rest are broken invariants and abort.
 #pragma once
 
 #include <array>
@@ -39,6 +42,7 @@
 #include "actor/pages/kv_pages.h"
 #include "actor/pages/page_table.h"
 #include "actor/pages/prefix_tree.h"
+#include "actor/pages/recompute_queue.h"
 #include "actor/sequence.h"
 #include "common/base/problem.h"
 
@@ -56,6 +60,7 @@ struct SchedulerOptions {
   int32_t at_once = 0;
   // REQUIRES: nothing slides, and no layer has a state, which is not there behind every page.
   bool share_prefixes = false;
+  bool states = false;  // some layers have one
 };
 
 // What the next step does, in this order. All arrays are reused from step to step.
@@ -86,9 +91,13 @@ struct StepPlan {
   // together
   std::vector<int32_t> decode;
   std::vector<Append> appends;  // behind the rows of `decode`
+  std::vector<RecomputeQueue::Chunk> recomputed;
+  std::vector<RecomputeQueue::Move> moves;  // of states, before the forward
   std::vector<Prefill> prefills;
 
-  bool empty() const { return decode.empty() && appends.empty() && prefills.empty(); }
+  bool empty() const { return decode.empty() && !chunks(); }
+  // Rows of more than one token of a sequence.
+  bool chunks() const { return !appends.empty() || !recomputed.empty() || !prefills.empty(); }
   uint64_t appended_tokens() const {
     uint64_t n = 0;
     for (const Append& a : appends) n += static_cast<uint64_t>(a.end - a.begin);
@@ -125,6 +134,11 @@ class Scheduler {
   void ShareAnswer(int32_t slot, std::span<const int32_t> tokens, int64_t step);
   // The weights have changed: what earlier ones computed serves only who holds it.
   void ForgetPrefixes();
+  // Behind ForgetPrefixes, and it serves nobody: it is computed again. `positions`: of each slot
+  // that has a sample, the token that it computes next, were nothing fed to it. REQUIRES: nothing
+  // slides.
+  void Recompute(std::span<const int32_t> positions);
+  bool recomputing() const { return !recompute_.empty(); }
   // Prompt tokens of all groups so far that were known and not computed.
   uint64_t reused_tokens() const { return reused_tokens_; }
   // Pages that are kept in case a prompt begins like one before it, and go when they are needed.
@@ -149,7 +163,8 @@ class Scheduler {
   int32_t running() const { return at_once_ - static_cast<int32_t>(free_slots_.size()); }
   // Samples in a slot that draw nothing and have nothing to compute: they wait.
   int32_t paused() const {
-    return running() - static_cast<int32_t>(plan_.decode.size() + feeds_.size());
+    return running() - static_cast<int32_t>(plan_.decode.size() + feeds_.size()) -
+           recompute_.drawing();
   }
   // Rows of the page table that samples and prompts in work hold.
   int32_t held_rows() const {
@@ -185,8 +200,9 @@ class Scheduler {
   const int32_t at_once_;
   std::unique_ptr<PrefixTree> tree_;  // nullptr: prefixes are not shared
   std::vector<PageTable> tables_;     // one a kind of layers
-  std::vector<Slot> slots_;           // [max_batch]
-  std::vector<int32_t> free_slots_;   // stack
+  RecomputeQueue recompute_;
+  std::vector<Slot> slots_;          // [max_batch]
+  std::vector<int32_t> free_slots_;  // stack
   std::vector<int32_t> free_prompt_rows_;
   std::vector<std::unique_ptr<Group>> groups_;  // everything submitted and not taken
   std::deque<Group*> queue_;                    // submitted, not admitted

@@ -157,6 +157,8 @@ void ValidateOffline(const Config& c, Problems& p) {
             "rollout.kv_type is of generation: " + name + " has none, take it out.");
   p.Require(!c.rollout.replay_experts,
             "rollout.replay_experts is of generation: " + name + " has none, take it out.");
+  p.Require(c.rollout.kv_after_update == KvAfterUpdate::kKeep,
+            "rollout.kv_after_update is of generation: " + name + " has none, take it out.");
   const auto reads_tokens = [](const RewardPartConfig& part) {
     return part.kind == "reward_model" || part.kind == "perplexity";
   };
@@ -257,6 +259,10 @@ void ValidateRollout(const Config& c, Problems& p) {
       c.rollout.device.empty() || c.run.roles != Roles::kCluster,
       "rollout.device is of actors on the learner's machine: with run.roles = \"cluster\" each "
       "role that joins says its own run.device.");
+  p.Require(
+      c.rollout.kv_after_update == KvAfterUpdate::kKeep || c.run.schedule == Schedule::kAsync,
+      "rollout.kv_after_update is of answers that run on under new weights: under run.schedule "
+      "= \"sync\" none does, set \"async\" or take it out.");
   const EnvironmentConfig& e = c.environment;
   p.Require(e.kind == EnvironmentKind::kNone || e.reply_tokens < c.rollout.max_new_tokens,
             "environment.reply_tokens = " + std::to_string(e.reply_tokens) +

@@ -368,6 +368,10 @@ void RolloutConfig::Visit(V& v) {
   v({"share_prefixes", "bool",
      "pages that a prompt has in common with one before it are not computed again"},
     share_prefixes);
+  v({"kv_after_update", "name",
+     "keys and values of answers that run on under new weights: keep (of the old ones; costs "
+     "nothing) | recompute (log-probs of later tokens are those of the new weights alone)"},
+    kv_after_update);
 }
 
 template <class V>

@@ -76,7 +76,9 @@ constexpr Row kTable[] = {
     {"rollout", "max_new_tokens temperature top_k top_p min_p stop", kDrawn},
     {"rollout", "kv_type", kDrawn},
     {"rollout", "replay_experts", "stored answers hold their experts, or do not"},
-    {"rollout", "max_batch page_tokens kv_budget_mb prefill_tokens device tp share_prefixes",
+    {"rollout",
+     "max_batch page_tokens kv_budget_mb prefill_tokens device tp share_prefixes "
+     "kv_after_update",
      nullptr},
     {kOfPart,
      "name kind weight path args target_tokens max_tokens api reply_key model judge_prompt "

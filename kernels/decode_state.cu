@@ -6,6 +6,7 @@ namespace {
 
 __global__ void Addresses(DecodeState state, const int32_t* slots, int32_t rows,
                           uint64_t* prompt_out, uint32_t* sample_out, int32_t* position_out) {
+  AwaitEarlier();
   const auto r = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (r >= rows) return;
   const int32_t s = slots[r];
@@ -16,6 +17,7 @@ __global__ void Addresses(DecodeState state, const int32_t* slots, int32_t rows,
 
 __global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, const int32_t* token,
                         const float* logprob, const int32_t* eos, int32_t num_eos) {
+  AwaitEarlier();
   const auto r = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (r >= rows) return;
   const int32_t s = slots[r];
@@ -40,6 +42,7 @@ __global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, c
 
 __global__ void Next(DecodeState state, const int32_t* slots, int32_t rows, int32_t* token,
                      int32_t* position) {
+  AwaitEarlier();
   const auto r = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (r >= rows) return;
   const int32_t s = slots[r];
@@ -52,21 +55,22 @@ __global__ void Next(DecodeState state, const int32_t* slots, int32_t rows, int3
 
 void GatherAddresses::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Addresses<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, prompt_out,
-                                                             sample_out, position_out);
+  LaunchEarly(Addresses, dim3(Blocks(rows, 128)), dim3(128), StreamOf(launch), state, slots, rows,
+              prompt_out, sample_out, position_out);
   CheckLaunch(kName);
 }
 
 void AdvanceSlots::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Advance<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, logprob, eos,
-                                                           num_eos);
+  LaunchEarly(Advance, dim3(Blocks(rows, 128)), dim3(128), StreamOf(launch), state, slots, rows,
+              token, logprob, eos, num_eos);
   CheckLaunch(kName);
 }
 
 void NextRows::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Next<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, position);
+  LaunchEarly(Next, dim3(Blocks(rows, 128)), dim3(128), StreamOf(launch), state, slots, rows, token,
+              position);
   CheckLaunch(kName);
 }
 

@@ -7,6 +7,7 @@ namespace {
 // One block a row: from[index[row]] -> to[row], or from[row] -> to[index[row]]. V: the unit copied.
 template <bool Gather, class V>
 __global__ void CopyRows(const V* from, const int32_t* index, int64_t rows, int64_t width, V* to) {
+  AwaitEarlier();
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const int64_t other = index[row];
@@ -26,11 +27,12 @@ void Copy(const Launch& launch, const void* from, const int32_t* index, int64_t 
   const auto blocks = static_cast<unsigned>((rows + each - 1) / each);
   const dim3 block(threads, each);
   if (bytes % 16 == 0 && Aligned16(from) && Aligned16(to)) {
-    CopyRows<Gather><<<blocks, block, 0, StreamOf(launch)>>>(
-        static_cast<const uint4*>(from), index, rows, bytes / 16, static_cast<uint4*>(to));
+    LaunchEarly(CopyRows<Gather, uint4>, dim3(blocks), block, StreamOf(launch),
+                static_cast<const uint4*>(from), index, rows, bytes / 16, static_cast<uint4*>(to));
   } else {
-    CopyRows<Gather><<<blocks, block, 0, StreamOf(launch)>>>(
-        static_cast<const uint16_t*>(from), index, rows, bytes / 2, static_cast<uint16_t*>(to));
+    LaunchEarly(CopyRows<Gather, uint16_t>, dim3(blocks), block, StreamOf(launch),
+                static_cast<const uint16_t*>(from), index, rows, bytes / 2,
+                static_cast<uint16_t*>(to));
   }
 }
 

@@ -4,12 +4,17 @@
 namespace plumb::kernels {
 namespace {
 
+constexpr int kForwardThreads = 128;
+
+// blockIdx.y and on: rows, so that no place has to be divided into row and column; N columns a
+// thread.
 template <Activation A, int N, class T>
-__global__ void Forward(const T* gate_up, int64_t rows, int64_t ffn, T* out) {
-  const int64_t columns = ffn / N, total = rows * columns;
-  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < total;
-       k += int64_t{gridDim.x} * blockDim.x) {
-    const int64_t r = k / columns, i = (k - r * columns) * N;
+__global__ void __launch_bounds__(kForwardThreads)
+    Forward(const T* gate_up, int64_t rows, int64_t ffn, T* out) {
+  AwaitEarlier();
+  const int64_t i = (int64_t{blockIdx.x} * kForwardThreads + threadIdx.x) * N;
+  if (i >= ffn) return;
+  for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
     const auto gate = *reinterpret_cast<const Few<N, T>*>(gate_up + r * 2 * ffn + i);
     const auto up = *reinterpret_cast<const Few<N, T>*>(gate_up + r * 2 * ffn + ffn + i);
     Few<N, T> result;
@@ -57,8 +62,11 @@ void Glu::Cuda(const Launch& launch) const {
       constexpr int kWide = Pack<T>::kSize;
       const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(out);
       const auto kernel = wide ? Forward<A, kWide, T> : Forward<A, 1, T>;
-      kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, StreamOf(launch)>>>(
-          static_cast<const T*>(gate_up), rows, ffn, static_cast<T*>(out));
+      constexpr int64_t kMostY = 65535;  // of a grid
+      const dim3 grid(Blocks(ffn / (wide ? kWide : 1), kForwardThreads),
+                      static_cast<unsigned>(rows < kMostY ? rows : kMostY));
+      LaunchEarly(kernel, grid, dim3(kForwardThreads), StreamOf(launch),
+                  static_cast<const T*>(gate_up), rows, ffn, static_cast<T*>(out));
     });
   });
   CheckLaunch(kName);

@@ -8,6 +8,7 @@ namespace {
 template <bool Vector, class T>
 __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y,
                         float* rstd, T* copy) {
+  AwaitEarlier();
   const T* in = x + blockIdx.x * hidden;
   T* out = y + blockIdx.x * hidden;
   constexpr int kStep = Vector ? Pack<T>::kSize : 1;
@@ -43,15 +44,17 @@ __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float
 template <int N, class T>
 __global__ void ForwardHeld(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y,
                             float* rstd, T* copy) {
+  AwaitEarlier();
   constexpr int kStep = Pack<T>::kSize;
   const int64_t row = blockIdx.x * hidden;
-  Pack<T> held[N];
+  Pack<T> held[N], weight[N];  // weights come while the row is summed
   float sum = 0;
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     const int64_t i = int64_t{threadIdx.x + k * blockDim.x} * kStep;
     if (i >= hidden) continue;
     held[k] = LoadPack(x + row + i);
+    weight[k] = LoadPack(w + i);
     if (copy) StorePack(copy + row + i, held[k]);
 #pragma unroll
     for (int u = 0; u < kStep; ++u) sum += ToFloat(held[k].x[u]) * ToFloat(held[k].x[u]);
@@ -62,10 +65,11 @@ __global__ void ForwardHeld(const T* x, const T* w, int64_t hidden, float eps, f
   for (int k = 0; k < N; ++k) {
     const int64_t i = int64_t{threadIdx.x + k * blockDim.x} * kStep;
     if (i >= hidden) continue;
-    const Pack<T> weight = LoadPack(w + i);
 #pragma unroll
-    for (int u = 0; u < kStep; ++u)
-      held[k].x[u] = FromFloat<T>(ToFloat(held[k].x[u]) * scale * (offset + ToFloat(weight.x[u])));
+    for (int u = 0; u < kStep; ++u) {
+      held[k].x[u] =
+          FromFloat<T>(ToFloat(held[k].x[u]) * scale * (offset + ToFloat(weight[k].x[u])));
+    }
     StorePack(y + row + i, held[k]);
   }
 }
@@ -212,9 +216,9 @@ void RmsNorm::Cuda(const Launch& launch) const {
     if (vector && held <= threads) kernel = ForwardHeld<1, T>;
     else if (vector && held <= 2 * threads) kernel = ForwardHeld<2, T>;
     else if (vector && held <= 4 * threads) kernel = ForwardHeld<4, T>;
-    kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
-        static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, weight_offset,
-        static_cast<T*>(y), rstd, static_cast<T*>(copy));
+    LaunchEarly(kernel, dim3(static_cast<unsigned>(rows)), dim3(Threads(hidden)), StreamOf(launch),
+                static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, weight_offset,
+                static_cast<T*>(y), rstd, static_cast<T*>(copy));
   });
   CheckLaunch(kName);
 }

@@ -20,12 +20,25 @@ __device__ __forceinline__ Pair PairAt(int32_t i, int32_t dims, int32_t d, bool 
   return {dims / 2 + i, i + d / 2, 0, false};
 }
 
-// Elements `at.a` .. + N of a head turned with those from `at.b` on; the results in a and b.
+template <int N, class T>
+__device__ __forceinline__ void Add(Few<N, T>* x, const T* bias) {
+  const auto add = *reinterpret_cast<const Few<N, T>*>(bias);
+#pragma unroll
+  for (int u = 0; u < N; ++u) x->x[u] = FromFloat<T>(ToFloat(x->x[u]) + ToFloat(add.x[u]));
+}
+
+// Elements `at.a` .. + N of a head turned with those from `at.b` on, after the head's bias was
+// added; the results in a and b.
 template <int N, class T>
 __device__ __forceinline__ void Turn(const T* head, const float* cs, int32_t dims, Pair at,
-                                     float sign, Few<N, T>* a, Few<N, T>* b) {
+                                     float sign, Few<N, T>* a, Few<N, T>* b,
+                                     const T* bias = nullptr) {
   *a = *reinterpret_cast<const Few<N, T>*>(head + at.a);
   *b = *reinterpret_cast<const Few<N, T>*>(head + at.b);
+  if (bias) {
+    Add(a, bias + at.a);
+    Add(b, bias + at.b);
+  }
   if (!at.turned) return;
 #pragma unroll
   for (int u = 0; u < N; ++u) {
@@ -83,40 +96,46 @@ __global__ void Back(RopeBackward k) {
   }
 }
 
-// As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
-// Heads of them that a row has.
+// Heads of keys and values that a row has.
 __host__ __device__ int32_t KeysAndValues(const PagedKv& kv) {
   return kv.keys_only ? kv.kv_heads : 2 * kv.kv_heads;
 }
 
+// As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
+// A block a row; a thread N pairs of one head.
 template <int N, class T>
-__global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads,
-                           int32_t dims, bool interleaved, int32_t layer, PagedKv kv) {
-  const int32_t d = kv.head_dim, parts = d / 2 / N, all = heads + KeysAndValues(kv),
-                tasks = all * parts;
-  const int64_t width = int64_t{all} * d;
-  T* pages = static_cast<T*>(kv.pages) + layer * kv.layer_stride();
-  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < int64_t{rows.rows} * tasks;
-       k += int64_t{gridDim.x} * blockDim.x) {
-    const int64_t r = k / tasks;
-    const auto task = static_cast<int32_t>(k - r * tasks);
+__global__ void AndWriteKv(T* qkv, const T* bias, PagedRows rows, const float* cos_sin,
+                           int32_t heads, int32_t dims, bool interleaved, int32_t layer,
+                           PagedKv kv) {
+  AwaitEarlier();
+  const int32_t d = kv.head_dim, parts = d / 2 / N, all = heads + KeysAndValues(kv);
+  const int64_t r = blockIdx.x;
+  const int32_t position = rows.position[r];
+  const bool writes = kv.format == KvFormat::kModel;  // otherwise packed when all are turned
+  T* row = qkv + r * all * d;
+  T* to_row = nullptr;
+  if (writes) {
+    const int32_t page =
+        rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
+    to_row = static_cast<T*>(kv.pages) + layer * kv.layer_stride() + page * kv.page_stride() +
+             int64_t{position % kv.page_tokens} * d;
+  }
+  const float* cs = cos_sin + int64_t{position} * dims;
+  for (auto task = static_cast<int32_t>(threadIdx.x); task < all * parts;
+       task += static_cast<int32_t>(blockDim.x)) {
     const int32_t h = task / parts;
     Pair at = PairAt((task - h * parts) * N, dims, d, interleaved);
     if (h >= heads + kv.kv_heads) at.turned = false;
-    const int32_t position = rows.position[r];
-    T* head = qkv + r * width + int64_t{h} * d;
+    T* head = row + h * d;
     Few<N, T> a, b;
-    Turn(head, cos_sin + int64_t{position} * dims, dims, at, 1.0f, &a, &b);
-    if (at.turned) {
+    Turn(head, cs, dims, at, 1.0f, &a, &b, bias ? bias + h * d : nullptr);
+    if (at.turned || bias) {
       *reinterpret_cast<Few<N, T>*>(head + at.a) = a;
       *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
     }
-    if (h < heads || kv.format != KvFormat::kModel) continue;  // packed when all are turned
-    const int32_t page =
-        rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
+    if (h < heads || !writes) continue;
     const int32_t is_value = h >= heads + kv.kv_heads, kv_head = h - heads - is_value * kv.kv_heads;
-    T* to = pages + page * kv.page_stride() + is_value * kv.kv_stride() +
-            kv_head * kv.head_stride() + int64_t{position % kv.page_tokens} * d;
+    T* to = to_row + is_value * kv.kv_stride() + kv_head * kv.head_stride();
     *reinterpret_cast<Few<N, T>*>(to + at.a) = a;
     *reinterpret_cast<Few<N, T>*>(to + at.b) = b;
   }
@@ -169,13 +188,14 @@ void RopeAndWriteKv::Cuda(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kWide = Pack<T>::kSize;
     const bool wide = !interleaved && dims / 2 % kWide == 0 &&
-                      (kv.head_dim - dims) / 2 % kWide == 0 && Aligned16(qkv) &&
+                      (kv.head_dim - dims) / 2 % kWide == 0 && Aligned16(qkv) && Aligned16(bias) &&
                       Aligned16(kv.pages);
     const auto kernel = wide ? AndWriteKv<kWide, T> : AndWriteKv<1, T>;
-    const int64_t threads =
-        int64_t{rows.rows} * (heads + KeysAndValues(kv)) * (kv.head_dim / 2) / (wide ? kWide : 1);
-    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), rows, cos_sin,
-                                                               heads, dims, interleaved, layer, kv);
+    const int32_t tasks = (heads + KeysAndValues(kv)) * (kv.head_dim / 2) / (wide ? kWide : 1),
+                  threads = tasks < 256 ? (tasks + 31) / 32 * 32 : 256;
+    LaunchEarly(kernel, dim3(static_cast<unsigned>(rows.rows)),
+                dim3(static_cast<unsigned>(threads)), StreamOf(launch), static_cast<T*>(qkv),
+                static_cast<const T*>(bias), rows, cos_sin, heads, dims, interleaved, layer, kv);
   });
   CheckLaunch(kName);
   if (kv.format != KvFormat::kModel)

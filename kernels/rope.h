@@ -53,10 +53,11 @@ struct RopeBackward {
 };
 
 // Generation: rotates q in place and writes rotated k and plain v of every row to its page of
-// `layer`.
+// `layer`. With a bias that is added to the row first, to the bits of AddBias (embedding.h).
 struct RopeAndWriteKv {
   static constexpr const char* kName = "RopeAndWriteKv";
-  void* qkv = nullptr;  // T[rows.rows, (Nq + 2 Nkv) * D]; without v where kv.keys_only
+  void* qkv = nullptr;         // T[rows.rows, (Nq + 2 Nkv) * D]; without v where kv.keys_only
+  const void* bias = nullptr;  // T[(Nq + 2 Nkv) * D]; nullptr: none
   PagedRows rows;
   const float* cos_sin = nullptr;  // [max_positions, dims]
   int32_t heads = 0;

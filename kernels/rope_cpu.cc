@@ -70,6 +70,10 @@ void AndWriteKv(const RopeAndWriteKv& w) {
   for (int32_t r = 0; r < rows.rows; ++r) {
     const int32_t position = rows.position[r];
     T* q = static_cast<T*>(w.qkv) + r * width;
+    if (w.bias) {
+      const T* bias = static_cast<const T*>(w.bias);
+      for (int64_t i = 0; i < width; ++i) q[i] = FromFloat<T>(ToFloat(q[i]) + ToFloat(bias[i]));
+    }
     if (w.dims > 0) {
       const float* cs = w.cos_sin + int64_t{position} * w.dims;
       for (int32_t h = 0; h < heads + kv.kv_heads; ++h)

@@ -1,5 +1,6 @@
 #include "common/base/rng.h"
 #include "kernels/device/cuda_common.h"
+#include "kernels/head/cluster_draw.h"
 #include "kernels/head/row_mass.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
@@ -275,7 +276,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void SampleTokens::Cuda(const Launch& launch) const {
-  if (rows == 0) return;
+  if (rows == 0 || DrawByClusters(launch, *this)) return;
   if (vocab >= kMaxVocab)
     throw Error(ErrorCode::kUnsupported,
                 "SampleTokens on CUDA: vocabularies end below 2^20 tokens");

@@ -76,6 +76,7 @@ class PageTable {
 
   // int32 [2 * max_batch, stride]: rows of slots, then rows of prompts being prefilled.
   std::vector<int32_t>& entries() { return entries_; }
+  const std::vector<int32_t>& entries() const { return entries_; }
   int32_t stride() const { return stride_; }
 
  private:

@@ -27,6 +27,45 @@ inline void CheckLaunch(const char* kernel) {
   if (error != cudaSuccess) CheckCuda(error, (std::string("to launch ") + kernel).c_str());
 }
 
+// Of the current device, which launches are made on: it begins a kernel while the one before it on
+// the stream ends.
+inline bool BeginsEarly() {
+  static thread_local int known = -1, major = 0;
+  int device = 0;
+  CheckCuda(cudaGetDevice(&device), "to ask which GPU this is");
+  if (device != known) {
+    CheckCuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+              "to ask what a GPU can do");
+    known = device;
+  }
+  return major >= 9;
+}
+
+// Launches a kernel whose blocks may be there before the kernel before it has ended: what begins
+// with AwaitEarlier, in every thread, before it reads or writes what others see. Between small
+// kernels that is a good part of their time.
+template <class... Expected, class... Given>
+void LaunchEarly(void (*kernel)(Expected...), dim3 grid, dim3 block, cudaStream_t stream,
+                 Given... given) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = BeginsEarly() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, given...);  // CheckLaunch says what it has refused
+}
+
+// All that was enqueued before has ended, and what it wrote is there.
+__device__ __forceinline__ void AwaitEarlier() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
 // Blocks for n units of work at `per_block` each; kernels walk the rest in strides.
 inline unsigned Blocks(int64_t n, int64_t per_block) {
   const int64_t blocks = (n + per_block - 1) / per_block;

@@ -158,7 +158,9 @@ constexpr struct {
                  {CUBLASLT_CLUSTER_SHAPE_1x2x1, "1x2"}, {CUBLASLT_CLUSTER_SHAPE_2x2x1, "2x2"},
                  {CUBLASLT_CLUSTER_SHAPE_4x1x1, "4x1"}, {CUBLASLT_CLUSTER_SHAPE_4x2x1, "4x2"},
                  {CUBLASLT_CLUSTER_SHAPE_2x4x1, "2x4"}};
-constexpr int64_t kMostTiledRows = 384;  // above, the library's guesses are hard to beat
+// Above, the library's guesses are hard to beat, but where there are so few outputs that the tiles
+// of its guesses leave multiprocessors idle: without splits that is as many blocks as there are.
+constexpr int64_t kMostTiledRows = 384, kFewOutputs = int64_t{132} * 128 * 128;
 
 class Event {
  public:
@@ -366,7 +368,7 @@ class Library {
       if (!first && choice.cluster != 0 && KeepsBits(choice.algorithm)) first = choice;
       add(choice);
     }
-    if (!first || m > kMostTiledRows) return found;
+    if (!first || (m > kMostTiledRows && m * key.n > kFewOutputs)) return found;
     for (const Tile& tile : kTiles) {
       if (tile.m > std::max<int64_t>(64, m) || tile.m * 8 < m) continue;
       for (const auto& cluster : kClusters) {

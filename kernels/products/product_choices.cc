@@ -15,7 +15,7 @@
 namespace plumb::kernels {
 namespace {
 
-constexpr std::string_view kFormat = "plumb products 1";
+constexpr std::string_view kFormat = "plumb products 2";
 constexpr size_t kMostBytes = 4 << 20;
 
 // Narrow where a tile is the whole batch, then two an octave.

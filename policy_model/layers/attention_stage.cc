@@ -326,7 +326,9 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
   void* mixed = pass.scratch.At(step_mixed_);
   void* product = spec_.attention_gate ? pass.scratch.At(step_product_) : qkv;
   qkv_product_.Step(pass, in, false, product);
-  if (spec_.qkv_bias) {
+  // Where nothing stands between, it is added where the row is turned.
+  const bool with_turn = spec_.qkv_bias && !spec_.attention_gate && !normed() && !far_.chooses();
+  if (spec_.qkv_bias && !with_turn) {
     Call(pass.launch,
          kernels::AddBias{
              .x = product, .bias = pass.W(at_.qkv_bias), .rows = n, .width = product_width()});
@@ -351,6 +353,7 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
   const auto heads = static_cast<int32_t>(heads_);
   far_.BeginStep(pass, in, qkv, attention);
   Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv,
+                                            .bias = with_turn ? pass.W(at_.qkv_bias) : nullptr,
                                             .rows = attention.rows,
                                             .cos_sin = table ? table->cos_sin.f32() : nullptr,
                                             .heads = heads,

@@ -572,14 +572,13 @@ void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
 
 void AddRolloutCounters(const actor::RolloutCounters& r, const actor::EngineCounters& e,
                         std::map<std::string, int64_t>& counters) {
-  counters["actor/leases"] += static_cast<int64_t>(r.leases);
-  counters["actor/groups_delivered"] += static_cast<int64_t>(r.groups_delivered);
-  counters["actor/refused_prompts"] += static_cast<int64_t>(r.refused_prompts);
-  counters["actor/untokenizable"] += static_cast<int64_t>(r.untokenizable);
-  counters["actor/stale_leases"] += static_cast<int64_t>(r.stale_leases);
-  counters["actor/port_retries"] += static_cast<int64_t>(r.port_retries);
-  counters["rollout/prefix_tokens_reused"] += static_cast<int64_t>(e.prefix_tokens_reused);
-  counters["rollout/prompt_tokens_computed"] += static_cast<int64_t>(e.prefill_tokens);
+  const auto add = [&](const char* of, uint64_t n) { counters[of] += static_cast<int64_t>(n); };
+  add("actor/leases", r.leases), add("actor/groups_delivered", r.groups_delivered);
+  add("actor/refused_prompts", r.refused_prompts), add("actor/untokenizable", r.untokenizable);
+  add("actor/stale_leases", r.stale_leases), add("actor/port_retries", r.port_retries);
+  add("rollout/prefix_tokens_reused", e.prefix_tokens_reused);
+  add("rollout/prompt_tokens_computed", e.prefill_tokens);
+  add("rollout/recomputed_tokens", e.recomputed_tokens);
 }
 
 void AddEpisodeCounters(const actor::EpisodeCounters& e, std::map<std::string, int64_t>& counters) {

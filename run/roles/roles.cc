@@ -107,6 +107,8 @@ actor::EngineOptions EngineOptionsOf(const configs::Config& config,
           .longest =
               static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens),
           .turns = config.environment.kind != configs::EnvironmentKind::kNone,
+          .recompute_after_update =
+              config.rollout.kv_after_update == configs::KvAfterUpdate::kRecompute,
           .tasks = static_cast<int32_t>(config.policy.tasks.size()),
           .task_tokens = static_cast<int32_t>(config.policy.task_tokens)};
 }

@@ -67,6 +67,8 @@ class Machine {
   KvPages& sliding() { return sliding_; }
   size_t finished_groups() const { return finished_groups_; }
   int64_t prefilled() const { return prefilled_; }
+  int64_t recomputed() const { return recomputed_; }
+  int64_t twice() const { return twice_; }  // of them, under the same weights
   int32_t most_held() const { return most_held_; }
   int32_t most_sliding() const { return most_sliding_; }
   int64_t step() const { return step_; }
@@ -74,9 +76,14 @@ class Machine {
     epoch_of_[g->request.id] = epoch_;
     scheduler_.Submit(std::move(g));
   }
-  void ChangeWeights() {
+  void ChangeWeights(bool recompute = false) {
     scheduler_.ForgetPrefixes();
     ++epoch_;
+    if (!recompute) return;
+    std::vector<int32_t> positions(static_cast<size_t>(max_batch_));
+    for (const auto& [slot, position] : position_) positions[static_cast<size_t>(slot)] = position;
+    scheduler_.Recompute(positions);
+    for (auto& [id, epoch] : epoch_of_) epoch = epoch_;
   }
   void Cancel(uint64_t id) {
     if (Group* g = scheduler_.Find(id); g != nullptr) scheduler_.Take(g, step_);
@@ -110,6 +117,15 @@ class Machine {
     }
     // All writes of a step come before its reads.
     int32_t chunk = 0;
+    for (const RecomputeQueue::Chunk& c : plan.recomputed) {
+      const int32_t sample = c.slot < 0 ? -1 : scheduler_.sample_index(c.slot);
+      for (int32_t i = c.begin; i < c.end; ++i) {
+        twice_ += weights_of_[{Page(0, c.row, i), i % pages_.page_tokens()}] == epoch_;
+        Write(c.row, i, *c.group, sample);
+      }
+      chunk += c.end - c.begin;
+    }
+    recomputed_ += chunk;
     for (const StepPlan::Prefill& p : plan.prefills) {
       for (int32_t i = p.begin; i < p.end; ++i) Write(p.row, i, *p.group, -1);
       chunk += p.end - p.begin;
@@ -117,8 +133,12 @@ class Machine {
     EXPECT_LE(chunk, prefill_tokens_);
     for (const StepPlan::Prefill& p : plan.prefills) {
       for (int32_t i = p.begin; i < p.end; ++i) CheckReads(p.row, i, *p.group, -1);
+      prefilled_ += p.end - p.begin;
     }
-    prefilled_ += chunk;
+    for (const RecomputeQueue::Chunk& c : plan.recomputed) {
+      const int32_t sample = c.slot < 0 ? -1 : scheduler_.sample_index(c.slot);
+      for (int32_t i = c.begin; i < c.end; ++i) CheckReads(c.row, i, *c.group, sample);
+    }
     for (const int32_t slot : plan.decode) {
       Write(slot, position_[slot], *scheduler_.group_of(slot), scheduler_.sample_index(slot));
     }
@@ -221,7 +241,7 @@ class Machine {
   std::map<int32_t, int32_t> position_;
   int64_t step_ = 0, epoch_ = 0;
   size_t finished_groups_ = 0;
-  int64_t prefilled_ = 0;
+  int64_t prefilled_ = 0, recomputed_ = 0, twice_ = 0;
   int32_t most_held_ = 0, most_sliding_ = 0;
 };
 
@@ -318,6 +338,40 @@ TEST(Scheduler, PrefixesAreSharedInAnyOrderAndLeakNothing) {
     if (HasFatalFailure()) return;
   }
   EXPECT_GT(4 * reused, computed) << "hardly anything was known";
+}
+
+// Nobody reads what earlier weights left behind, and nothing is computed again twice.
+TEST(Scheduler, WhatIsInWorkIsComputedAgainUnderNewWeightsInPlace) {
+  int64_t recomputed = 0;
+  for (uint64_t seed = 0; seed < 150; ++seed) {
+    RandomStream random(seed, 4);
+    const int32_t page_tokens = 1 + static_cast<int32_t>(random.NextBelow(9));
+    const int32_t num_pages = 14 + static_cast<int32_t>(random.NextBelow(150));
+    Machine machine(1 + static_cast<int32_t>(random.NextBelow(9)),
+                    1 + static_cast<int32_t>(random.NextBelow(40)), page_tokens, num_pages, seed,
+                    /*window=*/0, /*share=*/true);
+    const bool undisturbed = seed % 3 != 0;  // nobody leaves before the end
+    for (int i = 0; i < 40; ++i) {
+      auto g =
+          MakeGroup(static_cast<uint64_t>(i), 1 + static_cast<int32_t>(random.NextBelow(40)),
+                    1 + static_cast<int32_t>(random.NextBelow(4)),
+                    1 + static_cast<int32_t>(random.NextBelow(20)), random.NextBelow(64) & 0x35);
+      if (!machine.scheduler().Refusal(g->request)) machine.Submit(std::move(g));
+      for (uint32_t s = random.NextBelow(12); s > 0; --s) machine.Step();
+      if (random.NextBelow(4) == 0) machine.ChangeWeights(/*recompute=*/true);
+      if (undisturbed || random.NextBelow(4) != 0) continue;
+      machine.Cancel(random.NextBelow(static_cast<uint32_t>(i) + 1));
+    }
+    int steps = 0;
+    while (machine.Step()) ASSERT_LT(++steps, 20000) << "seed " << seed;
+    EXPECT_TRUE(machine.scheduler().idle()) << "seed " << seed << ": stuck";
+    machine.ChangeWeights();
+    EXPECT_EQ(machine.pages().free_pages(), num_pages) << "seed " << seed;
+    EXPECT_TRUE(!undisturbed || machine.twice() == 0) << machine.twice() << ", seed " << seed;
+    recomputed += machine.recomputed();
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(recomputed, 10000);
 }
 
 TEST(Scheduler, WhatAWaitingGroupKnowsIsNotHeldForIt) {

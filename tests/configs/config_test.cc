@@ -169,6 +169,7 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   };
   has("[run]\nmax_staleness = 2\n", "needs run.schedule = \"async\"");
   has("[run]\nschedule = \"async\"\n", "needs run.max_staleness >= 1");
+  has("[rollout]\nkv_after_update = \"recompute\"\n", "under run.schedule = \"sync\" none does");
   has("[run]\nkeep_checkpoints = 0\n", "run.keep_checkpoints = 0 has to be at least 1");
   has("[model]\nheads = 3\n", "multiple of model.heads");
   has("[model]\nnorms = [\"layernorm\", \"batchnorm\"]\n", "model.norms holds \"rmsnorm\"");

@@ -58,6 +58,7 @@ TEST(SftConfigTest, ContradictionsAreSentences) {
            std::pair("rollout.kv_type=int8",
                      "rollout.kv_type is of generation: algorithm.name = \"sft\" has none"),
            std::pair("rollout.replay_experts=true", "rollout.replay_experts is of generation"),
+           std::pair("rollout.kv_after_update=recompute", "kv_after_update is of generation"),
            std::pair("sft.heldout=-2", "sft.heldout = -2 has to be at least -1."),
            std::pair("replay.groups_per_step=1", "sft does not take them"),
            std::pair("sft.curriculum=[\"code\"]", "write \"pattern=number\""),

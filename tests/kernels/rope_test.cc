@@ -1,5 +1,6 @@
 #include "kernels/rope.h"
 
+#include "kernels/embedding.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace plumb::kernels {
@@ -227,6 +228,55 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
         }
       }
       EXPECT_EQ(memory.Host(), want) << "page_tokens " << page_tokens << " d " << s.d;
+    }
+  }
+}
+
+// One kernel instead of two, to their bits; what is packed in fewer bits comes behind it, too.
+TEST_P(Rope, ABiasIsAddedBeforeItIsTurned) {
+  for (const Shape& s : kShapes) {
+    for (const KvFormat format : {KvFormat::kModel, KvFormat::kInt8}) {
+      const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.d;
+      const auto x = Normal(s.rows * width, 6, dtype()), bias = Normal(width, 7, dtype());
+      std::vector<int32_t> slot(static_cast<size_t>(s.rows), 0), position, page_table;
+      for (int32_t r = 0; r < s.rows; ++r) position.push_back(2 + r);
+      for (int32_t i = 0; i < 64; ++i) page_table.push_back(63 - i);
+      PagedKv kv{.dtype = dtype(),
+                 .layers = 1,
+                 .num_pages = 64,
+                 .page_tokens = 5,
+                 .kv_heads = s.kv_heads,
+                 .head_dim = s.d,
+                 .format = format};
+      Tensor tx(GetParam(), x), ty(GetParam(), x), tb(GetParam(), bias);
+      Array<int32_t> ts(device(), slot), tp(device(), position), tt(device(), page_table);
+      auto table = Table(device(), 200, s.dims, 500.0);
+      std::vector<std::vector<uint8_t>> pages;
+      for (const bool together : {true, false}) {
+        Array<uint8_t> memory(device(), std::vector<uint8_t>(static_cast<size_t>(kv.bytes()), 9));
+        kv.pages = memory.data();
+        Tensor& qkv = together ? tx : ty;
+        if (!together) {
+          Call(launch(),
+               AddBias{.x = qkv.data(), .bias = tb.data(), .rows = s.rows, .width = width});
+        }
+        Call(launch(), RopeAndWriteKv{.qkv = qkv.data(),
+                                      .bias = together ? tb.data() : nullptr,
+                                      .rows = {.rows = static_cast<int32_t>(s.rows),
+                                               .slot = ts.data(),
+                                               .position = tp.data(),
+                                               .page_table = tt.data(),
+                                               .page_table_stride = 64},
+                                      .cos_sin = table.data(),
+                                      .heads = s.heads,
+                                      .dims = s.dims,
+                                      .interleaved = s.interleaved,
+                                      .kv = kv});
+        pages.push_back(memory.Host());
+      }
+      EXPECT_EQ(pages[0], pages[1]);
+      EXPECT_NE(pages[0], std::vector<uint8_t>(pages[0].size(), 9));
+      ExpectSameBits(tx.Host(), ty.Host(), "queries");
     }
   }
 }

@@ -81,7 +81,23 @@ class Sampling : public KernelTest {
                                 .logprob = logprob.data(),
                                 .scratch = scratch.data(),
                                 .kept = kept.data()});
-    return {token.Host(), logprob.Host(), kept.Host()};
+    const Drawn drawn{token.Host(), logprob.Host(), kept.Host()};
+    // Who keeps no sets may be served by another kernel, to the same bits.
+    Array<float> plain_logprob(device(), rows);
+    Array<int32_t> plain(device(), rows);
+    Call(launch(), SampleTokens{.logits = logits.data(),
+                                .rows = static_cast<int64_t>(rows),
+                                .vocab = static_cast<int64_t>(vocab),
+                                .options = o,
+                                .prompt = dprompt.data(),
+                                .sample = dsample.data(),
+                                .position = dposition.data(),
+                                .token = plain.data(),
+                                .logprob = plain_logprob.data(),
+                                .scratch = scratch.data()});
+    EXPECT_EQ(plain.Host(), drawn.token);
+    ExpectSameBits(plain_logprob.Host(), drawn.logprob, "log-probs without sets");
+    return drawn;
   }
   static double Uniform(const SamplingOptions& o, uint32_t sample) {
     const Random4 bits = RandomAt(o.seed, (uint64_t{7} << 32) + 5, sample, 11);

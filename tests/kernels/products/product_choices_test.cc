@@ -135,7 +135,7 @@ TEST(ProductChoices, FileGrowsAndIsReadAgain) {
 TEST(ProductChoices, BrokenOrForeignFilesAreSaidIgnoredAndReplaced) {
   const testing::TempFolder folder;
   const std::string broken = folder / "broken.txt", foreign = folder / "foreign.txt";
-  RealFileSystem().WriteFileAtomic(broken, "plumb products 1\nnonsense\n");
+  RealFileSystem().WriteFileAtomic(broken, "plumb products 2\nnonsense\n");
   RealFileSystem().WriteFileAtomic(
       foreign, ChoicesText({.device = kOwner.device, .library = 120000}, Some()));
   for (const std::string& path : {broken, foreign}) {

@@ -94,12 +94,14 @@ TEST(ObserverTest, ActorsAddUp) {
   actor::EngineCounters engine;
   engine.prefill_tokens = 30;
   engine.prefix_tokens_reused = 12;
+  engine.recomputed_tokens = 7;
   AddRolloutCounters(one, engine, counters);
   AddRolloutCounters(one, engine, counters);
   EXPECT_EQ(counters["actor/leases"], 8);
   EXPECT_EQ(counters["actor/refused_prompts"], 2);
   EXPECT_EQ(counters["rollout/prompt_tokens_computed"], 60);
   EXPECT_EQ(counters["rollout/prefix_tokens_reused"], 24);
+  EXPECT_EQ(counters["rollout/recomputed_tokens"], 14);
 }
 
 TEST(ObserverTest, RunsAreToldApartByWhatTheyChange) {
