@@ -12,9 +12,8 @@ namespace {
 
 namespace cg = cooperative_groups;
 
-// Masses that a token is drawn by: in units of 2^-44 of the most likely token's, as
+// Masses that a token is drawn by are in units of 2^-44 of the most likely token's, as
 // kernels/sampling.cu counts them.
-
 constexpr int kThreads = 512, kWarps = kThreads / 32;
 // The blocks of a cluster share out each turn of so many fours of logits; a warp's share of it is a
 // group. A four of every turn is a strand of row_mass.h, so a strand lies in one block.
