@@ -1,5 +1,8 @@
-#include "kernels/attention/packed_attention.h"
+#include <limits>
+
 #include "kernels/attention/gradient_work.h"
+#include "kernels/attention/packed_attention.h"
+#include "kernels/attention/prompt_attention.h"
 #include "kernels/rope.h"
 
 namespace plumb::kernels {
