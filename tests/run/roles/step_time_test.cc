@@ -119,7 +119,7 @@ TEST(StepTimeTest, AReferenceIsOnePassMore) {
   const StepWork dpo = CountStep(config, Shape(), {}, Recompute::kNone);
   EXPECT_EQ(3 * dpo.forward_layers, dpo.train_layers);
   EXPECT_EQ(3 * dpo.forward_head, dpo.train_head);
-  config.preference.loss = PreferenceLossKind::kSimpo;
+  config.preference.loss = configs::PreferenceLossKind::kSimpo;
   EXPECT_EQ(CountStep(config, Shape(), {}, Recompute::kNone).forward_layers, 0);
 }
 
