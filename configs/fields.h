@@ -100,7 +100,7 @@ void ModelConfig::Visit(V& v) {
   v({"dtype", "name", "bfloat16 is 4-5x faster where the processor has it", "torch_dtype"}, dtype);
   v({"products", "name",
      "what the learner's products of layers read; fp8: 8 bits a number, for large models on a GPU "
-     "of capability 8.9; weights and generation keep dtype"},
+     "of capability 8.9; fp16: float16 under a scaled loss; weights and generation keep dtype"},
     products);
   v({"layers", "1", "of a new model", AtLeast(1)}, layers);
   v({"hidden", "1", "width of a new model; a multiple of heads"}, hidden);

@@ -130,7 +130,8 @@ constexpr Row kTable[] = {
      "muon_learning_rate muon_momentum learning_rate beta1 beta2 eps weight_decay grad_clip "
      "clip_value lr_schedule warmup_fraction "
      "min_lr_fraction decay_fraction "
-     "micro_batch_tokens max_skipped_in_a_row recompute gradients offload",
+     "micro_batch_tokens max_skipped_in_a_row recompute gradients offload loss_scale "
+     "loss_scale_steps",
      nullptr},
     {"optimizer", "ramp_steps ramp_start",
      "rows and stored answers are numbered by the batches so far"},
