@@ -78,6 +78,15 @@ void RunConfig::Visit(V& v) {
   v({"keys", "folder",
      "cluster: CURVE keys of the roles (plumb keys generate FOLDER/); empty: the loopback only"},
     keys);
+  v({"relay", "actors",
+     "cluster: weights go through a tree: the head, and each actor that can be reached, hands them "
+     "on to so many others; 0: the head sends them to each",
+     Within(0, 64)},
+    relay);
+  v({"weight_deltas", "bool",
+     "cluster: who has a version gets of the next one only what has changed, exactly; for one more "
+     "copy of the trained weights in each actor's memory"},
+    weight_deltas);
 }
 
 template <class V>

@@ -33,7 +33,8 @@ constexpr Row kTable[] = {
     {"run", "schedule", "it says which weights answer for which step"},
     {"run",
      "roles steps max_staleness checkpoint_every keep_checkpoints threads device exact memory_gb "
-     "actors reward_workers stall_seconds parallel zero gradient_wire listen keys",
+     "actors reward_workers stall_seconds parallel zero gradient_wire listen keys relay "
+     "weight_deltas",
      nullptr},
     {"checkpoint", "optimizer optimizer_every background", nullptr},
     {"model", "path",

@@ -148,6 +148,12 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
     if (device.is_cpu())
       plan.Add("hand-over", WeightBytes(weights, /*trained=*/false),
                "the newest version, kept for actors that join");
+    // Of it an older one may be on its way, and what has changed since.
+    const int64_t more = (config.run.relay > 0 || config.run.weight_deltas ? 1 : 0) +
+                         (config.run.weight_deltas ? 1 : 0);
+    if (device.is_cpu() && more > 0)
+      plan.Add("weights in blocks", more * WeightBytes(weights, /*trained=*/true),
+               "an older version that is on its way, and what has changed");
     return plan;
   }
   if (!configs::ActorsApart(config)) AddActors(config, weights, plan);

@@ -125,6 +125,7 @@ void PlanRing(const PlanArguments& arguments, const configs::Config& config,
   rates.group_bytes *= static_cast<double>(config.rollout.samples_per_prompt) /
                        static_cast<double>(measured.rollout.samples_per_prompt);
   rates.network_bytes_per_s = arguments.network * 1e9;
+  rates.relay = config.run.relay;
   const policy_model::Weights weights =
       PlannedWeights(config, session.shape(), Stream(Device::kCpu));
   for (const auto& set : weights.sets())
