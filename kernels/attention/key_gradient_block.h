@@ -108,8 +108,8 @@ class KeyGradientBlock {
   PLUMB_OF_BLOCK void Load() {
     const int thread = Chip::Thread() % kGroupThreads;
     const int64_t width = p_.width(D), dout_width = int64_t{p_.query_heads} * D;
-    RingPlace<kStages> at;
-    RingPlace<kKeyTiles> tile_at;
+    KeyRingPlace<kStages> at;
+    KeyRingPlace<kKeyTiles> tile_at;
     for (int32_t turn = 0; turn * blocks_ < Items(); ++turn) {
       const int32_t item = ItemOf(turn);
       if (item >= Items()) continue;
@@ -147,8 +147,8 @@ class KeyGradientBlock {
   PLUMB_OF_BLOCK void Compute() {
     const int thread = Chip::Thread(), group = Chip::Group(),
               row = thread % 128 / 32 * 16 + thread % 32 / 4;
-    RingPlace<kStages> at;
-    RingPlace<kKeyTiles> tile_at;
+    KeyRingPlace<kStages> at;
+    KeyRingPlace<kKeyTiles> tile_at;
     for (int32_t turn = 0; turn * blocks_ < Items(); ++turn) {
       const int32_t item = ItemOf(turn);
       if (item >= Items()) continue;

@@ -26,7 +26,7 @@ inline constexpr int kGroupRows = 64;
 
 // A stage of a ring of N, and how many times it has been gone around: their barriers' parity.
 template <int N>
-struct RingPlace {
+struct KeyRingPlace {
   int stage = 0;
   unsigned parity = 0;
   PLUMB_OF_BLOCK void Next() {

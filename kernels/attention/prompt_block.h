@@ -80,8 +80,8 @@ class PromptBlock {
   PLUMB_OF_BLOCK int32_t TileOf(int32_t item) const { return tiles_ - 1 - item / kv_heads_; }
 
   PLUMB_OF_BLOCK void Load() {
-    RingPlace<kStages> at;
-    RingPlace<kQueryTiles> queries;
+    KeyRingPlace<kStages> at;
+    KeyRingPlace<kQueryTiles> queries;
     for (int32_t item = block_; item < tiles_ * kv_heads_; item += blocks_) {
       const int32_t kv_head = item % kv_heads_;
       const RowTile<Chip, Source> rows(source_, TileOf(item));
@@ -114,7 +114,7 @@ class PromptBlock {
 
   PLUMB_OF_BLOCK void Attend() {
     const int thread = Chip::Thread(), group = Chip::Group();
-    RingPlace<kQueryTiles> queries;
+    KeyRingPlace<kQueryTiles> queries;
     for (int32_t item = block_; item < tiles_ * kv_heads_; item += blocks_) {
       const int32_t kv_head = item % kv_heads_, heads = source_.group();
       const RowTile<Chip, Source> rows(source_, TileOf(item));
@@ -327,7 +327,7 @@ class PromptBlock {
   unsigned char* const stages_;   // [kStages][keys, values][64 lines]
   uint64_t *const full_, *const empty_, *const full_queries_, *const empty_queries_;
   // Of a group that attends: where it is in the ring, and its rows of the tile that it is at.
-  RingPlace<kStages> at_;
+  KeyRingPlace<kStages> at_;
   int32_t row_[2], head_[2], first_ = 0, end_ = 0;
   uint32_t query_tile_ = 0;
 };

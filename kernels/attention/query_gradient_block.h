@@ -77,8 +77,8 @@ class QueryGradientBlock {
   }
 
   PLUMB_OF_BLOCK void Load() {
-    RingPlace<kStages> at;
-    RingPlace<kRowTiles> tile_at;
+    KeyRingPlace<kStages> at;
+    KeyRingPlace<kRowTiles> tile_at;
     for (int32_t item = block_; item < tiles_ * p_.kv_heads; item += blocks_) {
       const int32_t kv_head = item % p_.kv_heads;
       const Rows rows(p_, TileOf(item));
@@ -111,7 +111,7 @@ class QueryGradientBlock {
   PLUMB_OF_BLOCK void Compute() {
     const int thread = Chip::Thread(), group = Chip::Group();
     const int32_t heads = p_.group();
-    RingPlace<kRowTiles> tile_at;
+    KeyRingPlace<kRowTiles> tile_at;
     for (int32_t item = block_; item < tiles_ * p_.kv_heads; item += blocks_) {
       const int32_t kv_head = item % p_.kv_heads;
       const Rows rows(p_, TileOf(item));
@@ -290,7 +290,7 @@ class QueryGradientBlock {
   unsigned char* const rows_;    // [kRowTiles][queries, dout][kRows lines]
   unsigned char* const stages_;  // [kStages][keys, values][64 lines]
   uint64_t *const full_, *const empty_, *const full_rows_, *const empty_rows_;
-  RingPlace<kStages> at_;
+  KeyRingPlace<kStages> at_;
   int32_t row_[2], head_[2], first_ = 0, end_ = 0;
   float delta_[2], lse_[2];  // of this thread's rows: dout . out, -log2 of the weights' sum
   uint32_t query_tile_ = 0;
