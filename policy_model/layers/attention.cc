@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "common/base/error.h"
+#include "kernels/attention/packed_attention.h"
 #include "kernels/attention/tensor_attention.h"
 #include "kernels/embedding.h"
 #include "kernels/products/row_product.h"
@@ -162,8 +163,27 @@ void AddSinglePositions(const Launch& launch, const AttentionShape& s, const voi
                                                  .layout = AttentionLseLayout(launch, s)});
 }
 
+bool Aligned(std::initializer_list<const void*> all) {
+  return std::all_of(all.begin(), all.end(),
+                     [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; });
+}
+
+// Where kernels/attention has a kernel of its own: with the bits of generation, and gradients that
+// are the same in every run.
+bool ByPackedKernel(const Launch& launch, const AttentionShape& s,
+                    std::initializer_list<const void*> all) {
+  return (!s.parents || s.parents_there) && Aligned(all) &&
+         kernels::PackedAttentionFits(launch, There(s));
+}
+
 void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out,
                  float* lse) {
+  if (ByPackedKernel(launch, s, {qkv, out})) {
+    kernels::Call(launch,
+                  kernels::PackedAttention{.shape = There(s), .qkv = qkv, .out = out, .lse = lse});
+    AddSinglePositions(launch, s, qkv, out, lse);
+    return;
+  }
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const at::Tensor q = Filled(Heads(launch, s, qkv, 0, s.heads));
@@ -204,10 +224,47 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   AddSinglePositions(launch, s, qkv, out, lse);
 }
 
+// What single positions add comes as the queries and keys were compared: turned.
+void AddSingleGradients(const Launch& launch, const AttentionShape& s, const void* dout,
+                        const void* qkv, const void* out, const float* lse, void* dqkv) {
+  if (s.global_every == 0) return;
+  kernels::Call(launch, kernels::ChosenAttentionBackward{.shape = There(s),
+                                                         .dout = dout,
+                                                         .qkv = qkv,
+                                                         .out = out,
+                                                         .lse = lse,
+                                                         .dqkv = dqkv,
+                                                         .layout = AttentionLseLayout(launch, s)});
+}
+
+bool PackedBackward(const Launch& launch, const AttentionShape& s, const void* dout,
+                    const void* qkv, const void* out, const float* lse, void* dqkv,
+                    const Turned* turned) {
+  const kernels::VarlenShape shape = There(s);
+  kernels::TurnTable turn;
+  if (turned && s.global_every == 0)
+    turn = {turned->position, turned->cos_sin, turned->dims, turned->interleaved};
+  if (!kernels::TurnsOnTheWay(shape, turn)) turn = {};
+  const at::Tensor scratch =
+      at::empty({kernels::PackedAttentionScratch(shape)}, Options(launch, at::kFloat));
+  kernels::Call(launch, kernels::PackedAttentionBackward{.shape = shape,
+                                                         .dout = dout,
+                                                         .qkv = qkv,
+                                                         .out = out,
+                                                         .lse = lse,
+                                                         .turn = turn,
+                                                         .dqkv = dqkv,
+                                                         .scratch = scratch.data_ptr<float>()});
+  AddSingleGradients(launch, s, dout, qkv, out, lse, dqkv);
+  return turn.dims > 0;
+}
+
 bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv,
                   const void* out, const float* lse, void* dqkv, const Turned* turned) {
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
+  if (ByPackedKernel(launch, s, {dout, qkv, out, dqkv}))
+    return PackedBackward(launch, s, dout, qkv, out, lse, dqkv, turned);
   const at::Tensor q = Filled(Heads(launch, s, qkv, 0, s.heads));
   const auto [keys, values] = KeysAndValues(launch, s, qkv);
   const at::Tensor k = Filled(keys), v = Filled(values);
@@ -256,18 +313,6 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
         0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
   }
   for (at::Tensor* d : {&dq, &dk, &dv}) *d = d->narrow(-1, 0, s.head_dim);
-  // What single positions add comes as the queries and keys were compared: turned.
-  const auto add_single = [&] {
-    if (s.global_every == 0) return;
-    kernels::Call(launch,
-                  kernels::ChosenAttentionBackward{.shape = There(s),
-                                                   .dout = dout,
-                                                   .qkv = qkv,
-                                                   .out = out,
-                                                   .lse = lse,
-                                                   .dqkv = dqkv,
-                                                   .layout = AttentionLseLayout(launch, s)});
-  };
   if (!s.parents) {
     if (s.global_every > 0) turned = nullptr;
     const Turned how = turned ? *turned : Turned{};
@@ -284,13 +329,13 @@ bool CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
                                                 .dims = how.dims,
                                                 .interleaved = how.interleaved,
                                                 .dqkv = dqkv});
-    add_single();
+    AddSingleGradients(launch, s, dout, qkv, out, lse, dqkv);
     return turned != nullptr;
   }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
   PutGradient(launch, s, dk, s.heads, dqkv);
   PutGradient(launch, s, dv, s.heads + s.kv_heads, dqkv);
-  add_single();
+  AddSingleGradients(launch, s, dout, qkv, out, lse, dqkv);
   return false;
 }
 
@@ -347,9 +392,11 @@ bool AttendsAsGenerated(const Launch& launch, const AttentionShape& shape) {
 
 void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out,
                       float* lse) {
-  if (AttendsAsGenerated(launch, shape))
+  const bool cuda = launch.device().is_cuda();
+  // The packed kernel has the bits of generation's, and is the faster one.
+  if (!(cuda && ByPackedKernel(launch, shape, {qkv, out})) && AttendsAsGenerated(launch, shape))
     kernels::Call(launch, PackedAsPaged(launch, shape, qkv, out, lse));
-  else if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
+  else if (cuda) CudaForward(launch, shape, qkv, out, lse);
   else
     kernels::Call(launch,
                   kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out, .lse = lse});

@@ -1,6 +1,7 @@
 // Causal grouped-query attention of a packed batch, on whichever device: kernels/attention_varlen
-// on the CPU, LibTorch's variable-length flash (bfloat16) and memory-efficient (float32) attention
-// on CUDA, with zeros behind heads that are not whole 16 bytes; there windows in float32 are
+// on the CPU; on CUDA kernels/attention/packed_attention in bfloat16 where it fits (Hopper, heads
+// of 64 and 128), else LibTorch's variable-length flash (bfloat16) and memory-efficient (float32)
+// attention, with zeros behind heads that are not whole 16 bytes; there windows in float32 are
 // kernels/sparse/attention_window's, and kernels/sparse/chosen_attention adds single positions
 // beside a window.
 //
