@@ -42,6 +42,9 @@ struct PagedKv {
   int32_t head_dim = 0;
   bool keys_only = false;  // the values are the keys
   KvFormat format = KvFormat::kModel;
+  // What lies between two pages and is neither key nor value: with pages of one token the rows of a
+  // packed pass are pages as they lie there (policy_model/layers/attention.h).
+  int64_t page_gap = 0;
 
   // elements
   PLUMB_HOST_DEVICE int64_t row_stride() const {
@@ -51,7 +54,7 @@ struct PagedKv {
   // K to V of one page
   PLUMB_HOST_DEVICE int64_t kv_stride() const { return keys_only ? 0 : head_stride() * kv_heads; }
   PLUMB_HOST_DEVICE int64_t page_stride() const {
-    return (keys_only ? 1 : 2) * head_stride() * kv_heads;
+    return (keys_only ? 1 : 2) * head_stride() * kv_heads + page_gap;
   }
   PLUMB_HOST_DEVICE int64_t layer_stride() const { return page_stride() * num_pages; }
   int64_t element_bytes() const {

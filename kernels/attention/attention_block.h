@@ -72,6 +72,9 @@ struct AttentionWork {
   float* partials = nullptr;
   int32_t most_splits = 0, pieces = 1;
   BFloat16* out = nullptr;  // [rows, heads, D]
+  float* lse =
+      nullptr;  // [heads, lse_stride] natural log-sum-exp of the scores; nullptr: not asked
+  int64_t lse_stride = 0;
 };
 
 PLUMB_HOST_DEVICE inline int32_t FirstSeen(const AttentionWork& w, int32_t position) {
@@ -83,6 +86,12 @@ PLUMB_HOST_DEVICE inline int32_t FirstSeen(const AttentionWork& w, int32_t posit
 PLUMB_HOST_DEVICE inline int32_t FirstOwn(const AttentionWork& w, int32_t row) {
   const int32_t seen = FirstSeen(w, w.position[row]);
   return w.shared_tokens && w.shared_tokens[row] > seen ? w.shared_tokens[row] : seen;
+}
+
+// The natural logarithm of `sum` times 2^top.
+PLUMB_HOST_DEVICE inline float LogSumExp(float top, float sum) {
+  constexpr float kLn2 = 0.6931471805599453f;
+  return (top + log2f(sum)) * kLn2;
 }
 
 // Sums of one row's keys as they lie in memory: D sums of values, the highest score, the weights'.
@@ -282,6 +291,8 @@ class AttentionBlock {
         Write(h, total, total_top[h], total_sum[h], w_.totals + at * kRecord<D>);
         continue;
       }
+      if (w_.lse && lane_ % 4 == 0)
+        w_.lse[int64_t{head[h]} * w_.lse_stride + row[h]] = LogSumExp(total_top[h], total_sum[h]);
       PLUMB_UNROLLED for (int n = 0; n < D / 8; ++n) {
         Chip::StorePair(w_.out + at * D + n * 8 + lane_ % 4 * 2,
                         Chip::PackPair(Chip::Div(total[n][2 * h], total_sum[h]),
@@ -416,6 +427,7 @@ PLUMB_OF_BLOCK void MergeSplits(const AttentionWork& w, int32_t row, int32_t hea
     total[0] = Folded<Chip>(total[0], keep, record[2 * pair], take);
     total[1] = Folded<Chip>(total[1], keep, record[2 * pair + 1], take);
   }
+  if (w.lse && pair == 0) w.lse[int64_t{head} * w.lse_stride + row] = LogSumExp(top, sum);
   Chip::StorePair(w.out + at * D + 2 * pair,
                   Chip::PackPair(Chip::Div(total[0], sum), Chip::Div(total[1], sum)));
 }

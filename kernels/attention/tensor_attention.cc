@@ -21,14 +21,13 @@ bool TensorAttentionFits(DType dtype, const AttentionPaged& k) {
   const bool size = d == 64 || d == 80 || d == 96 || d == 128 || d == 256;
   // A key's place within a layer's pages is counted in 32 bits of 16 bytes, 64 GiB.
   constexpr int64_t kMostPlaces = (int64_t{1} << 32) - 1;
-  // Rows in fewer bits, sinks, chosen and global positions, a latent that is key and value at once,
-  // and whoever asks for the log-sum-exp have what the block does not: attention_paged.cu's own
-  // kernels, which take every size and float32, too. More than 16 heads a KV head are more rows
-  // than a warp has.
+  // Rows in fewer bits, sinks, chosen and global positions, and a latent that is key and value at
+  // once have what the block does not: attention_paged.cu's own kernels, which take every size and
+  // float32, too. More than 16 heads a KV head are more rows than a warp has.
   return size && dtype == DType::kBFloat16 && k.kv.dtype == DType::kBFloat16 &&
          k.kv.format == KvFormat::kModel && !k.kv.keys_only && k.kv.kv_heads > 0 &&
          k.heads / k.kv.kv_heads <= 16 && k.kv.layer_stride() / 8 < kMostPlaces &&
-         k.global_every == 0 && !k.chosen && !k.sinks && !k.lse;
+         k.global_every == 0 && !k.chosen && !k.sinks;
 }
 
 TensorAttentionPlan PlanTensorAttention(const AttentionPaged& k) {

@@ -128,7 +128,9 @@ void Start(const Launch& launch, const AttentionPaged& k) {
                      .page_tokens = kv.page_tokens,
                      .scale = k.scale * 1.4426950408889634f,
                      .window = k.window,
-                     .out = static_cast<BFloat16*>(k.out)};
+                     .out = static_cast<BFloat16*>(k.out),
+                     .lse = k.lse,
+                     .lse_stride = k.rows.rows};
   for (int32_t s = 0; s < 31; ++s) {
     if (kv.page_tokens == int32_t{1} << s) work.page_shift = s;
   }

@@ -18,9 +18,10 @@ struct Division {
   const char* name = "tiles of prompts";
 };
 
+// `lse`: nullptr, or what becomes the rows' log-sum-exp, [heads, rows].
 template <int D>
 std::vector<BFloat16> RunBlocks(const PagedScene& s, const PagedScene::Rows& rows,
-                                const Division& division) {
+                                const Division& division, std::vector<float>* lse) {
   const PagedKv kv = s.View();
   const auto count = static_cast<int32_t>(rows.slot.size());
   const std::vector<BFloat16> q = ToHalves(rows.q);
@@ -45,7 +46,12 @@ std::vector<BFloat16> RunBlocks(const PagedScene& s, const PagedScene::Rows& row
                      .page_shift = kv.page_tokens == 16 ? 4 : -1,
                      .scale = s.shape.Scale() * 1.4426950408889634f,
                      .window = s.shape.window,
-                     .out = out.data()};
+                     .out = out.data(),
+                     .lse_stride = count};
+  if (lse) {
+    lse->assign(records, NAN);
+    work.lse = lse->data();
+  }
   const auto start = [&]<int Warps>(std::integral_constant<int, Warps>, const AttentionWork& w) {
     using Block = AttentionBlock<EmulatedChip, D, Warps>;
     std::vector<BFloat16> memory(Block::kBytes / 2 + 8);
@@ -97,13 +103,13 @@ std::vector<BFloat16> RunBlocks(const PagedScene& s, const PagedScene::Rows& row
 }
 
 std::vector<BFloat16> RunBlocks(const PagedScene& s, const PagedScene::Rows& rows,
-                                const Division& division) {
+                                const Division& division, std::vector<float>* lse = nullptr) {
   switch (s.shape.d) {
-    case 64: return RunBlocks<64>(s, rows, division);
-    case 80: return RunBlocks<80>(s, rows, division);
-    case 96: return RunBlocks<96>(s, rows, division);
-    case 128: return RunBlocks<128>(s, rows, division);
-    default: return RunBlocks<256>(s, rows, division);
+    case 64: return RunBlocks<64>(s, rows, division, lse);
+    case 80: return RunBlocks<80>(s, rows, division, lse);
+    case 96: return RunBlocks<96>(s, rows, division, lse);
+    case 128: return RunBlocks<128>(s, rows, division, lse);
+    default: return RunBlocks<256>(s, rows, division, lse);
   }
 }
 
@@ -131,6 +137,26 @@ TEST(AttentionBlock, RowsAreThoseOfTheReference) {
                                      Division{.single = count / 2, .pieces = 3, .name = "both"}}) {
       ExpectClose(ToFloats(RunBlocks(scene, rows, division)), scene.Expected(rows), kHalfBf16,
                   scene.WeightRounding(), shape.Name() + ", " + division.name);
+    }
+  }
+}
+
+TEST(AttentionBlock, GivesTheLogSumExpWhereItIsAsked) {
+  for (const PagedShape& shape :
+       {PagedShape{4, 2, 64, 16, {200, 5}}, PagedShape{3, 1, 128, 16, {300}},
+        PagedShape{4, 2, 64, 16, {200}, 17}}) {
+    const PagedScene scene(shape);
+    const PagedScene::Rows rows = scene.LastRows(3);
+    const auto count = static_cast<int32_t>(rows.slot.size());
+    const std::vector<double> expected = scene.ExpectedSums(rows);
+    const auto out = ToFloats(RunBlocks(scene, rows, {}));
+    for (const Division& division : {Division{}, Division{.single = count, .name = "single rows"},
+                                     Division{.single = count, .pieces = 2, .name = "pieces"}}) {
+      std::vector<float> lse;
+      const std::string what = shape.Name() + ", " + division.name;
+      ExpectSameBits(ToFloats(RunBlocks(scene, rows, division, &lse)), out, what);
+      // The weights that are summed are rounded to bfloat16.
+      ExpectClose(lse, expected, 0, kHalfBf16, what);
     }
   }
 }

@@ -112,6 +112,49 @@ class PagedScene {
 
   std::vector<double> Expected(const Rows& rows) const {
     std::vector<double> out;
+    ForEachRow(rows, [&](int32_t b, int32_t head, int32_t first, const std::vector<double>& p,
+                         double /*lse*/) {
+      for (int32_t i = 0; i < shape.d; ++i) {
+        double value = 0;
+        for (size_t t = 0; t < p.size(); ++t) {
+          value += p[t] * static_cast<double>(Value(b, first + static_cast<int32_t>(t), 1,
+                                                    head / (shape.heads / shape.kv_heads), i));
+        }
+        out.push_back(value);
+      }
+    });
+    return out;
+  }
+
+  // The log-sum-exp of the scores, [heads, rows].
+  std::vector<double> ExpectedSums(const Rows& rows) const {
+    std::vector<double> by_row, out;
+    ForEachRow(rows, [&](int32_t, int32_t, int32_t, const std::vector<double>&, double lse) {
+      by_row.push_back(lse);
+    });
+    for (size_t i = 0; i < by_row.size(); ++i) {
+      const auto heads = static_cast<size_t>(shape.heads), n = rows.slot.size();
+      out.push_back(by_row[i % n * heads + i / n]);
+    }
+    return out;
+  }
+
+  // Weights w are rounded to bfloat16 and divided by the sum of the rounded ones, so that a result
+  // moves by kHalfBf16 * sum w |value - result| at most: the mean distance of values from their
+  // mean, which of normal ones stays below 2.5. Errors of float32, of scores below 6 and of sums,
+  // are a thousandth of that.
+  double WeightRounding() const { return 2.5 * kHalfBf16; }
+
+  PagedShape shape;
+  int32_t stride = 0;
+  std::vector<int32_t> table;
+  std::vector<std::vector<float>> data;  // [b][token][K|V][kv head][d]
+  std::vector<BFloat16> memory;
+
+ private:
+  // Calls f(sequence, head, first key, weights of the keys, their log-sum-exp) row by row.
+  template <class F>
+  void ForEachRow(const Rows& rows, const F& f) const {
     const int32_t group = shape.heads / shape.kv_heads;
     for (size_t r = 0; r < rows.slot.size(); ++r) {
       const int32_t last = rows.position[r],
@@ -131,32 +174,12 @@ class PagedScene {
           top = std::max(top, p[static_cast<size_t>(t - first)]);
         }
         for (double& x : p) sum += x = std::exp(x - top);
-        for (int32_t i = 0; i < shape.d; ++i) {
-          double value = 0;
-          for (int32_t t = first; t <= last; ++t) {
-            value += p[static_cast<size_t>(t - first)] / sum *
-                     static_cast<double>(Value(rows.slot[r], t, 1, head / group, i));
-          }
-          out.push_back(value);
-        }
+        for (double& x : p) x /= sum;
+        f(rows.slot[r], head, first, p, top + std::log(sum));
       }
     }
-    return out;
   }
 
-  // Weights w are rounded to bfloat16 and divided by the sum of the rounded ones, so that a result
-  // moves by kHalfBf16 * sum w |value - result| at most: the mean distance of values from their
-  // mean, which of normal ones stays below 2.5. Errors of float32, of scores below 6 and of sums,
-  // are a thousandth of that.
-  double WeightRounding() const { return 2.5 * kHalfBf16; }
-
-  PagedShape shape;
-  int32_t stride = 0;
-  std::vector<int32_t> table;
-  std::vector<std::vector<float>> data;  // [b][token][K|V][kv head][d]
-  std::vector<BFloat16> memory;
-
- private:
   void WriteTokens(int32_t b, int32_t begin, int32_t end) {
     const PagedKv kv = View();
     for (int32_t p = begin; p < end; ++p) {
