@@ -12,19 +12,19 @@ namespace {
 
 namespace cg = cooperative_groups;
 
-// Masses that a token is drawn by are in units of 2^-44 of the most likely token's, as
-// kernels/sampling.cu counts them.
+// Mass that is drawn from is counted in units of 2^-44 of the most likely token's, as
+// kernels/sampling.cu does it; the log-prob is taken of the strands' mass (row_mass.h), as it does,
+// too.
 constexpr int kThreads = 512, kWarps = kThreads / 32;
 // The blocks of a cluster share out each turn of so many fours of logits; a warp's share of it is a
-// group. A four of every turn is a strand of row_mass.h, so a strand lies in one block.
+// group. A four of each turn is a strand.
 constexpr int kTurn = kStrands, kGroups = kTurn / 32;
 
 // What the other blocks of a cluster read of one.
 struct Told {
-  float top;  // NaN: there is one among the logits
-  Mass mass;
-  Mass whole;  // what the log-prob is taken of (row_mass.h)
-  int first;   // of the tokens that share the top
+  float top;         // NaN: there is one among the logits
+  Mass mass, whole;  // that is drawn from, and of the strands
+  int first;         // of the tokens that share the top
 };
 
 struct Draw {
@@ -38,6 +38,13 @@ struct Draw {
   int32_t* token;
   float* logprob;
 };
+
+// Of a warp's lanes, each below 2^46.
+__device__ __forceinline__ Mass SumOfGroup(Mass mass) {
+  const unsigned low = __reduce_add_sync(0xFFFFFFFFu, static_cast<unsigned>(mass) & 0xFFFFFFu),
+                 high = __reduce_add_sync(0xFFFFFFFFu, static_cast<unsigned>(mass >> 24));
+  return (Mass{high} << 24) + low;
+}
 
 // Inclusive sum over the threads of the block in thread order.
 __device__ Mass BlockScan(Mass v) {
@@ -81,36 +88,6 @@ __device__ Place FindGroup(const cg::cluster_group& cluster, Mass* masses, int t
   }
   __syncthreads();
   return place;
-}
-
-// The mass of the strand whose fours follow one another by `step`, added as AddStrands adds it.
-__device__ Mass StrandOf(const float4* fours, int step, int turns, float top, float scale) {
-  Strand<false> strand;
-  for (int turn = 0; turn < turns; turn += kStrandLoads) {
-    float x[kStrandLoads][4];
-    float highest = -INFINITY;
-#pragma unroll
-    for (int b = 0; b < kStrandLoads; ++b) {
-      const float4 four = turn + b < turns
-                              ? fours[(turn + b) * step]
-                              : make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-      x[b][0] = four.x;
-      x[b][1] = four.y;
-      x[b][2] = four.z;
-      x[b][3] = four.w;
-#pragma unroll
-      for (int u = 0; u < 4; ++u) highest = fmaxf(highest, x[b][u]);
-    }
-    if (highest == -INFINITY) continue;
-    strand.Raise(highest, scale);
-#pragma unroll
-    for (int b = 0; b < kStrandLoads; ++b) {
-#pragma unroll
-      for (int u = 0; u < 4; ++u) strand.Add(x[b][u], scale);
-    }
-  }
-  strand.Raise(top, scale);
-  return strand.Units();
 }
 
 // A cluster a row, which its blocks hold.
@@ -163,21 +140,48 @@ __global__ void __launch_bounds__(kThreads, 2) DrawRow(const __grid_constant__ D
   const auto units = [&](float x) {
     return static_cast<Mass>(__float2ull_rn(expf((x - top) * scale) * 0x1p44f));
   };
-  Mass own = 0;
+  // Strands are sums in order, one a thread: where they are few, the other warps count meanwhile.
+  const int warp = thread / 32, of_strands = min(kWarps, fours / 32);
+  const bool apart = 2 * of_strands <= kWarps;
+  Mass own = 0, whole = 0;
   int first = INT32_MAX;
-  for (int i = thread; i < all; i += kThreads) {  // whole warps
-    const float4 x = held[i];
-    const Mass mass = units(x.x) + units(x.y) + units(x.z) + units(x.w);
-    own += mass;
-    const Mass of_group = WarpSum(mass);
-    if (lane == 0) masses[i / 32] = of_group;
-    const int at = ((i / fours) * kTurn + block * fours + i % fours) * 4;
-    if (first == INT32_MAX && (x.x == top || x.y == top || x.z == top || x.w == top))
-      first = at + (x.x == top ? 0 : (x.y == top ? 1 : (x.z == top ? 2 : 3)));
+  for (int s = thread; s < fours; s += kThreads) {
+    Strand<false> strand;
+    for (int turn = 0; turn < d.turns; turn += kStrandLoads) {
+      float x[4 * kStrandLoads], highest = -INFINITY;
+#pragma unroll
+      for (int b = 0; b < kStrandLoads; ++b) {
+        const float4 four = turn + b < d.turns
+                                ? held[(turn + b) * fours + s]
+                                : make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+        x[4 * b] = four.x, x[4 * b + 1] = four.y, x[4 * b + 2] = four.z, x[4 * b + 3] = four.w;
+      }
+#pragma unroll
+      for (const float v : x) highest = fmaxf(highest, v);
+      if (highest == -INFINITY) continue;
+      strand.Raise(highest, scale);
+#pragma unroll
+      for (const float v : x) strand.Add(v, scale);
+    }
+    strand.Raise(top, scale);
+    whole += strand.Units();
   }
-  Mass whole = 0;
-  for (int f = thread; f < fours; f += kThreads)
-    whole += StrandOf(held + f, fours, d.turns, top, scale);
+  if (!apart || warp >= of_strands) {
+    const int begin = apart ? warp - of_strands : warp, step = apart ? kWarps - of_strands : kWarps;
+    for (int group = begin; group < all / 32; group += step) {
+      const int i = group * 32 + lane;
+      const float4 x = held[i];
+      const Mass mass = SumOfGroup(units(x.x) + units(x.y) + units(x.z) + units(x.w));
+      if (lane == 0) {
+        masses[group] = mass;
+        own += mass;
+      }
+      if (first == INT32_MAX && (x.x == top || x.y == top || x.z == top || x.w == top)) {
+        first = ((i / fours) * kTurn + block * fours + i % fours) * 4 +
+                (x.x == top ? 0 : (x.y == top ? 1 : (x.z == top ? 2 : 3)));
+      }
+    }
+  }
   own = BlockSum(own);
   whole = BlockSum(whole);
   if (greedy && first != INT32_MAX) atomicMin(&told.first, first);

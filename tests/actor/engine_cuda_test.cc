@@ -2,6 +2,7 @@
 // the packed pass gives.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -318,6 +319,64 @@ TEST(EngineCuda, WeightsThatLieElsewhereAreUsedAtOnce) {
 }
 
 // Many answers at once, whose prompt's keys are read for all of them together, against few.
+// The bits are checked on the CPU (pages/engine_recompute_test.cc); here that tokens, pages and
+// states reach the device.
+TEST(EngineCuda, WhatIsComputedAgainUnderNewWeightsIsTheirsAlone) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: generation was not run on CUDA";
+  const OwnedStream stream(Device::Cuda(0));
+  for (const policy_model::ModelShape& shape : {TinyShape(), WithStates()}) {
+    std::vector<policy_model::Weights> versions;
+    for (const uint64_t seed : {3, 4}) {
+      policy_model::Weights cpu(shape, Device::kCpu, DType::kFloat32);
+      cpu.Initialise(seed, 0.15);
+      std::vector<std::byte> bytes(cpu.flat().bytes());
+      cpu.flat().CopyToHost(bytes);
+      versions.emplace_back(shape, stream, DType::kFloat32);
+      versions.back().flat().CopyFromHost(bytes);
+    }
+    for (const bool recompute : {true, false}) {
+      EngineOptions options = TinyOptions();
+      options.eos = {};
+      options.prefill_tokens = 23;
+      options.recompute_after_update = recompute;
+      Engine engine(shape, stream, DType::kFloat32, options);
+      const std::vector<GenerateRequest> requests = MixedRequests(6);
+      for (const GenerateRequest& r : requests) engine.Submit(r);
+      for (int64_t step = 0; !engine.idle(); ++step)
+        engine.Step(versions[step < 14 ? 0 : 1], step < 14 ? 0 : 1);
+      int crossed = 0, other = 0;
+      for (const GenerateResult& result : engine.TakeFinished()) {
+        for (const GeneratedSample& s : result.samples) {
+          const auto b = static_cast<size_t>(std::ranges::count(s.versions, 0));
+          if (b == 0 || b == s.tokens.size()) continue;
+          ++crossed;
+          GenerateRequest one = requests[result.id];
+          one.tokens.insert(one.tokens.end(), s.tokens.begin(),
+                            s.tokens.begin() + static_cast<ptrdiff_t>(b));
+          one.num_samples = 1;
+          one.first_sample = s.sample;
+          one.limit = static_cast<int32_t>(s.tokens.size() - b);
+          Engine alone(shape, stream, DType::kFloat32, options);
+          alone.Submit(one);
+          while (alone.Step(versions[1], 1)) {
+          }
+          const GeneratedSample want = alone.TakeFinished().at(0).samples.at(0);
+          bool same = true;
+          for (size_t i = 0; same && i < want.tokens.size(); ++i) {
+            same = std::abs(want.logprobs[i] - s.logprobs[b + i]) < 1e-4f;
+            if (want.tokens[i] != s.tokens[b + i]) break;  // within a rounding of a boundary
+          }
+          other += same ? 0 : 1;
+        }
+      }
+      EXPECT_GE(crossed, 5);
+      EXPECT_EQ(other == 0, recompute) << other << " of " << crossed;
+      EXPECT_EQ(engine.counters().recomputed_tokens > 0, recompute);
+      EXPECT_EQ(engine.free_pages(), engine.num_pages());
+    }
+  }
+}
+
 TEST(EngineCuda, AnswersOfAGroupThatReadKeysTogetherAreThoseOfSmallBatches) {
   if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: generation was not run on CUDA";
   policy_model::ModelShape shape = TinyShape();

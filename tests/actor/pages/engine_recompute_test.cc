@@ -37,6 +37,7 @@ std::vector<Weights> Versions(const ModelShape& shape, int count) {
 EngineOptions Recomputing() {
   EngineOptions o = TinyOptions();
   o.recompute_after_update = true;
+  o.eos = {};  // when a sample ends does not hang on what it draws, nor on whose processor draws it
   return o;
 }
 
@@ -164,7 +165,8 @@ TEST(EngineRecompute, APromptIsComputedAgainOnceForItsGroup) {
   }
   EXPECT_EQ(engine.counters().recomputed_tokens, 29u + 5 * 6) << "the same weights";
   EXPECT_EQ(engine.counters().prefill_tokens, 29u);
-  for (const GeneratedSample& s : engine.TakeFinished().at(0).samples) {
+  const std::vector<GenerateResult> results = engine.TakeFinished();
+  for (const GeneratedSample& s : results.at(0).samples) {
     EXPECT_EQ(std::count(s.versions.begin(), s.versions.end(), 0), 6);
     EXPECT_EQ(std::count(s.versions.begin(), s.versions.end(), 1), 14);
   }
@@ -275,7 +277,7 @@ TEST(EngineRecompute, ConversationsThatWaitAreComputedAgainAndGoOn) {
     EXPECT_GT(engine.counters().recomputed_tokens, 200u);
     const Compared compared = Compare(versions, run.asked, run.samples);
     EXPECT_EQ(compared.other, 0) << "chunks of " << prefill_tokens;
-    EXPECT_GT(compared.pieces, 60);
+    EXPECT_GT(compared.pieces, 20);
   }
 }
 

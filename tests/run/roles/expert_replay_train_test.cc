@@ -1,5 +1,5 @@
-// rollout.replay_experts and rollout.kv_type in whole runs: in one process and in several, killed
-// and resumed, in the store.
+// rollout.replay_experts, rollout.kv_type and rollout.kv_after_update in whole runs: in one process
+// and in several, killed and resumed, in the store.
 #include <gtest/gtest.h>
 
 #include "tests/run/toy_run.h"
@@ -85,6 +85,33 @@ TEST(ExpertReplayTrainTest, KeysAndValuesInFewerBitsShowInTheDistance) {
   const auto line = testing::Lines(temp / "corrected/metrics.jsonl")[0];
   EXPECT_NEAR(line.at("policy/ratio").get<double>(), 1, 1e-4);
   EXPECT_NE(line.at("sampling/importance_ratio").get<double>(), 1);
+}
+
+// Under the async schedule, where answers run on under new weights.
+std::vector<std::string> Async(const std::string& after_update) {
+  std::vector<std::string> out = {"--quiet"};
+  for (const std::string& set :
+       {std::string("run.schedule=async"), std::string("run.max_staleness=4"),
+        std::string("rollout.max_batch=4"), "rollout.kv_after_update=" + after_update})
+    out.insert(out.end(), {"--set", set});
+  return out;
+}
+
+int64_t Recomputed(const std::string& run) {
+  return testing::Lines(run + "/metrics.jsonl").back().at("rollout/recomputed_tokens");
+}
+
+TEST(KvAfterUpdateTrainTest, AnswersThatRunOnAreCountedAndAResumeMayKeep) {
+  const TempFolder temp;
+  const auto run = testing::Train(temp / "run", 12, Async("recompute"));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const int64_t before = Recomputed(temp / "run");
+  EXPECT_GT(before, 0);
+  auto more = Async("keep");
+  more.push_back("--resume");
+  const auto resumed = testing::Train(temp / "run", 16, more);
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(Recomputed(temp / "run"), before) << "carried over, and nothing was added";
 }
 
 }  // namespace
