@@ -1,5 +1,7 @@
 #include "kernels/products/warpgroup_products.h"
 
+#include <cuda.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -18,8 +20,17 @@ namespace {
   PLUMB_SUMS_4(i), PLUMB_SUMS_4((i) + 4), PLUMB_SUMS_4((i) + 8), PLUMB_SUMS_4((i) + 12)
 #define PLUMB_SUMS_32(i) PLUMB_SUMS_16(i), PLUMB_SUMS_16((i) + 16)
 
+// A matrix as the chip cuts boxes of 64 columns out of it; 0 rows: there are none.
+struct MatrixBoxes {
+  CUtensorMap map;
+  int32_t rows;
+  __device__ __forceinline__ bool there() const { return rows > 0; }
+};
+
 // The operations of a block, as Hopper has them.
 struct Chip {
+  using Boxes = MatrixBoxes;
+
   static __device__ __forceinline__ int Thread() { return static_cast<int>(threadIdx.x); }
   // The same for a warp's threads, and known to be.
   static __device__ __forceinline__ int Group() {
@@ -53,6 +64,20 @@ struct Chip {
   static __device__ __forceinline__ void ArriveWhenCopied(unsigned char* at) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(Address(at))
                  : "memory");
+  }
+  // A thread arrives and says how many bytes boxes are to bring besides.
+  static __device__ __forceinline__ void ArriveExpecting(unsigned char* at, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(Address(at)),
+                 "r"(bytes)
+                 : "memory");
+  }
+  static __device__ __forceinline__ void CopyBox(unsigned char* to, const Boxes& from,
+                                                 int32_t column, int32_t row, unsigned char* at) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%3, %4}], [%2];" ::"r"(Address(to)),
+        "l"(&from.map), "r"(Address(at)), "r"(column), "r"(row)
+        : "memory");
   }
   // One of a warp's threads does, when all have come here.
   static __device__ __forceinline__ void ArriveWarp(unsigned char* at) {
@@ -238,6 +263,39 @@ void Start(const Launch& launch, int64_t most, const Work& work) {
   Start(launch, Tiles<Work>, most, work);
 }
 
+// Boxes of a matrix [rows, columns] whose rows are `stride` elements apart; none where the driver
+// has no such maps or does not take this one, which is then copied 16 bytes at a time.
+MatrixBoxes BoxesOf(const void* at, int64_t rows, int64_t columns, int64_t stride, int box_rows) {
+  using Encode = decltype(&cuTensorMapEncodeTiled);
+  static const auto encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    const bool asked = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                                        cudaEnableDefault, &result) == cudaSuccess;
+    return asked && result == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(found)
+                                                          : nullptr;
+  }();
+  MatrixBoxes out = {};
+  if (!encode || rows <= 0 || rows > std::numeric_limits<int32_t>::max()) return out;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)},
+                   strides[] = {static_cast<cuuint64_t>(stride) * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
+  if (encode(&out.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(at), sizes, strides,
+             box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)
+    out.rows = static_cast<int32_t>(rows);
+  return out;
+}
+// Of operand A or B of a work.
+template <class Work>
+MatrixBoxes BoxesOfA(const void* at, int64_t rows, int64_t columns, int64_t stride) {
+  return BoxesOf(at, rows, columns, stride, kBoxRows<Work::kRows, Work::kAOuter, Work::kAOrder>);
+}
+template <class Work>
+MatrixBoxes BoxesOfB(const void* at, int64_t rows, int64_t columns, int64_t stride) {
+  return BoxesOf(at, rows, columns, stride, kBoxRows<Work::kColumns, Work::kBOuter, Work::kBOrder>);
+}
+
 constexpr int64_t kFewRows = 48;  // of an expert, on average
 
 int64_t Parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
@@ -272,7 +330,9 @@ bool FewRows(const ExpertGroups& groups) { return groups.rows / groups.experts <
 
 template <int Rows, int Columns, bool ByColumns>
 RowsWork<Chip, Rows, Columns, ByColumns> RowsOf(const ExpertProduct& p) {
-  const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n;
+  using Work = RowsWork<Chip, Rows, Columns, ByColumns>;
+  const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n,
+                x_stride = p.x_stride ? p.x_stride : inputs;
   return {.x = static_cast<const BFloat16*>(p.x),
           .w = static_cast<const BFloat16*>(p.w),
           .bias = static_cast<const BFloat16*>(p.bias),
@@ -280,11 +340,13 @@ RowsWork<Chip, Rows, Columns, ByColumns> RowsOf(const ExpertProduct& p) {
           .experts = p.groups.experts,
           .n = static_cast<int32_t>(p.n),
           .k = static_cast<int32_t>(p.k),
-          .x_stride = p.x_stride ? p.x_stride : inputs,
+          .x_stride = x_stride,
           .y_stride = p.y_stride ? p.y_stride : outputs,
           .scale = p.scale,
           .accumulate = p.accumulate,
-          .y = static_cast<BFloat16*>(p.y)};
+          .y = static_cast<BFloat16*>(p.y),
+          .a_boxes = BoxesOfA<Work>(p.x, p.groups.rows, inputs, x_stride),
+          .b_boxes = BoxesOfB<Work>(p.w, p.groups.experts * p.n, p.k, p.k)};
 }
 
 template <int Rows, int Columns, bool ByColumns>
@@ -304,18 +366,25 @@ void StartRows(const Launch& launch, const ExpertProduct& p) {
 
 template <int Columns, RowOrder Dy = RowOrder::kEven, RowOrder X = RowOrder::kEven>
 WeightWork<Chip, Columns, Dy, X> WeightsOf(const ExpertWeightProduct& p, const int32_t* token) {
-  return {.dy = static_cast<const BFloat16*>(p.dy),
-          .x = static_cast<const BFloat16*>(p.x),
-          .token = token,
-          .begin = p.groups.begin,
-          .experts = p.groups.experts,
-          .n = static_cast<int32_t>(p.n),
-          .k = static_cast<int32_t>(p.k),
-          .dy_stride = p.dy_stride ? p.dy_stride : p.n,
-          .x_stride = p.x_stride ? p.x_stride : p.k,
-          .scale = p.scale,
-          .written = p.written,
-          .dw = p.dw};
+  using Work = WeightWork<Chip, Columns, Dy, X>;
+  const int64_t dy_stride = p.dy_stride ? p.dy_stride : p.n,
+                x_stride = p.x_stride ? p.x_stride : p.k;
+  MatrixBoxes none = {};
+  return {
+      .dy = static_cast<const BFloat16*>(p.dy),
+      .x = static_cast<const BFloat16*>(p.x),
+      .token = token,
+      .begin = p.groups.begin,
+      .experts = p.groups.experts,
+      .n = static_cast<int32_t>(p.n),
+      .k = static_cast<int32_t>(p.k),
+      .dy_stride = dy_stride,
+      .x_stride = x_stride,
+      .scale = p.scale,
+      .written = p.written,
+      .dw = p.dw,
+      .a_boxes = Dy == RowOrder::kEven ? BoxesOfA<Work>(p.dy, p.groups.rows, p.n, dy_stride) : none,
+      .b_boxes = X == RowOrder::kEven ? BoxesOfB<Work>(p.x, p.groups.rows, p.k, x_stride) : none};
 }
 
 int64_t WeightTiles(const ExpertGroups& groups, int64_t n, int64_t k, int64_t columns) {
@@ -345,15 +414,17 @@ bool WarpgroupProduct(const Launch& launch, const GatedExpertProduct& p) {
       !Aligned16(p.act))
     return false;
   ForActivation(p.activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
-    const GatedWork<Chip, A> work{.x = static_cast<const BFloat16*>(p.x),
-                                  .token = p.token,
-                                  .w = static_cast<const BFloat16*>(p.w),
-                                  .begin = p.groups.begin,
-                                  .experts = p.groups.experts,
-                                  .ffn = static_cast<int32_t>(p.ffn),
-                                  .k = static_cast<int32_t>(p.k),
-                                  .gate_up = static_cast<BFloat16*>(p.gate_up),
-                                  .act = static_cast<BFloat16*>(p.act)};
+    const GatedWork<Chip, A> work{
+        .x = static_cast<const BFloat16*>(p.x),
+        .token = p.token,
+        .w = static_cast<const BFloat16*>(p.w),
+        .begin = p.groups.begin,
+        .experts = p.groups.experts,
+        .ffn = static_cast<int32_t>(p.ffn),
+        .k = static_cast<int32_t>(p.k),
+        .gate_up = static_cast<BFloat16*>(p.gate_up),
+        .act = static_cast<BFloat16*>(p.act),
+        .b_boxes = BoxesOfB<GatedWork<Chip, A>>(p.w, p.groups.experts * 2 * p.ffn, p.k, p.k)};
     Start(launch, MostTilesDown(p.groups, 128) * Parts(p.ffn, 128), work);
   });
   return true;
@@ -374,18 +445,20 @@ bool WarpgroupProduct(const Launch& launch, const GatedExpertBackward& p) {
       !Aligned16(p.dout) || !Aligned16(p.w) || !Aligned16(p.gate_up) || !Aligned16(p.act))
     return false;
   ForActivation(p.activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
-    const GatedBackwardWork<Chip, A> work{.dout = static_cast<const BFloat16*>(p.dout),
-                                          .token = p.token,
-                                          .w = static_cast<const BFloat16*>(p.w),
-                                          .begin = p.groups.begin,
-                                          .experts = p.groups.experts,
-                                          .n = static_cast<int32_t>(p.n),
-                                          .ffn = static_cast<int32_t>(p.ffn),
-                                          .slots = p.groups.rows,
-                                          .weight = p.weight,
-                                          .gate_up = static_cast<BFloat16*>(p.gate_up),
-                                          .act = static_cast<BFloat16*>(p.act),
-                                          .dweight = p.dweight};
+    const GatedBackwardWork<Chip, A> work{
+        .dout = static_cast<const BFloat16*>(p.dout),
+        .token = p.token,
+        .w = static_cast<const BFloat16*>(p.w),
+        .begin = p.groups.begin,
+        .experts = p.groups.experts,
+        .n = static_cast<int32_t>(p.n),
+        .ffn = static_cast<int32_t>(p.ffn),
+        .slots = p.groups.rows,
+        .weight = p.weight,
+        .gate_up = static_cast<BFloat16*>(p.gate_up),
+        .act = static_cast<BFloat16*>(p.act),
+        .dweight = p.dweight,
+        .b_boxes = BoxesOfB<GatedBackwardWork<Chip, A>>(p.w, p.groups.experts * p.n, p.ffn, p.ffn)};
     Start(launch, MostTilesDown(p.groups, 128) * GatedExpertBackward::Parts(p.ffn), work);
   });
   return true;

@@ -8,7 +8,9 @@
 // many stages as fit lie in a ring that goes on from tile to tile, so that copies are on their way
 // while the others multiply, and while they write what they have summed. Two groups of four warps
 // multiply; they share a tile out, by rows (128 of them) or by columns (64). A stage is handed over
-// by two barriers: "full" counts the copying threads, "empty" the multiplying warps.
+// by two barriers: "full" counts the copying threads and what boxes bring, "empty" the multiplying
+// warps. An operand whose rows lie evenly comes in boxes, which one thread asks for; of one that
+// does not, and of the last terms where they do not fill a stage, each thread copies 16 bytes.
 //
 // An operand lies in memory with its terms inner ([rows][terms]), or outer ([terms][rows]). In
 // shared memory a stage of it is made of lines of 128 bytes:
@@ -58,7 +60,16 @@ struct TileOperand {
   int32_t terms = 0;               // in all
   const int32_t* index = nullptr;  // kIndexed: of each row, or term
   int64_t second = 0;              // kHalves: from `at` to where the other half begins
+  // Where `at` is in the memory that boxes are cut from: column and row, and the row of the other
+  // half.
+  int32_t column = 0, row = 0, second_row = 0;
 };
+
+// Rows of a box, which has 64 columns.
+template <int Width, bool Outer, RowOrder Order>
+inline constexpr int kBoxRows = Outer                        ? kStageTerms
+                                : Order == RowOrder::kHalves ? Width / 2
+                                                             : Width;
 
 // Copies the stages of an operand; `Width` of its rows.
 template <class Chip, int Width, bool Outer, RowOrder Order = RowOrder::kEven>
@@ -66,8 +77,10 @@ class StageLoader {
  public:
   static constexpr int kBytes = Width * 128;
 
-  PLUMB_OF_TILE void Begin(const TileOperand& from) {
+  // boxes: nullptr where there are none.
+  PLUMB_OF_TILE void Begin(const TileOperand& from, const typename Chip::Boxes* boxes) {
     from_ = from;
+    boxes_ = boxes;
     const int first = First(), chunk = Chunk();
     constexpr bool kIndexed = Order == RowOrder::kIndexed;
     to_ = (Outer ? chunk / 8 * (kStageTerms * 128) : 0) + first * 128 +
@@ -81,6 +94,25 @@ class StageLoader {
       }
     }
     if constexpr (kIndexed && Outer) next_ = IndexOf(0);
+  }
+
+  // Whether the terms from `term` on come in boxes. Columns beyond the edge come as zeros; rows
+  // that are terms would be somebody else's there.
+  PLUMB_OF_TILE bool InBoxes(int32_t term) const {
+    if constexpr (Order == RowOrder::kIndexed) return false;
+    else return boxes_ != nullptr && (!Outer || term + kStageTerms <= from_.terms);
+  }
+  // By one thread, once the barrier expects kBytes.
+  PLUMB_OF_TILE void LoadBoxes(int32_t term, unsigned char* stage, unsigned char* full) const {
+    constexpr int kRows = kBoxRows<Width, Outer, Order>;
+    PLUMB_UNROLLED_TILE
+    for (int i = 0; i < kBytes / (kRows * 128); ++i) {
+      const int32_t column = Outer ? from_.column + i * 64 : term, row = Outer ? from_.row + term
+                                                                         : i == 0
+                                                                             ? from_.row
+                                                                             : from_.second_row;
+      Chip::CopyBox(stage + i * kRows * 128, *boxes_, column, row, full);
+    }
   }
 
   // The terms from `term` on; of one tile in ascending order.
@@ -137,6 +169,7 @@ class StageLoader {
   }
 
   TileOperand from_;
+  const typename Chip::Boxes* boxes_ = nullptr;
   const BFloat16* mine_ = nullptr;
   int to_ = 0;
   int32_t next_ = 0;  // an index of the next stage
@@ -287,7 +320,7 @@ class WarpgroupTile {
   static PLUMB_OF_TILE void Prepare(const Place& at) {
     if (Chip::Thread() == 0) {
       for (int stage = 0; stage < kStages; ++stage) {
-        Chip::InitBarrier(at.full(stage), kCopyThreads);
+        Chip::InitBarrier(at.full(stage), kCopyThreads + 1);
         Chip::InitBarrier(at.empty(stage), kProductThreads / 32);
       }
     }
@@ -302,15 +335,23 @@ class WarpgroupTile {
     BLoader b;
     for (int32_t tile = at.block; tile < tiles; tile += at.blocks) {
       const typename Work::Tile t = work.Find(list, tile);
-      a.Begin(t.a);
-      b.Begin(t.b);
+      a.Begin(t.a, work.a_boxes.there() ? &work.a_boxes : nullptr);
+      b.Begin(t.b, work.b_boxes.there() ? &work.b_boxes : nullptr);
       for (int32_t term = 0; term < t.terms; term += kStageTerms) {
         // The first time around nothing has to become empty: that turn counts as done.
         Chip::WaitBarrier(at.empty(place.stage), place.turn ^ 1);
         unsigned char* to = at.memory + place.stage * kStageBytes;
-        a.Load(term, to);
-        b.Load(term, to + ALoader::kBytes);
-        Chip::ArriveWhenCopied(at.full(place.stage));
+        unsigned char* full = at.full(place.stage);
+        const bool a_boxes = a.InBoxes(term), b_boxes = b.InBoxes(term);
+        if (Chip::Thread() == kProductThreads) {
+          Chip::ArriveExpecting(full,
+                                (a_boxes ? ALoader::kBytes : 0) + (b_boxes ? BLoader::kBytes : 0));
+          if (a_boxes) a.LoadBoxes(term, to, full);
+          if (b_boxes) b.LoadBoxes(term, to + ALoader::kBytes, full);
+        }
+        if (!a_boxes) a.Load(term, to);
+        if (!b_boxes) b.Load(term, to + ALoader::kBytes);
+        Chip::ArriveWhenCopied(full);
         place.Next(kStages);
       }
     }

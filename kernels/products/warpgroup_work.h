@@ -38,6 +38,8 @@ struct RowsWork {
   float scale = 1;
   bool accumulate = false;
   BFloat16* y = nullptr;
+  // Of x, [slots, inputs], and of w, [experts n, k].
+  typename Chip::Boxes a_boxes = {}, b_boxes = {};
 
   struct Tile {
     TileOperand a, b;
@@ -59,8 +61,17 @@ struct RowsWork {
     t.rows = begin[t.expert + 1] - t.row;
     t.terms = ByColumns ? n : k;
     const BFloat16* matrix = w + int64_t{t.expert} * n * k;
-    t.a = {x + t.row * x_stride, x_stride, t.rows, t.terms};
-    t.b = {matrix + (ByColumns ? int64_t{t.column} : int64_t{t.column} * k), k, t.columns, t.terms};
+    t.a = {.at = x + t.row * x_stride,
+           .stride = x_stride,
+           .width = t.rows,
+           .terms = t.terms,
+           .row = t.row};
+    t.b = {.at = matrix + (ByColumns ? int64_t{t.column} : int64_t{t.column} * k),
+           .stride = k,
+           .width = t.columns,
+           .terms = t.terms,
+           .column = ByColumns ? t.column : 0,
+           .row = t.expert * n + (ByColumns ? 0 : t.column)};
     return t;
   }
 
@@ -119,6 +130,8 @@ struct GatedWork {
   int32_t experts = 0, ffn = 0, k = 0;
   BFloat16* gate_up = nullptr;
   BFloat16* act = nullptr;
+  // Of w, [experts 2 ffn, k].
+  typename Chip::Boxes a_boxes = {}, b_boxes = {};
 
   struct Tile {
     TileOperand a, b;
@@ -138,9 +151,14 @@ struct GatedWork {
     t.row = begin[expert] + list.Within(tile, expert) * kRows;
     t.rows = begin[expert + 1] - t.row;
     t.terms = k;
-    t.a = {x, k, t.rows, k, token + t.row, 0};
-    t.b = {
-        w + (int64_t{expert} * 2 * ffn + t.column) * k, k, t.columns, k, nullptr, int64_t{ffn} * k};
+    t.a = {.at = x, .stride = k, .width = t.rows, .terms = k, .index = token + t.row};
+    t.b = {.at = w + (int64_t{expert} * 2 * ffn + t.column) * k,
+           .stride = k,
+           .width = t.columns,
+           .terms = k,
+           .second = int64_t{ffn} * k,
+           .row = expert * 2 * ffn + t.column,
+           .second_row = expert * 2 * ffn + ffn + t.column};
     return t;
   }
 
@@ -200,6 +218,8 @@ struct GatedBackwardWork {
   BFloat16* gate_up = nullptr;
   BFloat16* act = nullptr;
   float* dweight = nullptr;
+  // Of w, [experts n, ffn].
+  typename Chip::Boxes a_boxes = {}, b_boxes = {};
 
   struct Tile {
     TileOperand a, b;
@@ -219,8 +239,13 @@ struct GatedBackwardWork {
     t.row = begin[expert] + list.Within(tile, expert) * kRows;
     t.rows = begin[expert + 1] - t.row;
     t.terms = n;
-    t.a = {dout, n, t.rows, n, token + t.row};
-    t.b = {w + int64_t{expert} * n * ffn + t.column, ffn, t.columns, n};
+    t.a = {.at = dout, .stride = n, .width = t.rows, .terms = n, .index = token + t.row};
+    t.b = {.at = w + int64_t{expert} * n * ffn + t.column,
+           .stride = ffn,
+           .width = t.columns,
+           .terms = n,
+           .column = t.column,
+           .row = expert * n};
     return t;
   }
 
@@ -320,6 +345,8 @@ struct WeightWork {
   float scale = 1;
   bool written = false;  // else added
   float* dw = nullptr;
+  // Of dy, [slots, n], and of x, [slots, k], where they are not read by token.
+  typename Chip::Boxes a_boxes = {}, b_boxes = {};
 
   struct Tile {
     TileOperand a, b;
@@ -388,9 +415,15 @@ struct WeightWork {
   template <RowOrder Order>
   PLUMB_OF_TILE TileOperand Operand(const BFloat16* from, int64_t stride, int32_t first,
                                     int32_t past, int32_t width, int32_t terms) const {
-    if constexpr (Order == RowOrder::kIndexed)
-      return {from + past, stride, width, terms, token + first};
-    else return {from + first * stride + past, stride, width, terms};
+    TileOperand of = {.at = from + past,
+                      .stride = stride,
+                      .width = width,
+                      .terms = terms,
+                      .column = past,
+                      .row = first};
+    if constexpr (Order == RowOrder::kIndexed) of.index = token + first;
+    else of.at += first * stride;
+    return of;
   }
 };
 

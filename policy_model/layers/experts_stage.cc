@@ -359,8 +359,9 @@ void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumula
   SharedForward(pass, in, accumulate, out);
   if (VisitsOf(pass))
     VisitForward(pass, Ints(pass.saved, kept_.begin), pass.scratch.At(passing_.rows));
-  Apply(ops::Linear, pass, n, pass.saved, kept_, pass.scratch, passing_,
-        accumulate || shared_ != nullptr, out);
+  // In bfloat16 an expert with few rows reads its matrices and little else, as in a step.
+  Apply(pass.launch.dtype == DType::kBFloat16 ? ops::LinearRows : ops::Linear, pass, n, pass.saved,
+        kept_, pass.scratch, passing_, accumulate || shared_ != nullptr, out);
 }
 
 void ExpertsStage::PlanBackward(const PackedPass& pass) {

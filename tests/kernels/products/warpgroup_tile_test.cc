@@ -43,8 +43,38 @@ struct WarpgroupChip {
     if (eager_copies) copy();
     else copies[static_cast<size_t>(Thread())].push_back(copy);
   }
+  // A matrix [rows, columns] that boxes of 64 columns are cut from.
+  struct Boxes {
+    const BFloat16* at = nullptr;
+    int64_t rows = 0, columns = 0, stride = 0;
+    int box_rows = 0;
+    bool there() const { return rows > 0; }
+  };
+  static void CopyBox(unsigned char* to, const Boxes& from, int32_t column, int32_t row,
+                      unsigned char* at) {
+    PLUMB_CHECK(Address(to) % 1024 == 0);
+    const auto copy = [=] {
+      for (int r = 0; r < from.box_rows; ++r) {
+        for (int c = 0; c < 8; ++c) {
+          unsigned char* line = to + r * 128 + (c ^ (r % 8)) * 16;
+          std::memset(line, 0, 16);
+          for (int i = 0; i < 8 && row + r < from.rows && column + 8 * c + i < from.columns; ++i)
+            std::memcpy(line + 2 * i, from.at + (row + r) * from.stride + column + 8 * c + i, 2);
+        }
+      }
+    };
+    Barrier& barrier = BarrierAt(at);
+    if (eager_copies) copy();
+    else barrier.copies.push_back(copy);
+    barrier.bytes -= from.box_rows * 128;
+    TurnOver(barrier);
+  }
+  static void ArriveExpecting(unsigned char* at, int bytes) {
+    BarrierAt(at).bytes += bytes;
+    Arrive(at);
+  }
   struct Barrier {
-    int count = 0, arrived = 0;
+    int count = 0, arrived = 0, bytes = 0;
     uint32_t turns = 0;  // that are over
     std::vector<std::function<void()>> copies;
   };
@@ -152,7 +182,11 @@ struct WarpgroupChip {
   }
   static void Arrive(unsigned char* at) {
     Barrier& barrier = BarrierAt(at);
-    if (++barrier.arrived < barrier.count) return;
+    ++barrier.arrived;
+    TurnOver(barrier);
+  }
+  static void TurnOver(Barrier& barrier) {
+    if (barrier.arrived < barrier.count || barrier.bytes != 0) return;
     barrier.arrived = 0;
     ++barrier.turns;
   }
@@ -200,6 +234,18 @@ void RunBlocks(int32_t blocks, const Works&... works) {
   }
 }
 
+// Of operand A or B of a work: the same in boxes, where the test is to have them.
+template <class Work>
+WarpgroupChip::Boxes BoxesOfA(const std::vector<BFloat16>& x, int64_t rows, int64_t columns,
+                              int64_t stride) {
+  return {x.data(), rows, columns, stride, kBoxRows<Work::kRows, Work::kAOuter, Work::kAOrder>};
+}
+template <class Work>
+WarpgroupChip::Boxes BoxesOfB(const std::vector<BFloat16>& x, int64_t rows, int64_t columns,
+                              int64_t stride) {
+  return {x.data(), rows, columns, stride, kBoxRows<Work::kColumns, Work::kBOuter, Work::kBOrder>};
+}
+
 std::vector<int32_t> Begins(const std::vector<int32_t>& rows) {
   std::vector<int32_t> begin = {0};
   for (const int32_t r : rows) begin.push_back(begin.back() + r);
@@ -209,6 +255,10 @@ std::vector<int32_t> Begins(const std::vector<int32_t>& rows) {
 size_t At(int64_t i) { return static_cast<size_t>(i); }
 
 constexpr uint16_t kNobodys = 0x7F85;
+bool in_boxes = false;  // what can be, is copied in boxes
+WarpgroupChip::Boxes If(const WarpgroupChip::Boxes& boxes) {
+  return in_boxes ? boxes : WarpgroupChip::Boxes{};
+}
 
 template <int Rows, int Columns, bool ByColumns>
 void CheckRows(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t blocks,
@@ -240,19 +290,21 @@ void CheckRows(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t
       }
     }
   }
-  RunBlocks(blocks, RowsWork<WarpgroupChip, Rows, Columns, ByColumns>{
-                        .x = x.data(),
-                        .w = w.data(),
-                        .bias = biased ? bias.data() : nullptr,
-                        .begin = begin.data(),
-                        .experts = experts,
-                        .n = n,
-                        .k = k,
-                        .x_stride = x_stride,
-                        .y_stride = y_stride,
-                        .scale = 2,
-                        .accumulate = accumulate,
-                        .y = y.data()});
+  using Work = RowsWork<WarpgroupChip, Rows, Columns, ByColumns>;
+  RunBlocks(blocks, Work{.x = x.data(),
+                         .w = w.data(),
+                         .bias = biased ? bias.data() : nullptr,
+                         .begin = begin.data(),
+                         .experts = experts,
+                         .n = n,
+                         .k = k,
+                         .x_stride = x_stride,
+                         .y_stride = y_stride,
+                         .scale = 2,
+                         .accumulate = accumulate,
+                         .y = y.data(),
+                         .a_boxes = If(BoxesOfA<Work>(x, rows, inputs, x_stride)),
+                         .b_boxes = If(BoxesOfB<Work>(w, int64_t{experts} * n, k, k))});
   for (int64_t i = 0; i < (rows + 2) * y_stride; ++i) {
     ASSERT_EQ(y[At(i)].bits, want[At(i)].bits)
         << "row " << i / y_stride << " column " << i % y_stride << " of " << n << " x " << k
@@ -288,18 +340,21 @@ void CheckWeights(const std::vector<int32_t>& counts, int32_t n, int32_t k, int3
       }
     }
   }
-  RunBlocks(blocks, WeightWork<WarpgroupChip, Columns, Dy, X>{.dy = dy.data(),
-                                                              .x = x.data(),
-                                                              .token = token.data(),
-                                                              .begin = begin.data(),
-                                                              .experts = experts,
-                                                              .n = n,
-                                                              .k = k,
-                                                              .dy_stride = dy_stride,
-                                                              .x_stride = x_stride,
-                                                              .scale = 0.5f,
-                                                              .written = written,
-                                                              .dw = dw.data()});
+  using Work = WeightWork<WarpgroupChip, Columns, Dy, X>;
+  RunBlocks(blocks, Work{.dy = dy.data(),
+                         .x = x.data(),
+                         .token = token.data(),
+                         .begin = begin.data(),
+                         .experts = experts,
+                         .n = n,
+                         .k = k,
+                         .dy_stride = dy_stride,
+                         .x_stride = x_stride,
+                         .scale = 0.5f,
+                         .written = written,
+                         .dw = dw.data(),
+                         .a_boxes = If(BoxesOfA<Work>(dy, rows, n, dy_stride)),
+                         .b_boxes = If(BoxesOfB<Work>(x, rows, k, x_stride))});
   for (size_t i = 0; i < dw.size(); ++i) {
     ASSERT_EQ(dw[i], want[i]) << "element " << i << " of " << n << " x " << k << ", columns of "
                               << Columns;
@@ -333,15 +388,17 @@ void CheckGated(const std::vector<int32_t>& counts, int32_t ffn, int32_t k, int3
       }
     }
   }
-  RunBlocks(blocks, GatedWork<WarpgroupChip, Activation::kSilu>{.x = x.data(),
-                                                                .token = token.data(),
-                                                                .w = w.data(),
-                                                                .begin = begin.data(),
-                                                                .experts = experts,
-                                                                .ffn = ffn,
-                                                                .k = k,
-                                                                .gate_up = gate_up.data(),
-                                                                .act = act.data()});
+  using Work = GatedWork<WarpgroupChip, Activation::kSilu>;
+  RunBlocks(blocks, Work{.x = x.data(),
+                         .token = token.data(),
+                         .w = w.data(),
+                         .begin = begin.data(),
+                         .experts = experts,
+                         .ffn = ffn,
+                         .k = k,
+                         .gate_up = gate_up.data(),
+                         .act = act.data(),
+                         .b_boxes = If(BoxesOfB<Work>(w, experts * 2 * int64_t{ffn}, k, k))});
   for (size_t i = 0; i < gate_up.size(); ++i)
     ASSERT_EQ(gate_up[i].bits, want_gate_up[i].bits) << "gate or up " << i << " of " << ffn;
   for (size_t i = 0; i < act.size(); ++i)
@@ -380,18 +437,20 @@ void CheckBackward(const std::vector<int32_t>& counts, int32_t n, int32_t ffn, i
                            .dweight = want_dweight.data(),
                            .rows = scratch.data(),
                            .dact = dact.data()});
-  RunBlocks(blocks, GatedBackwardWork<WarpgroupChip, Activation::kSilu>{.dout = dout.data(),
-                                                                        .token = token.data(),
-                                                                        .w = w.data(),
-                                                                        .begin = begin.data(),
-                                                                        .experts = experts,
-                                                                        .n = n,
-                                                                        .ffn = ffn,
-                                                                        .slots = rows,
-                                                                        .weight = weight.data(),
-                                                                        .gate_up = gate_up.data(),
-                                                                        .act = act.data(),
-                                                                        .dweight = dweight.data()});
+  using Work = GatedBackwardWork<WarpgroupChip, Activation::kSilu>;
+  RunBlocks(blocks, Work{.dout = dout.data(),
+                         .token = token.data(),
+                         .w = w.data(),
+                         .begin = begin.data(),
+                         .experts = experts,
+                         .n = n,
+                         .ffn = ffn,
+                         .slots = rows,
+                         .weight = weight.data(),
+                         .gate_up = gate_up.data(),
+                         .act = act.data(),
+                         .dweight = dweight.data(),
+                         .b_boxes = If(BoxesOfB<Work>(w, experts * int64_t{n}, ffn, ffn))});
   const auto near = [](const std::vector<BFloat16>& got, const std::vector<BFloat16>& want,
                        const char* what) {
     for (size_t i = 0; i < got.size(); ++i) {
@@ -444,37 +503,44 @@ void CheckGradients(const std::vector<int32_t>& counts, int32_t n, int32_t ffn, 
                                  .rows = scratch.data()};
   Call({.stream = Device::kCpu, .dtype = DType::kBFloat16}, all);
   constexpr RowOrder kToken = RowOrder::kIndexed, kSlot = RowOrder::kEven;
+  using RowsOf = RowsWork<WarpgroupChip, 128, 256, true>;
+  using FirstOf = WeightWork<WarpgroupChip, 256, kSlot, kToken>;
+  using SecondOf = WeightWork<WarpgroupChip, 256, kToken, kSlot>;
   RunBlocks(blocks,
-            RowsWork<WarpgroupChip, 128, 256, true>{.x = dgate_up.data(),
-                                                    .w = w.data(),
-                                                    .begin = begin.data(),
-                                                    .experts = experts,
-                                                    .n = 2 * ffn,
-                                                    .k = n,
-                                                    .x_stride = 2 * ffn,
-                                                    .y_stride = n,
-                                                    .y = dx.data()},
-            WeightWork<WarpgroupChip, 256, kSlot, kToken>{.dy = dgate_up.data(),
-                                                          .x = x.data(),
-                                                          .token = token.data(),
-                                                          .begin = begin.data(),
-                                                          .experts = experts,
-                                                          .n = 2 * ffn,
-                                                          .k = n,
-                                                          .dy_stride = 2 * ffn,
-                                                          .x_stride = n,
-                                                          .written = true,
-                                                          .dw = trained ? first.data() : nullptr},
-            WeightWork<WarpgroupChip, 256, kToken, kSlot>{.dy = dout.data(),
-                                                          .x = act.data(),
-                                                          .token = token.data(),
-                                                          .begin = begin.data(),
-                                                          .experts = experts,
-                                                          .n = n,
-                                                          .k = ffn,
-                                                          .dy_stride = n,
-                                                          .x_stride = ffn,
-                                                          .dw = second.data()});
+            RowsOf{.x = dgate_up.data(),
+                   .w = w.data(),
+                   .begin = begin.data(),
+                   .experts = experts,
+                   .n = 2 * ffn,
+                   .k = n,
+                   .x_stride = 2 * ffn,
+                   .y_stride = n,
+                   .y = dx.data(),
+                   .a_boxes = If(BoxesOfA<RowsOf>(dgate_up, rows, 2 * ffn, 2 * ffn)),
+                   .b_boxes = If(BoxesOfB<RowsOf>(w, experts * 2 * int64_t{ffn}, n, n))},
+            FirstOf{.dy = dgate_up.data(),
+                    .x = x.data(),
+                    .token = token.data(),
+                    .begin = begin.data(),
+                    .experts = experts,
+                    .n = 2 * ffn,
+                    .k = n,
+                    .dy_stride = 2 * ffn,
+                    .x_stride = n,
+                    .written = true,
+                    .dw = trained ? first.data() : nullptr,
+                    .a_boxes = If(BoxesOfA<FirstOf>(dgate_up, rows, 2 * ffn, 2 * ffn))},
+            SecondOf{.dy = dout.data(),
+                     .x = act.data(),
+                     .token = token.data(),
+                     .begin = begin.data(),
+                     .experts = experts,
+                     .n = n,
+                     .k = ffn,
+                     .dy_stride = n,
+                     .x_stride = ffn,
+                     .dw = second.data(),
+                     .b_boxes = If(BoxesOfB<SecondOf>(act, rows, ffn, ffn))});
   for (size_t i = 0; i < dx.size(); ++i) ASSERT_EQ(dx[i].bits, want_dx[i].bits) << "dx " << i;
   for (size_t i = 0; i < second.size(); ++i) ASSERT_EQ(second[i], want_second[i]) << "second " << i;
   for (size_t i = 0; i < first.size(); ++i) {
@@ -485,11 +551,17 @@ void CheckGradients(const std::vector<int32_t>& counts, int32_t n, int32_t ffn, 
 
 const std::vector<int32_t> kRows = {0, 1, 15, 16, 0, 127, 128, 129, 0};
 
-class WarpgroupTileTest : public testing::TestWithParam<bool> {
+// Whether copies happen at once, and whether they come in boxes where they can.
+class WarpgroupTileTest : public testing::TestWithParam<std::pair<bool, bool>> {
  protected:
-  void SetUp() override { WarpgroupChip::eager_copies = GetParam(); }
+  void SetUp() override {
+    WarpgroupChip::eager_copies = GetParam().first;
+    in_boxes = GetParam().second;
+  }
 };
-INSTANTIATE_TEST_SUITE_P(Copies, WarpgroupTileTest, testing::Bool());
+INSTANTIATE_TEST_SUITE_P(Copies, WarpgroupTileTest,
+                         testing::Values(std::pair(false, false), std::pair(true, false),
+                                         std::pair(false, true), std::pair(true, true)));
 
 TEST_P(WarpgroupTileTest, RowsMeetTheirExpertsMatrix) {
   // Terms of part of a stage, of one, and of more than the ring has; columns of part of a tile, and
