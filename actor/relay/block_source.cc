@@ -83,16 +83,16 @@ std::optional<WeightOffer> BlockSource::Await(const PolicyVersion& held, Deadlin
     ++versions_;
   }
   offer_ = offer;
-  bool hands_on = options_.shelf != nullptr && versions_ == 1;
-  {
-    MutexLock lock(mu_);
-    hands_on |= options_.shelf != nullptr && hands_on_;
-  }
   if (options_.shelf) {
     options_.shelf->Open(offer.version.version, again);
-    if (!hands_on) options_.shelf->Close();
+    if (!HandsOn()) options_.shelf->Close();
   }
   return offer;
+}
+
+bool BlockSource::HandsOn() const {
+  MutexLock lock(mu_);
+  return options_.shelf != nullptr && (hands_on_ || versions_ == 1);
 }
 
 std::vector<weight_wire::Place> BlockSource::Places() {
@@ -203,11 +203,7 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
       options_.changes && found != kept_.end() && found->second.leaves.size() == blocks
           ? &found->second
           : nullptr;
-  bool hands_on = options_.shelf != nullptr && versions_ == 1;
-  {
-    MutexLock lock(mu_);
-    hands_on |= options_.shelf != nullptr && hands_on_;
-  }
+  const bool hands_on = HandsOn();
   if (hands_on) {
     options_.shelf->Begin(offered->name, digest, into.size(), base ? base->digest : Digest());
   }
@@ -253,12 +249,9 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
     const size_t before = std::exchange(next, missing(next));
     if (next > before) progress = Clock::now();
     if (!at) {
-      if (answer.got == Got::kGone) return false;  // there is a newer version
-      if (wrong) {
-        LogWarning("the learner's weights are asked for again: " + answer.why);
-        return false;
-      }
-      if (answer.got == Got::kNothingYet) std::this_thread::sleep_for(kPause);
+      if (wrong) LogWarning("the learner's weights are asked for again: " + answer.why);
+      // It has all of what it offers: there is a newer version, or it has gone back to an older.
+      if (wrong || answer.got != Got::kSome) return false;
       continue;
     }
     if (answer.got == Got::kNothingYet) {
@@ -268,11 +261,8 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
     } else if (!wrong && answer.got == Got::kSome) {
       continue;
     }
-    if (answer.got == Got::kGone) {
-      // It let the set go, or never had it: the next version may be here again.
-    } else {
-      Leave(*at, answer.why, wrong || answer.got == Got::kSilent);
-    }
+    // One that let the set go, or never had it, may have the next version.
+    if (answer.got != Got::kGone) Leave(*at, answer.why, wrong || answer.got == Got::kSilent);
     ++place;
     progress = Clock::now();
   }

@@ -74,6 +74,8 @@ class BlockSource : public WeightSource {
     std::string why;
   };
 
+  // Whether what comes is put on the shelf.
+  bool HandsOn() const;
   // The places to ask now, those that were left not among them.
   std::vector<weight_wire::Place> Places();
   Answer Ask(const weight_wire::Place* place, const weight_wire::BlocksQuestion& question);
