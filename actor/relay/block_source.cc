@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/size_text.h"
 #include "common/net/weights/block_change.h"
 
 namespace plumb::actor {
@@ -19,6 +20,14 @@ constexpr milliseconds kLong{1500};       // one that took more has to be smalle
 constexpr milliseconds kPause{10};        // behind one that had nothing
 constexpr uint32_t kMostBlocks = 8;
 constexpr size_t kMaxComplaints = 64;
+constexpr double kMuchFaster = 4;  // then the next place is worth the change
+
+// How fast a place answers.
+struct Pace {
+  double bytes = 0, seconds = 0;
+  double rate() const { return bytes / std::max(1e-6, seconds); }
+  std::string text() const { return SizeText(static_cast<int64_t>(rate())) + "/s"; }
+};
 
 // Of a block that is not kept: only that it has come.
 const Payload& Came() {
@@ -83,16 +92,16 @@ std::optional<WeightOffer> BlockSource::Await(const PolicyVersion& held, Deadlin
     ++versions_;
   }
   offer_ = offer;
-  bool hands_on = options_.shelf != nullptr && versions_ == 1;
-  {
-    MutexLock lock(mu_);
-    hands_on |= options_.shelf != nullptr && hands_on_;
-  }
   if (options_.shelf) {
     options_.shelf->Open(offer.version.version, again);
-    if (!hands_on) options_.shelf->Close();
+    if (!HandsOn()) options_.shelf->Close();
   }
   return offer;
+}
+
+bool BlockSource::HandsOn() const {
+  MutexLock lock(mu_);
+  return options_.shelf != nullptr && (hands_on_ || versions_ == 1);
 }
 
 std::vector<weight_wire::Place> BlockSource::Places() {
@@ -121,7 +130,7 @@ void BlockSource::Leave(const weight_wire::Place& place, const std::string& why,
 }
 
 BlockSource::Answer BlockSource::Ask(const weight_wire::Place* place,
-                                     const weight_wire::BlocksQuestion& question) {
+                                     const weight_wire::BlocksQuestion& question, bool compares) {
   RpcClient* client = &learner_;
   const auto asked = Clock::now();
   try {
@@ -141,6 +150,7 @@ BlockSource::Answer BlockSource::Ask(const weight_wire::Place* place,
             After(place ? options_.silence : kLearner))),
         .why = {}};
     const auto took = Clock::now() - asked;
+    answer.seconds = std::chrono::duration<double>(took).count();
     if (answer.blocks.empty()) answer.got = Got::kNothingYet;
     else if (took < kQuick) most_ = std::min(2 * most_, kMostBlocks);
     else if (took > kLong) most_ = std::max(most_ / 2, 1u);
@@ -149,7 +159,7 @@ BlockSource::Answer BlockSource::Ask(const weight_wire::Place* place,
     return answer;
   } catch (const Error& e) {
     if (e.code() == ErrorCode::kNotFound) return {.got = Got::kGone, .blocks = {}, .why = e.what()};
-    if (!place) throw;
+    if (!place && !compares) throw;
     const bool silent = e.code() == ErrorCode::kDeadline || e.code() == ErrorCode::kUnavailable;
     most_ = 1;
     return {.got = silent ? Got::kSilent : Got::kWrong, .blocks = {}, .why = e.what()};
@@ -203,21 +213,16 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
       options_.changes && found != kept_.end() && found->second.leaves.size() == blocks
           ? &found->second
           : nullptr;
-  bool hands_on = options_.shelf != nullptr && versions_ == 1;
-  {
-    MutexLock lock(mu_);
-    hands_on |= options_.shelf != nullptr && hands_on_;
-  }
+  const bool hands_on = HandsOn();
   if (hands_on) {
     options_.shelf->Begin(offered->name, digest, into.size(), base ? base->digest : Digest());
   }
-  int64_t came = 0, same = 0;
+  int64_t came = 0;
   for (size_t i = 0; base && i < blocks; ++i) {
     if (base->leaves[i] != arriving.leaves[i]) continue;
     const Payload& block = base->blocks[i];
     std::memcpy(into.data() + i * kDigestBlockBytes, block.view().data(), block.size());
     arriving.blocks[i] = block;
-    same += static_cast<int64_t>(block.size());
     if (hands_on) options_.shelf->Put(digest, i, block, Payload(SameBlock()));
   }
   const auto missing = [&](size_t from) {
@@ -226,6 +231,8 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
   };
   std::vector<weight_wire::Place> places = Places();
   size_t place = 0;
+  Pace pace;  // of that place
+  const double compare_after = std::chrono::duration<double>(options_.compare_after).count();
   auto progress = Clock::now();
   for (size_t next = missing(0); next < blocks;) {
     size_t end = next + 1;
@@ -237,43 +244,56 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
                                                .first = next,
                                                .most = static_cast<uint32_t>(end - next),
                                                .more = missing(end) < blocks};
-    const weight_wire::Place* at = place < places.size() ? &places[place] : nullptr;
-    Answer answer = Ask(at, question);
+    // One that has taken long is compared with the next one above, which is asked once.
+    const bool compares = place < places.size() && pace.seconds > compare_after;
+    const size_t whom = compares ? place + 1 : place;
+    const weight_wire::Place* at = whom < places.size() ? &places[whom] : nullptr;
+    Answer answer = Ask(at, question, compares);
     bool wrong = answer.got == Got::kWrong;
+    Pace here{.bytes = 0, .seconds = answer.seconds};
     try {
       for (size_t i = 0; i < answer.blocks.size() && !wrong; ++i) {
         wrong = !Take(answer.blocks[i], next + i, base, arriving, into, hands_on);
         if (wrong) answer.why = "a block has not the bytes that the learner's hash is of";
-        else came += static_cast<int64_t>(answer.blocks[i].size());
+        else here.bytes += static_cast<double>(answer.blocks[i].size());
       }
     } catch (const Error& e) {
       wrong = true;
       answer.why = e.what();
     }
+    came += static_cast<int64_t>(here.bytes);
     const size_t before = std::exchange(next, missing(next));
     if (next > before) progress = Clock::now();
-    if (!at) {
-      if (answer.got == Got::kGone) return false;  // there is a newer version
-      if (wrong) {
-        LogWarning("the learner's weights are asked for again: " + answer.why);
-        return false;
+    const bool fine = answer.got == Got::kSome && !wrong;
+    if (compares) {
+      if (fine && here.rate() > kMuchFaster * pace.rate()) {
+        Leave(places[place], "it is slow: " + pace.text() + ", the next one " + here.text(), false);
+        ++place;
       }
-      if (answer.got == Got::kNothingYet) std::this_thread::sleep_for(kPause);
+      pace = {};
+      continue;
+    }
+    if (fine) {
+      pace.bytes += here.bytes;
+      pace.seconds += here.seconds;
+    }
+    if (!at) {
+      if (wrong) LogWarning("the learner's weights are asked for again: " + answer.why);
+      // It has all of what it offers: there is a newer version, or it has gone back to an older.
+      if (wrong || answer.got != Got::kSome) return false;
       continue;
     }
     if (answer.got == Got::kNothingYet) {
       std::this_thread::sleep_for(kPause);
       if (Clock::now() - progress < options_.patience) continue;
       answer.why = "it had nothing for " + std::to_string(options_.patience.count()) + " ms";
-    } else if (!wrong && answer.got == Got::kSome) {
+    } else if (fine) {
       continue;
     }
-    if (answer.got == Got::kGone) {
-      // It let the set go, or never had it: the next version may be here again.
-    } else {
-      Leave(*at, answer.why, wrong || answer.got == Got::kSilent);
-    }
+    // One that let the set go, or never had it, may have the next version.
+    if (answer.got != Got::kGone) Leave(*at, answer.why, wrong || answer.got == Got::kSilent);
     ++place;
+    pace = {};
     progress = Clock::now();
   }
   const auto bytes = static_cast<int64_t>(into.size());

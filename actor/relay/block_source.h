@@ -4,7 +4,8 @@
 // learner says what there is and the hashes of its blocks; the blocks come from the first of the
 // given places that has them, each checked by its hash as it comes, and the learner is the last
 // place. A place that is silent, wrong or away is left, with what came from it kept, and named to
-// whoever asks (TakeComplaints); one that has nothing yet is waited for, but not for ever.
+// whoever asks (TakeComplaints); one that has nothing yet is waited for, but not for ever; one that
+// takes long is compared with the next, and left where that is much faster.
 // With `changes` the sets that change are kept here once more, in the host's memory: a block whose
 // hash is that of the kept one is not asked for, others may come as what has changed in them.
 // What comes is put on `shelf` for others, while hands_on is set, and always the first version: who
@@ -34,10 +35,11 @@ namespace plumb::actor {
 struct BlockSourceOptions {
   std::string who;  // this actor
   bool changes = false;
-  BlockShelf* shelf = nullptr;                 // borrowed; nullptr: nothing is handed on
-  std::chrono::milliseconds silence{5000};     // for one answer of a place
-  std::chrono::milliseconds patience{15'000};  // for a place that has nothing yet
-  std::chrono::milliseconds forgive{60'000};   // then a place that was left is asked again
+  BlockShelf* shelf = nullptr;                      // borrowed; nullptr: nothing is handed on
+  std::chrono::milliseconds silence{5000};          // for one answer of a place
+  std::chrono::milliseconds patience{15'000};       // for a place that has nothing yet
+  std::chrono::milliseconds compare_after{10'000};  // of waiting for one place
+  std::chrono::milliseconds forgive{60'000};        // then a place that was left is asked again
 };
 
 class BlockSource : public WeightSource {
@@ -72,11 +74,16 @@ class BlockSource : public WeightSource {
     Got got = Got::kSilent;
     std::vector<Payload> blocks;
     std::string why;
+    double seconds = 0;
   };
 
+  // Whether what comes is put on the shelf.
+  bool HandsOn() const;
   // The places to ask now, those that were left not among them.
   std::vector<weight_wire::Place> Places();
-  Answer Ask(const weight_wire::Place* place, const weight_wire::BlocksQuestion& question);
+  // nullptr: the learner, whose silence is thrown, unless it is only to be compared.
+  Answer Ask(const weight_wire::Place* place, const weight_wire::BlocksQuestion& question,
+             bool compares);
   // Checks a block that came and puts it to its place. False: it is not what its hash says.
   bool Take(const Payload& encoded, size_t block, const Kept* base, Kept& arriving,
             std::span<std::byte> into, bool hands_on);
