@@ -1,12 +1,12 @@
 #include "learner/algorithms/critic.h"
 
 #include <algorithm>
-
 #include <cstring>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/text/tokenizer/tokenizer.h"
+#include "learner/distill/teacher.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/memory/scalar_head.h"
@@ -15,28 +15,6 @@ namespace plumb::learner {
 namespace {
 
 using policy_model::Weights;
-
-// The same token numbers have to mean the same text to both.
-void CheckTokenizer(const std::string& critic, const configs::ModelConfig& model) {
-  const std::string policy =
-      model.path.empty() ? "the built-in vocabulary " + NameOf(model.vocabulary) : model.path;
-  const auto ours = model.path.empty() ? Tokenizer::BuiltIn(NameOf(model.vocabulary))
-                                       : Tokenizer::Load(model.path);
-  const auto theirs = Tokenizer::Load(critic);
-  int32_t different = ours->size() == theirs->size() ? -1 : std::min(ours->size(), theirs->size());
-  for (int32_t id = 0; id < std::min(ours->size(), theirs->size()); ++id) {
-    if (ours->TokenBytes(id) == theirs->TokenBytes(id)) continue;
-    different = id;
-    break;
-  }
-  if (different < 0) return;
-  throw Error(ErrorCode::kInvalidArgument,
-              "the critic's tokenizer is not the policy's (" + policy +
-                  "): they differ from token " + std::to_string(different) +
-                  " on; train a critic from the policy (leave critic.path empty) or name one of "
-                  "the same tokenizer",
-              critic);
-}
 
 policy_model::ModelShape CheckedShape(const configs::Config& config,
                                       const policy_model::ModelShape& policy) {
@@ -49,7 +27,12 @@ policy_model::ModelShape CheckedShape(const configs::Config& config,
                     ": they have to share a tokenizer",
                 path);
   }
-  if (RealFileSystem().Exists(path + "/tokenizer.json")) CheckTokenizer(path, config.model);
+  if (RealFileSystem().Exists(path + "/tokenizer.json")) {
+    CheckTokensOf(*Tokenizer::Load(path), path, config.model,
+                  "the critic's tokenizer is not the policy's",
+                  "train a critic from the policy (leave critic.path empty) or name one of the "
+                  "same tokenizer");
+  }
   if (!shape.scalar_head) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is not a model with a scalar head (config.json names no "

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <numeric>
+#include <tuple>
 
 #include "common/base/error.h"
 #include "common/base/rng.h"
@@ -13,8 +13,9 @@
 #include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/covariance.h"
 #include "learner/algorithms/gae.h"
-#include "learner/algorithms/logprob_gate.h"
 #include "learner/algorithms/passes/minibatches.h"
+#include "learner/algorithms/passes/step_totals.h"
+#include "learner/algorithms/teaching/taught_answers.h"
 #include "learner/algorithms/teaching/taught_token.h"
 #include "learner/algorithms/training_mask.h"
 
@@ -90,13 +91,10 @@ double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, i
   return 0;
 }
 
-struct Grpo::Totals {
-  double loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0, approx_kl = 0, importance = 0;
+struct Grpo::Totals : StepTotals {
+  double loss = 0, grad_norm = 0;
   int64_t masked = 0;    // tokens of importance 0
   int64_t left_out = 0;  // tokens that a mask left out
-  LogprobGate gate;
-  double grad_norm = 0;
-  int64_t tokens = 0, importance_tokens = 0, updates = 0, skipped = 0, forward_tokens = 0;
 };
 
 Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights,
@@ -228,15 +226,11 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     for (size_t i = 0; i < samples.size(); ++i) samples[i].advantage = std::move(rows[i]);
   }
   if (kl_in_loss && !samples.empty()) {
-    std::vector<SequenceView> views;
-    for (const auto& s : samples) views.push_back(ViewOf(*s.trajectory));
-    auto reference = reference_->Score(views, temperature_);
+    auto reference = reference_->Score(ViewsOf(samples), temperature_);
     for (size_t i = 0; i < samples.size(); ++i) samples[i].reference = std::move(reference[i]);
   }
   if (recompute_ && !samples.empty()) {
-    std::vector<SequenceView> views;
-    for (const auto& s : samples) views.push_back(ViewOf(*s.trajectory));
-    auto own = train_.Score(weights_, views, temperature_);
+    auto own = train_.Score(weights_, ViewsOf(samples), temperature_);
     for (size_t i = 0; i < samples.size(); ++i) {
       Sample& s = samples[i];
       const std::vector<double> proximal(own[i].begin(), own[i].end()),
@@ -247,7 +241,10 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
       s.old_logprob = std::move(own[i]);
     }
   }
-  if (distiller_) Teach(samples, datasets, step);
+  if (distiller_) {
+    AskTeachers(*distiller_, std::span(samples), datasets, temperature_, step,
+                [](Sample& s) { return std::tie(s.advantage, s.old_logprob); });
+  }
 
   AddBatchMetrics(groups.first(own_groups), metrics);
   metrics["policy/groups_used"] = static_cast<double>(used_groups);
@@ -255,24 +252,6 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   if (replays_) metrics["replay/groups"] = static_cast<double>(groups.size() - own_groups);
   if (kl_sequences) metrics["objective/kl"] = kl_sum / static_cast<double>(kl_sequences);
   return samples;
-}
-
-void Grpo::Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step) {
-  const double coef = distiller_->options().coef;
-  const bool only = distiller_->options().only;
-  std::vector<SequenceView> views;
-  for (const Sample& s : samples) views.push_back(ViewOf(*s.trajectory));
-  auto said = distiller_->Ask(views, datasets, temperature_, static_cast<uint64_t>(step));
-  for (size_t i = 0; i < samples.size(); ++i) {
-    Sample& s = samples[i];
-    if (only) s.advantage.assign(s.advantage.size(), 0.0);
-    s.teacher = std::move(said[i]);
-    if (!distiller_->by_advantage() || !s.teacher.there()) continue;
-    for (size_t k = 0; k < s.advantage.size(); ++k) {
-      s.advantage[k] += coef * (static_cast<double>(s.teacher.logprob[k]) -
-                                static_cast<double>(s.old_logprob[k]));
-    }
-  }
 }
 
 void Grpo::LookAhead(std::span<Sample> samples, std::span<const SequenceView> views,
@@ -320,14 +299,13 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
                      uint64_t update_number, bool first, Totals& totals) {
   // The policy term is a mean over the answers that have one, KL and entropy over all of them.
   int64_t tokens = 0, policy_tokens = 0, policy_sequences = 0;
-  std::vector<SequenceView> views;
   for (const auto& s : samples) {
     tokens += s.tokens;
     policy_tokens += s.policy ? s.tokens : 0;
     policy_sequences += s.policy;
-    views.push_back(ViewOf(*s.trajectory));
-    totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
+    totals.forward_tokens += std::ssize(s.trajectory->tokens);
   }
+  const std::vector<SequenceView> views = ViewsOf(samples);
   LookAhead(samples, views, update_number);
   const auto sequences = static_cast<int64_t>(samples.size());
   const double entropy_coef = entropy_.applied();
@@ -337,12 +315,7 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
   }
   // of one answer
   std::vector<double> logprob, old, weight, importance, derivative, reference, kl_weight, sampled;
-  RowMeasure* measure = nullptr;
-  if (distiller_) {
-    std::vector<const TeacherRows*> said;
-    for (const auto& s : samples) said.push_back(&s.teacher);
-    measure = distiller_->Compare(std::move(said));
-  }
+  RowMeasure* const measure = MeasureOf(distiller_, samples);
   optimizer_.ZeroGrad();
   train_.AccumulateSequences(
       weights_, views, temperature_,
@@ -415,7 +388,6 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   totals.loss += loss;
   totals.grad_norm += update.applied ? update.grad_norm : 0;
-  totals.skipped += !update.applied;
   ++totals.updates;
   if (tokens > 0) entropy_.Update(entropy_sum / static_cast<double>(tokens));
 }
@@ -454,36 +426,21 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
                                place.first_pass, totals);
                    });
 
-  const double tokens = static_cast<double>(std::max<int64_t>(1, totals.tokens));
-  metrics["policy/loss"] = totals.updates ? totals.loss / static_cast<double>(totals.updates) : 0;
-  // no group with a gradient: nothing was measured, and a 0 would read as a measurement
+  totals.AddMetrics(optimizer_, train_, learning_rate, recompute_, metrics);
+  const auto updates = static_cast<double>(std::max<int64_t>(1, totals.updates));
+  metrics["policy/loss"] = totals.loss / updates;
+  metrics["optim/grad_norm"] = totals.grad_norm / updates;
   if (totals.tokens > 0) {
-    metrics["policy/entropy"] = totals.entropy / tokens;
-    metrics["policy/ratio"] = totals.ratio / tokens;
-    metrics["policy/clip_fraction"] = totals.clipped / tokens;
-    metrics["policy/approx_kl"] = totals.approx_kl / tokens;
+    const auto tokens = static_cast<double>(totals.tokens);
     if (options_.entropy_quantile < 1 || options_.off_policy_sequence_mask > 0)
       metrics["policy/masked"] = static_cast<double>(totals.left_out) / tokens;
     if (options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kLoss)
       metrics["objective/kl"] = totals.kl / tokens;
+    if (recompute_)
+      metrics["sampling/importance_masked"] = static_cast<double>(totals.masked) / tokens;
   }
   if (distiller_ && n > 0) distiller_->AddMetrics(metrics);
   if (entropy_.adaptive()) metrics["policy/entropy_coef"] = entropy_.coefficient();
-  if (recompute_ && totals.tokens > 0) {
-    metrics["sampling/importance_ratio"] = totals.importance / tokens;
-    metrics["sampling/importance_masked"] = static_cast<double>(totals.masked) / tokens;
-  }
-  if (totals.gate.tokens()) {
-    metrics["sampling/logprob_diff_mean"] = totals.gate.mean();
-    metrics["sampling/logprob_diff_max"] = totals.gate.max();
-  }
-  metrics["optim/lr"] = learning_rate;
-  metrics["optim/grad_norm"] =
-      totals.updates ? totals.grad_norm / static_cast<double>(totals.updates) : 0;
-  metrics["optim/skipped"] = static_cast<double>(optimizer_.skipped());
-  metrics["policy/updates"] = static_cast<double>(totals.updates);
-  metrics["perf/train_tokens"] = static_cast<double>(totals.forward_tokens);
-  metrics["perf/shared_tokens"] = static_cast<double>(train_.TakeSharedTokens());
   return metrics;
 }
 

@@ -79,9 +79,6 @@ class Grpo : public Algorithm {
  private:
   std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                               std::map<std::string, double>& metrics);
-  // Asks the teachers about the answers, and adds what they say to their advantages, where it is
-  // told so. `datasets`: of each.
-  void Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step);
   struct Totals;
   // Fills `picked` and `trains`, each where the recipe asks for it. `update` numbers it.
   void LookAhead(std::span<Sample> samples, std::span<const SequenceView> views, uint64_t update);

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "common/base/error.h"
 #include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/grpo.h"
-#include "learner/algorithms/logprob_gate.h"
 #include "learner/algorithms/passes/minibatches.h"
+#include "learner/algorithms/passes/step_totals.h"
+#include "learner/algorithms/teaching/taught_answers.h"
 #include "learner/algorithms/teaching/taught_token.h"
 #include "learner/algorithms/value_loss.h"
 
@@ -41,15 +43,9 @@ std::vector<double> Doubles(const std::vector<float>& values) {
 
 }  // namespace
 
-struct Ppo::Totals {
-  double policy_loss = 0, value_loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0,
-         approx_kl = 0, importance = 0;
-  double value_clipped = 0;
-  LogprobGate gate;
-  double grad_norm = 0, critic_grad_norm = 0;
-  int64_t tokens = 0, value_tokens = 0, updates = 0, applied = 0, minibatches = 0,
-          critic_applied = 0;
-  int64_t forward_tokens = 0;
+struct Ppo::Totals : StepTotals {
+  double policy_loss = 0, value_loss = 0, value_clipped = 0, grad_norm = 0, critic_grad_norm = 0;
+  int64_t value_tokens = 0, applied = 0, minibatches = 0, critic_applied = 0;
 };
 
 Ppo::Ppo(const AlgorithmContext& c)
@@ -204,7 +200,10 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, i
     all_values.push_back(answers[i].values);
     kept[i].answer = std::move(answers[i]);
   }
-  if (distiller_) Teach(kept, kept_datasets, step);
+  if (distiller_) {
+    AskTeachers(*distiller_, std::span(kept), kept_datasets, temperature_, step,
+                [](Sample& s) { return std::tie(s.answer.advantages, s.answer.old_logprob); });
+  }
   const auto n = static_cast<int64_t>(kept.size());
   metrics["value/explained_variance"] = ExplainedVariance<double>(all_returns, all_values);
   metrics["value/mean"] = MomentsOf<double>(all_values).mean;
@@ -220,33 +219,14 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, i
   return kept;
 }
 
-void Ppo::Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step) {
-  const double coef = distiller_->options().coef;
-  std::vector<SequenceView> views;
-  for (const Sample& s : samples) views.push_back(ViewOf(*s.trajectory));
-  auto said = distiller_->Ask(views, datasets, temperature_, static_cast<uint64_t>(step));
-  for (size_t i = 0; i < samples.size(); ++i) {
-    PpoAnswer<double>& answer = samples[i].answer;
-    if (distiller_->options().only) answer.advantages.assign(answer.advantages.size(), 0.0);
-    samples[i].teacher = std::move(said[i]);
-    const TeacherRows& teacher = samples[i].teacher;
-    if (!distiller_->by_advantage() || !teacher.there()) continue;
-    for (size_t k = 0; k < answer.advantages.size(); ++k) {
-      answer.advantages[k] +=
-          coef * (static_cast<double>(teacher.logprob[k]) - answer.old_logprob[k]);
-    }
-  }
-}
-
 void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate,
                     bool train_policy, bool check_gate, bool first, Totals& totals) {
   int64_t tokens = 0;
-  std::vector<SequenceView> views;
   for (const auto& s : samples) {
     tokens += static_cast<int64_t>(s.tokens());
-    views.push_back(ViewOf(*s.trajectory));
-    totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
+    totals.forward_tokens += std::ssize(s.trajectory->tokens);
   }
+  const std::vector<SequenceView> views = ViewsOf(samples);
   const auto sequences = static_cast<int64_t>(samples.size());
   const Aggregation aggregation = options_.aggregation;
   const bool shared = critic_.shared();
@@ -321,14 +301,8 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   if (train_policy || shared) {
     optimizer_.ZeroGrad();
     const TrainStep::SharedHead head = critic_.SharedHead();
-    RowMeasure* measure = nullptr;
-    if (distiller_) {
-      std::vector<const TeacherRows*> said;
-      for (const auto& s : samples) said.push_back(&s.teacher);
-      measure = distiller_->Compare(std::move(said));
-    }
     train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.gradients(),
-                      shared ? &head : nullptr, measure);
+                      shared ? &head : nullptr, MeasureOf(distiller_, samples));
     if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo", kv_type_);
   }
   if (!shared) {
@@ -387,30 +361,16 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
   const auto share = [](double sum, int64_t count) {
     return sum / static_cast<double>(std::max<int64_t>(1, count));
   };
-  if (totals.tokens > 0) {  // not while the critic warms up alone
-    metrics["policy/entropy"] = share(totals.entropy, totals.tokens);
-    metrics["policy/ratio"] = share(totals.ratio, totals.tokens);
-    metrics["policy/clip_fraction"] = share(totals.clipped, totals.tokens);
-    metrics["policy/approx_kl"] = share(totals.approx_kl, totals.tokens);
-    if (kl_in_loss_) metrics["objective/kl"] = share(totals.kl, totals.tokens);
-    if (recompute_) metrics["sampling/importance_ratio"] = share(totals.importance, totals.tokens);
-  }
+  totals.AddMetrics(optimizer_, train_, learning_rate, recompute_, metrics);
+  // None while the critic warms up alone.
+  if (totals.tokens > 0 && kl_in_loss_) metrics["objective/kl"] = share(totals.kl, totals.tokens);
   if (totals.updates > 0) metrics["policy/loss"] = share(totals.policy_loss, totals.updates);
-  if (totals.gate.tokens() > 0) {
-    metrics["sampling/logprob_diff_mean"] = totals.gate.mean();
-    metrics["sampling/logprob_diff_max"] = totals.gate.max();
-  }
   metrics["value/loss"] = share(totals.value_loss, totals.minibatches);
   metrics["value/clip_fraction"] = share(totals.value_clipped, totals.value_tokens);
-  metrics["optim/lr"] = learning_rate;
   metrics["optim/grad_norm"] = share(totals.grad_norm, totals.applied);
-  metrics["optim/skipped"] = static_cast<double>(optimizer_.skipped());
   metrics["optim/critic_lr"] = critic_rate;
   metrics["optim/critic_grad_norm"] = share(totals.critic_grad_norm, totals.critic_applied);
   metrics["optim/critic_skipped"] = static_cast<double>(critic_.optimizer().skipped());
-  metrics["policy/updates"] = static_cast<double>(totals.updates);
-  metrics["perf/train_tokens"] = static_cast<double>(totals.forward_tokens);
-  metrics["perf/shared_tokens"] = static_cast<double>(train_.TakeSharedTokens());
   return metrics;
 }
 

@@ -59,9 +59,6 @@ class Ppo : public Algorithm {
 
   std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, int64_t step,
                               std::map<std::string, double>& metrics);
-  // Asks the teachers; where it is told so, what they say is added to the advantages. `datasets`:
-  // of each sample.
-  void Teach(std::span<Sample> samples, std::span<const std::string> datasets, int64_t step);
   void Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate,
                  bool train_policy, bool check_gate, bool first, Totals& totals);
 

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "common/text/tokenizer/tokenizer.h"
 
 namespace plumb::learner {
 namespace {
@@ -105,9 +104,7 @@ std::string RemoteTeacher::Post(const std::string& path, const std::string& body
 }
 
 void RemoteTeacher::CheckTokens(const configs::Config& config) {
-  const configs::ModelConfig& model = config.model;
-  const auto tokenizer = model.path.empty() ? Tokenizer::BuiltIn(NameOf(model.vocabulary))
-                                            : Tokenizer::Load(model.path);
+  const auto tokenizer = PolicyTokenizer(config.model);
   for (const char* text : kProbes) {
     std::vector<int32_t> ours;
     try {

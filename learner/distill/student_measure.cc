@@ -141,10 +141,8 @@ void StudentMeasure::CompareLogits(size_t first, size_t rows, int64_t vocab) {
 void StudentMeasure::CompareHidden(const Launch& launch, const HeadRows& of) {
   const auto first = static_cast<size_t>(of.first), n = static_cast<size_t>(of.rows * of.width);
   PLUMB_CHECK(static_cast<int64_t>(width_) == of.width, "a teacher's features in this width");
-  bytes_.resize(n * ElementSize(launch.dtype));
   floats_.resize(n);
-  kernels::CopyAndWait(launch.stream, bytes_.data(), of.hidden, bytes_.size());
-  policy_model::ConvertToFloat(bytes_.data(), launch.dtype, floats_);
+  Fetch(launch, of.hidden, floats_);
   std::vector<double> teacher(width_), student(width_), slope(width_);
   for (size_t r = first; r < first + static_cast<size_t>(of.rows); ++r) {
     if (rows_[r].said == nullptr) continue;
@@ -154,6 +152,18 @@ void StudentMeasure::CompareHidden(const Launch& launch, const HeadRows& of) {
     results_[r * kWidth] = static_cast<float>(FeatureDistance<double>(teacher, student, slope));
     for (size_t i = 0; i < width_; ++i) slopes_[r * width_ + i] = static_cast<float>(slope[i]);
   }
+}
+
+void StudentMeasure::Fetch(const Launch& launch, const void* from, std::span<float> to) {
+  bytes_.resize(to.size() * ElementSize(launch.dtype));
+  kernels::CopyAndWait(launch.stream, bytes_.data(), from, bytes_.size());
+  policy_model::ConvertToFloat(bytes_.data(), launch.dtype, to);
+}
+
+void StudentMeasure::Store(const Launch& launch, std::span<const float> from, void* to) {
+  bytes_.resize(from.size() * ElementSize(launch.dtype));
+  policy_model::ConvertFloat(from, launch.dtype, bytes_.data());
+  kernels::CopyAndWait(launch.stream, to, bytes_.data(), bytes_.size());
 }
 
 void StudentMeasure::BackwardLogits(const Launch& launch, const HeadRows& of, void* dlogits) {
@@ -181,24 +191,17 @@ void StudentMeasure::BackwardLogits(const Launch& launch, const HeadRows& of, vo
 void StudentMeasure::BackwardHidden(const Launch& launch, const HeadRows& of, void* dhidden) {
   if (OfLogits() || width_ == 0) return;
   const auto first = static_cast<size_t>(of.first), n = static_cast<size_t>(of.rows * of.width);
-  bytes_.resize(n * ElementSize(launch.dtype));
   floats_.resize(n);
-  kernels::CopyAndWait(launch.stream, bytes_.data(), dhidden, bytes_.size());
-  policy_model::ConvertToFloat(bytes_.data(), launch.dtype, floats_);
+  Fetch(launch, dhidden, floats_);
   for (size_t i = 0; i < n; ++i)
     floats_[i] += weights_[first + i / width_] * slopes_[first * width_ + i];
-  policy_model::ConvertFloat(floats_, launch.dtype, bytes_.data());
-  kernels::CopyAndWait(launch.stream, dhidden, bytes_.data(), bytes_.size());
+  Store(launch, floats_, dhidden);
 }
 
 void StudentMeasure::EmbeddedBackward(const Launch& launch, int64_t tokens, int64_t width,
                                       const void* dx) {
   if (!remember_) return;
-  const auto n = static_cast<size_t>(tokens * width);
-  bytes_.resize(n * ElementSize(launch.dtype));
-  kernels::CopyAndWait(launch.stream, bytes_.data(), dx, bytes_.size());
-  std::vector<float>& kept = gradients_.emplace_back(n);
-  policy_model::ConvertToFloat(bytes_.data(), launch.dtype, kept);
+  Fetch(launch, dx, gradients_.emplace_back(static_cast<size_t>(tokens * width)));
 }
 
 void StudentMeasure::Embedded(const Launch& launch, int64_t tokens, int64_t width, void* x) {
@@ -206,10 +209,8 @@ void StudentMeasure::Embedded(const Launch& launch, int64_t tokens, int64_t widt
   const std::vector<float>& up = gradients_.at(pass_++);
   const auto n = static_cast<size_t>(tokens * width), h = static_cast<size_t>(width);
   PLUMB_CHECK(up.size() == n, "a pass is perturbed as it was remembered");
-  bytes_.resize(n * ElementSize(launch.dtype));
   moved_.resize(n);
-  kernels::CopyAndWait(launch.stream, bytes_.data(), x, bytes_.size());
-  policy_model::ConvertToFloat(bytes_.data(), launch.dtype, moved_);
+  Fetch(launch, x, moved_);
   for (size_t t = 0; t < n; t += h) {
     double norm = 0, steep = 0;
     for (size_t i = t; i < t + h; ++i) {
@@ -221,8 +222,7 @@ void StudentMeasure::Embedded(const Launch& launch, int64_t tokens, int64_t widt
     for (size_t i = t; i < t + h; ++i)
       moved_[i] += static_cast<float>(step * static_cast<double>(up[i]));
   }
-  policy_model::ConvertFloat(moved_, launch.dtype, bytes_.data());
-  kernels::CopyAndWait(launch.stream, x, bytes_.data(), bytes_.size());
+  Store(launch, moved_, x);
 }
 
 }  // namespace plumb::learner

@@ -13,7 +13,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -68,6 +67,10 @@ class StudentMeasure : public RowMeasure {
   void CompareHidden(const kernels::Launch& launch, const policy_model::HeadRows& of);
   // Picks of rows [first, first + rows), in the device's memory.
   const int32_t* Ids(const kernels::Launch& launch, size_t first, size_t rows);
+
+  // Numbers of the model's type on the device, as floats and back.
+  void Fetch(const kernels::Launch& launch, const void* from, std::span<float> to);
+  void Store(const kernels::Launch& launch, std::span<const float> from, void* to);
 
   const Stream stream_;
   Comparison how_;

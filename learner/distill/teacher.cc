@@ -6,7 +6,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/rng.h"
-#include "common/text/tokenizer/tokenizer.h"
+#include "common/text/tokenizer/same_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/head/picked_logprob.h"
 #include "learner/distill/teacher_folder.h"
@@ -135,24 +135,31 @@ std::unique_ptr<Tokenizer> SameTokenizer(const std::string& folder,
                 "the student's",
                 folder);
   }
-  const auto ours = model.path.empty() ? Tokenizer::BuiltIn(NameOf(model.vocabulary))
-                                       : Tokenizer::Load(model.path);
   auto theirs = Tokenizer::Load(folder);
-  const int32_t common = std::min(ours->size(), theirs->size());
-  int32_t different = 0;
-  while (different < common && ours->TokenBytes(different) == theirs->TokenBytes(different))
-    ++different;
-  if (different == common && ours->size() == theirs->size()) return theirs;
-  throw Error(ErrorCode::kInvalidArgument,
-              "the teacher's tokenizer is not the student's (" +
-                  (model.path.empty() ? "the built-in vocabulary " + NameOf(model.vocabulary)
-                                      : model.path) +
-                  "): they differ from token " + std::to_string(different) +
-                  " on; a teacher scores the student's tokens, so take one of its family",
-              folder);
+  CheckTokensOf(*theirs, folder, model, "the teacher's tokenizer is not the student's",
+                "a teacher scores the student's tokens, so take one of its family");
+  return theirs;
 }
 
 }  // namespace
+
+std::unique_ptr<Tokenizer> PolicyTokenizer(const configs::ModelConfig& model) {
+  return model.path.empty() ? Tokenizer::BuiltIn(NameOf(model.vocabulary))
+                            : Tokenizer::Load(model.path);
+}
+
+void CheckTokensOf(const Tokenizer& other, const std::string& folder,
+                   const configs::ModelConfig& model, const std::string& finding,
+                   const std::string& advice) {
+  const auto different = FirstDifference(*PolicyTokenizer(model), other);
+  if (!different) return;
+  const std::string policy =
+      model.path.empty() ? "the built-in vocabulary " + NameOf(model.vocabulary) : model.path;
+  throw Error(ErrorCode::kInvalidArgument,
+              finding + " (" + policy + "): they differ from token " + std::to_string(*different) +
+                  " on; " + advice,
+              folder);
+}
 
 ModelShape TeacherShape(const configs::Config& config, const std::string& folder,
                         const ModelShape& policy) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "common/text/tokenizer/tokenizer.h"
 #include "configs/config.h"
 #include "learner/update/reference_policy.h"
 #include "learner/update/train_step.h"
@@ -73,6 +74,15 @@ class SelfTeacher : public Teacher {
  private:
   ReferencePolicy& reference_;
 };
+
+// The tokenizer that a recipe's policy has.
+std::unique_ptr<Tokenizer> PolicyTokenizer(const configs::ModelConfig& model);
+
+// Throws kInvalidArgument where `other`, of `folder`, does not mean by its numbers what the
+// policy's means: the finding, from which token on they differ, the advice.
+void CheckTokensOf(const Tokenizer& other, const std::string& folder,
+                   const configs::ModelConfig& model, const std::string& finding,
+                   const std::string& advice);
 
 // What a teacher's folder says, as it would be loaded for this policy: of tokens that one of the
 // two does not have nothing is said. Throws for one whose tokenizer is not the policy's.

@@ -29,7 +29,7 @@ std::map<std::string, double> DistillObjective::Train(std::span<const uint32_t> 
   std::vector<SequenceView> asked;
   std::vector<std::string> datasets;
   for (const uint32_t row : rows) {
-    asked.push_back({data_[row].tokens, data_[row].loss_mask});
+    asked.push_back(ViewOf(data_[row]));
     datasets.push_back(datasets_[row]);
   }
   const std::vector<TeacherRows> said =
@@ -81,12 +81,9 @@ std::map<std::string, double> DistillObjective::Train(std::span<const uint32_t> 
   }
   const double total = (options.only ? 0 : loss) + options.coef * (apart + perturbed);
   const UpdateResult update = optimizer_.Update(learning_rate, total);
-  auto metrics = DemonstrationMetrics({.loss = loss,
-                                       .scored = static_cast<int64_t>(scored),
-                                       .tokens = tokens,
-                                       .learning_rate = learning_rate,
-                                       .result = update},
-                                      optimizer_, train_);
+  std::map<std::string, double> metrics = {{"sft/loss", loss},
+                                           {"sft/tokens", static_cast<double>(scored)}};
+  AddUpdateMetrics(optimizer_, update, learning_rate, tokens, train_.TakeSharedTokens(), metrics);
   distiller_.AddMetrics(metrics);
   if (features) {
     metrics.erase("distill/kl");

@@ -17,12 +17,14 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "common/record/preference.h"
 #include "learner/offline/offline_objective.h"
+#include "learner/offline/preference_loss.h"
 #include "learner/offline/reference_sums.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/train_step.h"
@@ -64,7 +66,23 @@ class KtoObjective : public OfflineObjective {
                                                int64_t max_tokens);
 
  private:
-  double Baseline(std::span<const SequenceView> mismatched, std::span<const double> reference);
+  // Completions, their mismatched sequences, and views of the first and then the second.
+  struct Batch {
+    std::vector<Demonstration> mismatched;
+    std::vector<SequenceView> views = {};
+    std::vector<double> reference = {};  // log-probs summed, one a view
+    double kl = 0;                       // the reference point
+  };
+  Batch BatchOf(std::span<const LabelledCompletion* const> rows);
+  KtoLoss<double> LossOf(double logprob, double reference, double kl, bool good) const;
+  // What came of completions of each kind: [0] those that are not desirable, [1] the others.
+  struct Kinds {
+    double reward[2] = {0, 0};
+    int64_t count[2] = {0, 0}, right = 0;
+
+    void Add(const KtoLoss<double>& loss, bool good, double bar);  // `bar`: beta times the KL
+    std::optional<double> Reward(bool good) const;                 // the mean; none of this kind
+  };
 
   TrainStep& train_;
   policy_model::Weights& weights_;
@@ -74,8 +92,5 @@ class KtoObjective : public OfflineObjective {
   std::vector<LabelledCompletion> rows_, heldout_;
   int64_t left_out_ = 0;
 };
-
-// Each pair as two judged completions, desirable first.
-std::vector<LabelledCompletion> Unpaired(std::span<const PreferencePair> pairs);
 
 }  // namespace plumb::learner

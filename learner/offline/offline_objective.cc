@@ -8,6 +8,21 @@
 
 namespace plumb::learner {
 
+int64_t ScoredTokens(std::span<const uint8_t> mask) {
+  int64_t n = 0;
+  for (size_t i = 1; i < mask.size(); ++i) n += mask[i] != 0;
+  return n;
+}
+
+void AddUpdateMetrics(const Optimizer& optimizer, const UpdateResult& update, double learning_rate,
+                      double tokens, int64_t shared, std::map<std::string, double>& metrics) {
+  metrics["optim/grad_norm"] = update.grad_norm;
+  metrics["optim/lr"] = learning_rate;
+  metrics["optim/skipped"] = static_cast<double>(optimizer.skipped());
+  metrics["perf/train_tokens"] = tokens;
+  metrics["perf/shared_tokens"] = static_cast<double>(shared);
+}
+
 std::vector<uint32_t> OfflineBatch(int64_t n, const configs::BatchRamp& batch, int64_t step,
                                    uint64_t seed, bool shuffle, uint64_t stream) {
   PLUMB_CHECK(n >= 1 && batch.batch() >= 1 && step >= 0);

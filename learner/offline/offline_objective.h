@@ -14,8 +14,11 @@
 #include <string>
 #include <vector>
 
+#include "common/record/trajectory.h"
 #include "configs/batch_ramp.h"
 #include "learner/update/checkpoint.h"
+#include "learner/update/optimizer.h"
+#include "learner/update/train_step.h"
 
 namespace plumb::learner {
 
@@ -52,6 +55,16 @@ class OfflineObjective {
   virtual std::string StateJson() const { return "{}"; }
   virtual void RestoreState(const std::string& /*json*/) {}
 };
+
+inline SequenceView ViewOf(const Demonstration& d) { return {d.tokens, d.loss_mask}; }
+
+// Tokens that are scored: nothing predicts the first one.
+int64_t ScoredTokens(std::span<const uint8_t> mask);
+
+// What every objective returns of its update. `tokens` went through the model, `shared` needed no
+// second pass.
+void AddUpdateMetrics(const Optimizer& optimizer, const UpdateResult& update, double learning_rate,
+                      double tokens, int64_t shared, std::map<std::string, double>& metrics);
 
 // Rows of a batch: step `step` takes the positions of its number, behind those of the steps before
 // (configs/batch_ramp.h), of the endless row of epochs, each epoch a permutation of 0..n-1 that is

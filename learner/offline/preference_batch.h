@@ -121,11 +121,11 @@ std::vector<PairLoss<S>> PreferenceLosses(std::span<const PairLogprobs<S>> pairs
   return out;
 }
 
-// The weight of the scored token number `k` of an answer beside one of `other` scored tokens, where
-// tokens behind the shorter one's length count `alpha` (LD-DPO: Liu et al., "Length Desensitization
-// in Direct Preference Optimization", 2024).
-inline double LengthWeight(double alpha, int64_t k, int64_t tokens, int64_t other) {
-  return k < std::min(tokens, other) ? 1 : alpha;
+// The weight of the scored token number `k` of one of two answers, where tokens behind the length
+// of the shorter one count `alpha` (LD-DPO: Liu et al., "Length Desensitization in Direct
+// Preference Optimization", 2024).
+inline double LengthWeight(double alpha, size_t k, size_t shorter) {
+  return k < shorter ? 1 : alpha;
 }
 
 // What an answer counts by under WPO: exp of the mean over its scored tokens of log p - log sum_v

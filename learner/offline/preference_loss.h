@@ -99,6 +99,12 @@ struct PairLoss {
   S reward_chosen = 0, reward_rejected = 0;
 };
 
+// 1 where the chosen answer has the higher score, else 0; equal ones count as half: who gives every
+// answer the same score ranks like a coin.
+inline double RankedRight(double chosen, double rejected) {
+  return chosen > rejected ? 1 : chosen == rejected ? 0.5 : 0;
+}
+
 template <class S>
 S Softplus(S x) {
   return std::max(x, S(0)) + std::log1p(std::exp(-std::abs(x)));

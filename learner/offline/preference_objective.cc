@@ -9,23 +9,11 @@
 namespace plumb::learner {
 namespace {
 
-int64_t Scored(const Demonstration& d) {
-  int64_t n = 0;
-  for (size_t i = 1; i < d.loss_mask.size(); ++i) n += d.loss_mask[i] != 0;
-  return n;
-}
-
 // The share of a pair in the batch's mean over chosen tokens, times the number of pairs.
 double BatchShare(std::span<const PreferencePair* const> batch) {
   int64_t tokens = 0;
-  for (const PreferencePair* pair : batch) tokens += Scored(pair->chosen);
+  for (const PreferencePair* pair : batch) tokens += ScoredTokens(pair->chosen.loss_mask);
   return static_cast<double>(batch.size()) / static_cast<double>(tokens);
-}
-
-// 1 where the chosen answer has the higher reward; equal rewards tell nothing and count as half, as
-// those of a reward model do.
-double Ranked(const PairLoss<double>& l) {
-  return l.reward_chosen > l.reward_rejected ? 1 : l.reward_chosen == l.reward_rejected ? 0.5 : 0;
 }
 
 // WrittenWeight of one answer.
@@ -33,10 +21,11 @@ double Written(std::span<const float> logprobs, std::span<const float> squares) 
   const std::vector<double> p(logprobs.begin(), logprobs.end()), s(squares.begin(), squares.end());
   return WrittenWeight<double>(p, s);
 }
+
 void CheckPairs(std::span<const PreferencePair> pairs) {
   for (const PreferencePair& pair : pairs) {
     for (const Demonstration* d : {&pair.chosen, &pair.rejected}) {
-      if (d->tokens.size() == d->loss_mask.size() && Scored(*d) > 0) continue;
+      if (d->tokens.size() == d->loss_mask.size() && ScoredTokens(d->loss_mask) > 0) continue;
       throw Error(ErrorCode::kInvalidArgument, "an answer has no token to compare",
                   pair.dataset + " row " + std::to_string(pair.row));
     }
@@ -81,8 +70,8 @@ std::vector<SequenceView> PreferenceObjective::Views(std::span<const PreferenceP
   std::vector<SequenceView> views;
   views.reserve(2 * pairs.size());
   for (const PreferencePair* pair : pairs) {
-    views.push_back({pair->chosen.tokens, pair->chosen.loss_mask});
-    views.push_back({pair->rejected.tokens, pair->rejected.loss_mask});
+    views.push_back(ViewOf(pair->chosen));
+    views.push_back(ViewOf(pair->rejected));
   }
   return views;
 }
@@ -97,14 +86,10 @@ std::vector<double> PreferenceObjective::Reference(std::span<const SequenceView>
   std::vector<size_t> longer;
   masks.reserve(views.size() / 2);
   for (size_t i = 0; i < views.size(); ++i) {
-    const auto scored = [](const SequenceView& view) {
-      return std::count_if(view.mask.begin() + 1, view.mask.end(),
-                           [](uint8_t m) { return m != 0; });
-    };
-    const auto within = scored(views[i ^ 1]);
-    if (scored(views[i]) <= within) continue;
+    const int64_t within = ScoredTokens(views[i ^ 1].mask);
+    if (ScoredTokens(views[i].mask) <= within) continue;
     std::vector<uint8_t>& mask = masks.emplace_back(views[i].mask.begin(), views[i].mask.end());
-    std::ptrdiff_t seen = 0;
+    int64_t seen = 0;
     for (size_t k = 1; k < mask.size(); ++k) {
       if (mask[k] != 0 && ++seen > within) mask[k] = 0;
     }
@@ -121,12 +106,10 @@ std::vector<double> PreferenceObjective::Reference(std::span<const SequenceView>
 }
 
 double PreferenceObjective::Sum(std::span<const float> tokens, size_t other) const {
+  const size_t shorter = std::min(tokens.size(), other);
   double sum = 0;
-  for (size_t k = 0; k < tokens.size(); ++k) {
-    sum += LengthWeight(ld_alpha_, static_cast<int64_t>(k), static_cast<int64_t>(tokens.size()),
-                        static_cast<int64_t>(other)) *
-           static_cast<double>(tokens[k]);
-  }
+  for (size_t k = 0; k < tokens.size(); ++k)
+    sum += LengthWeight(ld_alpha_, k, shorter) * static_cast<double>(tokens[k]);
   return sum;
 }
 
@@ -137,8 +120,8 @@ PairLogprobs<double> PreferenceObjective::Logprobs(const PreferencePair& pair, d
           .rejected = rejected,
           .ref_chosen = ref_chosen,
           .ref_rejected = ref_rejected,
-          .chosen_tokens = static_cast<double>(Scored(pair.chosen)),
-          .rejected_tokens = static_cast<double>(Scored(pair.rejected)),
+          .chosen_tokens = static_cast<double>(ScoredTokens(pair.chosen.loss_mask)),
+          .rejected_tokens = static_cast<double>(ScoredTokens(pair.rejected.loss_mask)),
           .margin = pair.has_margin ? pair.margin : 0.0,
           .sft_share = batch_share};
 }
@@ -194,14 +177,9 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
         const auto pair = static_cast<size_t>(tokens.front().sequence) / 2;
         const auto of_chosen = static_cast<size_t>(std::count_if(
             tokens.begin(), tokens.end(), [](const auto& t) { return t.sequence % 2 == 0; }));
-        const size_t of_rejected = tokens.size() - of_chosen;
+        const size_t shorter = std::min(of_chosen, tokens.size() - of_chosen);
         const auto weight = [&](size_t i) {
-          return i < of_chosen ? LengthWeight(ld_alpha_, static_cast<int64_t>(i),
-                                              static_cast<int64_t>(of_chosen),
-                                              static_cast<int64_t>(of_rejected))
-                               : LengthWeight(ld_alpha_, static_cast<int64_t>(i - of_chosen),
-                                              static_cast<int64_t>(of_rejected),
-                                              static_cast<int64_t>(of_chosen));
+          return LengthWeight(ld_alpha_, i < of_chosen ? i : i - of_chosen, shorter);
         };
         double chosen = 0, rejected = 0;
         for (size_t i = 0; i < tokens.size(); ++i)
@@ -220,7 +198,7 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
               static_cast<float>(scale * weight(i) * (i < of_chosen ? l.d_chosen : l.d_rejected));
         }
         loss += scale * l.value;
-        accuracy += scale * Ranked(l);
+        accuracy += scale * RankedRight(l.reward_chosen, l.reward_rejected);
         chosen_reward += scale * l.reward_chosen;
         rejected_reward += scale * l.reward_rejected;
       },
@@ -234,12 +212,8 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
       {"dpo/margin", chosen_reward - rejected_reward},
       {"dpo/reward_chosen", chosen_reward},
       {"dpo/reward_rejected", rejected_reward},
-      {"dpo/reference_forwards", static_cast<double>(reference_forwards())},
-      {"optim/grad_norm", update.grad_norm},
-      {"optim/lr", learning_rate},
-      {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-      {"perf/train_tokens", tokens},
-      {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+      {"dpo/reference_forwards", static_cast<double>(reference_forwards())}};
+  AddUpdateMetrics(optimizer_, update, learning_rate, tokens, train_.TakeSharedTokens(), metrics);
   if (squares_)
     metrics["dpo/weight"] = scale * std::accumulate(weights.begin(), weights.end(), 0.0);
   return metrics;
@@ -257,7 +231,7 @@ OfflineEval PreferenceObjective::Evaluate() {
     const std::vector<double> reference = Reference(views);
     for (const PairLoss<double>& l : Losses(batch, Score(views), reference)) {
       out.loss += l.value;
-      out.accuracy += Ranked(l);
+      out.accuracy += RankedRight(l.reward_chosen, l.reward_rejected);
       out.margin += l.reward_chosen - l.reward_rejected;
       chosen += l.reward_chosen;
       rejected += l.reward_rejected;

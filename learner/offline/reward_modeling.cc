@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/base/error.h"
+#include "learner/offline/offline_objective.h"
 
 namespace plumb::learner {
 namespace {
@@ -19,11 +20,6 @@ void CheckPair(const PreferencePair& pair, int64_t max_positions) {
                                   ": leave out pairs that are longer",
                 pair.dataset + " row " + std::to_string(pair.row));
   }
-}
-
-// 1, 1/2 or 0: a model that gives every answer the same score ranks like a coin.
-double Ranked(const ScoredPair<float>& pair) {
-  return pair.chosen > pair.rejected ? 1.0 : pair.chosen == pair.rejected ? 0.5 : 0.0;
 }
 
 }  // namespace
@@ -158,7 +154,7 @@ std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning
   const double scale = 1.0 / static_cast<double>(pairs.size());
   double accuracy = 0, chosen = 0, rejected = 0, tokens = 0;
   for (const ScoredPair<float>& pair : scored_) {
-    accuracy += scale * Ranked(pair);
+    accuracy += scale * RankedRight(double{pair.chosen}, double{pair.rejected});
     chosen += scale * double{pair.chosen};
     rejected += scale * double{pair.rejected};
   }
@@ -168,16 +164,13 @@ std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   if (Ranks* ranks = optimizer_.ranks())
     shared_tokens_ = static_cast<int64_t>(ranks->Sum(static_cast<double>(shared_tokens_)));
-  return {{"rm/loss", loss},
-          {"rm/accuracy", accuracy},
-          {"rm/margin", chosen - rejected},
-          {"rm/reward_chosen", chosen},
-          {"rm/reward_rejected", rejected},
-          {"optim/grad_norm", update.grad_norm},
-          {"optim/lr", learning_rate},
-          {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-          {"perf/train_tokens", tokens},
-          {"perf/shared_tokens", static_cast<double>(shared_tokens_)}};
+  std::map<std::string, double> metrics = {{"rm/loss", loss},
+                                           {"rm/accuracy", accuracy},
+                                           {"rm/margin", chosen - rejected},
+                                           {"rm/reward_chosen", chosen},
+                                           {"rm/reward_rejected", rejected}};
+  AddUpdateMetrics(optimizer_, update, learning_rate, tokens, shared_tokens_, metrics);
+  return metrics;
 }
 
 RewardModelEval RewardModeling::Evaluate(Batch pairs) {
@@ -192,7 +185,7 @@ RewardModelEval RewardModeling::Evaluate(Batch pairs) {
                                          centering_)
                      .value /
                  n;
-    eval.accuracy += Ranked(pair) / n;
+    eval.accuracy += RankedRight(double{pair.chosen}, double{pair.rejected}) / n;
     eval.chosen_mean += double{pair.chosen} / n;
     eval.rejected_mean += double{pair.rejected} / n;
   }

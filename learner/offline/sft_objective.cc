@@ -9,16 +9,6 @@
 namespace plumb::learner {
 namespace {
 
-SequenceView View(const Demonstration& d) { return {d.tokens, d.loss_mask}; }
-
-int64_t ScoredTokens(std::span<const SequenceView> views) {
-  int64_t n = 0;
-  for (const auto& v : views) {
-    for (size_t i = 1; i < v.mask.size(); ++i) n += v.mask[i] != 0;
-  }
-  return n;
-}
-
 // Of those that are scored: nothing predicts the first token.
 int64_t LearnedBrackets(const std::vector<uint8_t>& brackets, std::span<const uint8_t> mask) {
   int64_t n = 0;
@@ -32,7 +22,7 @@ double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
                          std::span<const Demonstration> data) {
   std::vector<SequenceView> views;
   views.reserve(data.size());
-  for (const Demonstration& d : data) views.push_back(View(d));
+  for (const Demonstration& d : data) views.push_back(ViewOf(d));
   double sum = 0;
   int64_t n = 0;
   for (const auto& sequence : train.Score(weights, views, 1.0f)) {
@@ -40,17 +30,6 @@ double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
     n += static_cast<int64_t>(sequence.size());
   }
   return n ? sum / static_cast<double>(n) : 0.0;
-}
-
-std::map<std::string, double> DemonstrationMetrics(const DemonstrationUpdate& update,
-                                                   const Optimizer& optimizer, TrainStep& train) {
-  return {{"sft/loss", update.loss},
-          {"sft/tokens", static_cast<double>(update.scored)},
-          {"optim/grad_norm", update.result.grad_norm},
-          {"optim/lr", update.learning_rate},
-          {"optim/skipped", static_cast<double>(optimizer.skipped())},
-          {"perf/train_tokens", update.tokens},
-          {"perf/shared_tokens", static_cast<double>(train.TakeSharedTokens())}};
 }
 
 OfflineEval EvaluateDemonstrations(TrainStep& train, const policy_model::Weights& weights,
@@ -80,14 +59,15 @@ std::map<std::string, double> SftObjective::Train(std::span<const uint32_t> rows
   std::vector<SequenceView> batch;
   std::vector<const std::vector<uint8_t>*> code;  // of each sequence, where there is a penalty
   double tokens = 0, brackets = 0;
+  int64_t scored = 0;
   for (const uint32_t row : rows) {
-    batch.push_back(View(data_[row]));
+    batch.push_back(ViewOf(data_[row]));
+    scored += ScoredTokens(batch.back().mask);
     tokens += static_cast<double>(batch.back().tokens.size());
     if (syntax_.weight == 0) continue;
     code.push_back(&syntax_.brackets[row]);
     brackets += static_cast<double>(LearnedBrackets(*code.back(), data_[row].loss_mask));
   }
-  const int64_t scored = ScoredTokens(batch);
   if (scored == 0)
     throw Error(ErrorCode::kInvalidArgument, "a batch of demonstrations has no token to learn");
   double loss = 0, missed = 0;
@@ -113,12 +93,9 @@ std::map<std::string, double> SftObjective::Train(std::span<const uint32_t> rows
   const double syntax = brackets > 0 ? missed / brackets : 0;
   const UpdateResult update =
       optimizer_.Update(learning_rate, loss + syntax_.weight * syntax, weight_decay_);
-  auto metrics = DemonstrationMetrics({.loss = loss,
-                                       .scored = scored,
-                                       .tokens = tokens,
-                                       .learning_rate = learning_rate,
-                                       .result = update},
-                                      optimizer_, train_);
+  std::map<std::string, double> metrics = {{"sft/loss", loss},
+                                           {"sft/tokens", static_cast<double>(scored)}};
+  AddUpdateMetrics(optimizer_, update, learning_rate, tokens, train_.TakeSharedTokens(), metrics);
   if (syntax_.weight > 0) metrics["sft/syntax"] = syntax;
   return metrics;
 }

@@ -29,17 +29,6 @@ namespace plumb::learner {
 double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
                          std::span<const Demonstration> data);
 
-// One update on demonstrations, whatever is minimised besides their cross-entropy.
-struct DemonstrationUpdate {
-  double loss = 0;  // the cross-entropy before it, in nats a scored token
-  int64_t scored = 0;
-  double tokens = 0;  // through the model
-  double learning_rate = 0;
-  UpdateResult result = {};
-};
-// "sft/loss", "sft/tokens" and what every objective returns. Takes the count of shared tokens.
-std::map<std::string, double> DemonstrationMetrics(const DemonstrationUpdate& update,
-                                                   const Optimizer& optimizer, TrainStep& train);
 // Loss and perplexity; nothing is ranked.
 OfflineEval EvaluateDemonstrations(TrainStep& train, const policy_model::Weights& weights,
                                    std::span<const Demonstration> heldout);

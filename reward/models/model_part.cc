@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
+#include "common/text/tokenizer/same_tokens.h"
 #include "reward/part/file_digest.h"
 
 namespace plumb::reward {
@@ -95,14 +96,10 @@ void CheckTokenizer(const configs::RewardPartConfig& part, const Tokenizer& poli
     RefusePart(part,
                "has no tokenizer.json: without it nothing says that its tokens are the policy's");
   }
-  const auto ours = Tokenizer::Load(part.path);
-  const int32_t common = std::min(ours->size(), policy.size());
-  int32_t different = 0;
-  while (different < common && ours->TokenBytes(different) == policy.TokenBytes(different))
-    ++different;
-  if (different == common && ours->size() == policy.size()) return;
+  const auto different = FirstDifference(*Tokenizer::Load(part.path), policy);
+  if (!different) return;
   RefusePart(part, "its tokenizer is not the policy's: they differ from token " +
-                       std::to_string(different) +
+                       std::to_string(*different) +
                        " on. A model scores the policy's tokens: take one of the policy's family");
 }
 

@@ -8,6 +8,44 @@
 namespace plumb {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
+Json AddedToken(int32_t id, std::string_view text, bool special) {
+  return {
+      {"id", id},        {"content", std::string(text)}, {"single_word", false}, {"lstrip", false},
+      {"rstrip", false}, {"normalized", false},          {"special", special}};
+}
+
+// A tokenizer.json without merges. Others' readers put <bos> in front of a text by its
+// post-processor, as Plumb does in front of a prompt.
+std::string FileOf(const Json& added, const Json& vocab, int32_t bos_id, const Json& pre_tokenizer,
+                   const Json& decoder) {
+  const auto piece = [](const char* kind, const char* id) {
+    return Json{{kind, {{"id", id}, {"type_id", 0}}}};
+  };
+  const Json bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"),
+             b = piece("Sequence", "B");
+  const Json begins = {
+      {"type", "TemplateProcessing"},
+      {"single", Json::array({bos, a})},
+      {"pair", Json::array({bos, a, b})},
+      {"special_tokens", {{"<bos>", {{"id", "<bos>"}, {"ids", {bos_id}}, {"tokens", {"<bos>"}}}}}}};
+  const Json model = {{"type", "BPE"},
+                      {"dropout", nullptr},
+                      {"unk_token", nullptr},
+                      {"continuing_subword_prefix", nullptr},
+                      {"end_of_word_suffix", nullptr},
+                      {"fuse_unk", false},
+                      {"byte_fallback", false},
+                      {"vocab", vocab},
+                      {"merges", Json::array()}};
+  const Json file = {
+      {"version", "1.0"},         {"truncation", nullptr}, {"padding", nullptr},
+      {"added_tokens", added},    {"normalizer", nullptr}, {"pre_tokenizer", pre_tokenizer},
+      {"post_processor", begins}, {"decoder", decoder},    {"model", model}};
+  return file.dump(1);
+}
+
 // Ids are positions; append-only: checkpoints depend on them.
 constexpr std::array<std::string_view, 26> kArithmetic = {
     "<pad>", "<bos>", "<eos>", "<think>", "</think>", "<answer>", "</answer>", "0", "1",
@@ -19,51 +57,13 @@ constexpr int32_t kTags = 7;      // specials and tags: added tokens in tokenize
 class CharacterTokenizer : public Tokenizer {
  public:
   CharacterTokenizer() {
-    nlohmann::ordered_json added = nlohmann::ordered_json::array(),
-                           vocab = nlohmann::ordered_json::object();
+    Json added = Json::array(), vocab = Json::object();
     for (int32_t id = 0; id < size(); ++id) {
-      const std::string token(kArithmetic[static_cast<size_t>(id)]);
-      vocab[token] = id;
-      if (id < kTags) {
-        added.push_back({{"id", id},
-                         {"content", token},
-                         {"single_word", false},
-                         {"lstrip", false},
-                         {"rstrip", false},
-                         {"normalized", false},
-                         {"special", id < kSpecials}});
-      }
+      const std::string_view token = kArithmetic[static_cast<size_t>(id)];
+      vocab[std::string(token)] = id;
+      if (id < kTags) added.push_back(AddedToken(id, token, id < kSpecials));
     }
-    // Others' readers put <bos> in front of a text by this, as Plumb does in front of a prompt.
-    const auto piece = [](const char* kind, const char* id) {
-      return nlohmann::ordered_json{{kind, {{"id", id}, {"type_id", 0}}}};
-    };
-    const auto bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"),
-               b = piece("Sequence", "B");
-    const nlohmann::ordered_json begins = {
-        {"type", "TemplateProcessing"},
-        {"single", nlohmann::ordered_json::array({bos, a})},
-        {"pair", nlohmann::ordered_json::array({bos, a, b})},
-        {"special_tokens", {{"<bos>", {{"id", "<bos>"}, {"ids", {1}}, {"tokens", {"<bos>"}}}}}}};
-    json_ = nlohmann::ordered_json{{"version", "1.0"},
-                                   {"truncation", nullptr},
-                                   {"padding", nullptr},
-                                   {"added_tokens", added},
-                                   {"normalizer", nullptr},
-                                   {"pre_tokenizer", nullptr},
-                                   {"post_processor", begins},
-                                   {"decoder", {{"type", "Fuse"}}},
-                                   {"model",
-                                    {{"type", "BPE"},
-                                     {"dropout", nullptr},
-                                     {"unk_token", nullptr},
-                                     {"continuing_subword_prefix", nullptr},
-                                     {"end_of_word_suffix", nullptr},
-                                     {"fuse_unk", false},
-                                     {"byte_fallback", false},
-                                     {"vocab", vocab},
-                                     {"merges", nlohmann::ordered_json::array()}}}}
-                .dump(1);
+    json_ = FileOf(added, vocab, /*bos=*/1, nullptr, {{"type", "Fuse"}});
   }
 
   std::vector<int32_t> Encode(std::string_view text, bool allow_special) const override {
@@ -124,55 +124,20 @@ std::string ShownByte(int byte, int* hidden) {
 }
 
 std::unique_ptr<Tokenizer> MakeByteTokenizer() {
-  using Json = nlohmann::ordered_json;
   Json vocab = Json::object(), added = Json::array();
   int hidden = 0;
   for (int byte = 0; byte < kBytes; ++byte) vocab[ShownByte(byte, &hidden)] = byte;
   for (size_t i = 0; i < kByteMarks.size(); ++i) {
     const int32_t id = kBytes + static_cast<int32_t>(i);
     vocab[std::string(kByteMarks[i])] = id;
-    added.push_back({{"id", id},
-                     {"content", std::string(kByteMarks[i])},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", i < kByteSpecials}});
+    added.push_back(AddedToken(id, kByteMarks[i], i < kByteSpecials));
   }
-  const auto piece = [](const char* kind, const char* id) {
-    return Json{{kind, {{"id", id}, {"type_id", 0}}}};
-  };
-  const Json bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"),
-             b = piece("Sequence", "B");
   const Json bytes = {{"type", "ByteLevel"},
                       {"add_prefix_space", false},
                       {"trim_offsets", true},
                       {"use_regex", false}};
-  const Json file = {
-      {"version", "1.0"},
-      {"truncation", nullptr},
-      {"padding", nullptr},
-      {"added_tokens", added},
-      {"normalizer", nullptr},
-      {"pre_tokenizer", bytes},
-      {"post_processor",
-       {{"type", "TemplateProcessing"},
-        {"single", Json::array({bos, a})},
-        {"pair", Json::array({bos, a, b})},
-        {"special_tokens",
-         {{"<bos>", {{"id", "<bos>"}, {"ids", {kBytes + 1}}, {"tokens", {"<bos>"}}}}}}}},
-      {"decoder", bytes},
-      {"model",
-       {{"type", "BPE"},
-        {"dropout", nullptr},
-        {"unk_token", nullptr},
-        {"continuing_subword_prefix", nullptr},
-        {"end_of_word_suffix", nullptr},
-        {"fuse_unk", false},
-        {"byte_fallback", false},
-        {"vocab", vocab},
-        {"merges", Json::array()}}}};
-  return Tokenizer::Parse(file.dump(1), "the vocabulary \"bytes\"");
+  return Tokenizer::Parse(FileOf(added, vocab, kBytes + 1, bytes, bytes),
+                          "the vocabulary \"bytes\"");
 }
 
 }  // namespace

@@ -228,15 +228,5 @@ TEST(KtoObjective, WrongInputIsNamed) {
   }
 }
 
-TEST(KtoObjective, PairsBecomeTwoJudgedCompletions) {
-  PreferencePair pair{.dataset = "d", .row = 7};
-  pair.chosen = {.tokens = {1, 2}, .loss_mask = {0, 1}};
-  pair.rejected = {.tokens = {1, 3}, .loss_mask = {0, 1}};
-  const auto two = Unpaired(std::span(&pair, 1));
-  ASSERT_EQ(two.size(), 2u);
-  EXPECT_TRUE(two[0].desirable && two[0].completion == pair.chosen && two[0].row == 7);
-  EXPECT_TRUE(!two[1].desirable && two[1].completion == pair.rejected);
-}
-
 }  // namespace
 }  // namespace plumb::learner

@@ -28,9 +28,7 @@ void ExpectClose(double actual, double expected, const std::string& what) {
 double Weighted(const std::vector<double>& tokens, size_t other, double alpha) {
   double sum = 0;
   for (size_t k = 0; k < tokens.size(); ++k)
-    sum +=
-        tokens[k] * LengthWeight(alpha, static_cast<int64_t>(k),
-                                 static_cast<int64_t>(tokens.size()), static_cast<int64_t>(other));
+    sum += tokens[k] * LengthWeight(alpha, k, std::min(tokens.size(), other));
   return sum;
 }
 
@@ -87,11 +85,10 @@ TEST(PreferenceBatchTest, EqualsTrlLossAndGradient) {
       for (const size_t side : {0, 1}) {
         const Json& gradient = c["gradient"][i][side];
         const double slope = side == 0 ? got[i].d_chosen : got[i].d_rejected;
-        const auto tokens = static_cast<int64_t>(gradient.size()),
-                   other = static_cast<int64_t>(c["gradient"][i][1 - side].size());
-        for (int64_t k = 0; k < tokens; ++k)
-          ExpectClose(slope * LengthWeight(alpha, k, tokens, other) / static_cast<double>(n),
-                      gradient[static_cast<size_t>(k)], name);
+        const size_t shorter = std::min(gradient.size(), c["gradient"][i][1 - side].size());
+        for (size_t k = 0; k < gradient.size(); ++k)
+          ExpectClose(slope * LengthWeight(alpha, k, shorter) / static_cast<double>(n), gradient[k],
+                      name);
       }
     }
     ExpectClose(loss, c["value"], name);
