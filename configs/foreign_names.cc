@@ -13,6 +13,11 @@ constexpr char kBatch[] =
     "an update sees rollout.prompts_per_step x rollout.samples_per_prompt answers (pairs: "
     "preference.batch, demonstrations: sft.batch); optimizer.micro_batch_tokens bounds its memory";
 constexpr char kEverySteps[] = "every step's metrics are written";
+constexpr char kPasses[] =
+    "run.steps counts the updates of the whole run; for N passes over the rows it is N x rows / "
+    "batch (sft.batch, preference.batch, or rollout.prompts_per_step)";
+constexpr char kProject[] =
+    "metrics.follow = \"wandb\" tells a tracker; its project is the environment's WANDB_PROJECT";
 constexpr char kVespo[] = "it is one of algorithm.vespo = [k, lambda above 0, k, lambda below]";
 constexpr char kPart[] = "each reward function is a part, [[reward.parts]], with its weight";
 constexpr char kAttention[] =
@@ -34,8 +39,15 @@ constexpr Elsewhere kElsewhere[] = {
     {"per_device_train_batch_size", kBatch},
     {"gradient_accumulation_steps", kBatch},
     {"ppo_micro_batch_size_per_gpu", kBatch},
-    {"num_train_epochs", "run.steps counts the updates of the whole run"},
-    {"total_epochs", "run.steps counts the updates of the whole run"},
+    {"num_train_epochs", kPasses},
+    {"total_epochs", kPasses},
+    {"num_epochs", kPasses},
+    {"wandb", kWhereMetricsGo},
+    {"use_wandb", kWhereMetricsGo},
+    {"wandb_project", kProject},
+    {"project_name", kProject},
+    {"function", "the name of a Python function is an argument: args = [\"function=NAME\"]"},
+    {"module", "the file of a Python function is its path: path = \"reward.py\""},
     {"logging_steps", kEverySteps},
     {"log_every_n_steps", kEverySteps},
     {"report_to", kWhereMetricsGo},

@@ -1,6 +1,7 @@
 #include "configs/recipe_text.h"
 
 #include <algorithm>
+#include <functional>
 #include <sstream>
 #include <string_view>
 #include <type_traits>
@@ -281,7 +282,13 @@ std::string List(const Loaded& loaded, const ListingOptions& options) {
       known.push_back(r.key);
       known.push_back(r.key.substr(0, r.key.find('.')));
     }
-    std::erase_if(rows, [&](const Row& r) { return !r.key.starts_with(options.only); });
+    const auto named = [&](const Row& r) {
+      return std::string_view(r.key).substr(r.key.rfind('.') + 1).starts_with(options.only);
+    };
+    const auto begins = [&](const Row& r) { return r.key.starts_with(options.only); };
+    // "learning_rate": of whichever section.
+    if (std::any_of(rows.begin(), rows.end(), begins)) std::erase_if(rows, std::not_fn(begins));
+    else std::erase_if(rows, std::not_fn(named));
     if (rows.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "there is no section and no option that begins with '" + options.only + "'" +

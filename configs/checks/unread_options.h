@@ -13,10 +13,12 @@
 namespace plumb::configs {
 
 // A sentence for each option of [preference] that is not as it is by default where nothing reads
-// it. A whole recipe, which says the defaults of all sections, is fine.
+// it, and of [rollout] and the epochs where the algorithm draws no answers. A whole recipe, which
+// says the defaults of all sections, is fine.
 void SayUnread(const Config& config, std::vector<std::string>& notes);
 
-// `options`, full names, the one first that `algorithm` learns by.
+// `options`, full names, the one first that `algorithm` learns by; where it would not read
+// algorithm.epochs, what stands in its place.
 std::vector<std::string> OwnFirst(std::vector<std::string> options, AlgorithmName algorithm);
 
 }  // namespace plumb::configs

@@ -514,7 +514,8 @@ void StepLoop::SayEqualRewards() const {
   const bool all = tally.equal_steps >= step_;
   // A few groups of a long run that differ by chance teach as little as none.
   if (!all && (tally.groups == 0 || 50 * tally.equal_groups < 49 * tally.groups)) return;
-  Phase((all ? "in all " + std::to_string(step_) + " steps"
+  Phase((all ? step_ == 1 ? std::string("in the only step")
+                          : "in all " + std::to_string(step_) + " steps"
              : "in " + std::to_string(tally.equal_groups) + " of " + std::to_string(tally.groups) +
                    " groups of answers") +
         " the rewards told no answer from another, so " + (all ? "nothing" : "next to nothing") +

@@ -215,7 +215,9 @@ ProgramReply ParseProgramReply(std::string_view line) {
   bool not_finite = false;
   const Json reply = ParseLooseJson(line, &not_finite);
   if (reply.is_discarded()) Malformed("a line on stdout that is no JSON", line);
-  if (!reply.is_object()) Malformed("a reply that is no object", line);
+  if (!reply.is_object())
+    Malformed("a reply is a line {\"id\": 7, \"score\": 0.5}, with the request's id; this is none",
+              line);
   const auto id = reply.find("id");
   if (id == reply.end() || !id->is_number_unsigned())
     Malformed("a reply without the id of its request", line);

@@ -10,6 +10,7 @@
 #include "common/base/nearest.h"
 #include "common/base/output_path.h"
 #include "common/base/program_call.h"
+#include "configs/foreign_names.h"
 #include "configs/option_names.h"
 #include "environment/doors/environment_host.h"
 #include "learner/algorithms/scoreless.h"
@@ -104,6 +105,13 @@ std::string VerbOfOtherName(const std::string& name) {
   if (name == "ppo") return trains("", "ppo");
   if (name == "export")
     return "rows of a store are written by `data export`, a model in another form by `convert`";
+  if (name == "resume" || name == "continue") return "a run goes on by `train --resume --out RUN`";
+  if (name == "merge" || name == "merge-lora" || name == "merge_lora")
+    return "an adapter and its base become a model by `convert ADAPTER FOLDER`";
+  if (name == "init" || name == "new") return "a first recipe is written by `config new`";
+  if (name == "reward_model" || name == "rm") return trains("", "reward_model");
+  if (name == "infer" || name == "inference" || name == "predict")
+    return "answers are drawn by `generate MODEL --prompt TEXT`";
   return "";
 }
 
@@ -127,11 +135,28 @@ std::string WhatIsMissing(const CLI::App& verb, const std::string& call, const s
   return missing.empty() ? "" : missing + ", e.g. `" + call + words + options + "`";
 }
 
-// "--lr", "--learning-rate": the options of a recipe that have this name.
-std::vector<std::string> OptionsOfRecipe(const std::string& flag) {
+// "--learning-rate" as a recipe would have it.
+std::string OptionName(const std::string& flag) {
   std::string name = flag.substr(2);
   std::replace(name.begin(), name.end(), '-', '_');
-  return configs::OptionsNamed(name);
+  return name;
+}
+
+// "--lr", "--learning-rate": the options of a recipe that have this name.
+std::vector<std::string> OptionsOfRecipe(const std::string& flag) {
+  return configs::OptionsNamed(OptionName(flag));
+}
+
+// Of a verb's own `options`: the one that `name` is the beginning of, or else is nearly.
+std::string MeantOption(const std::string& name, const std::vector<std::string>& options) {
+  constexpr size_t kFewest = 5;  // "--top" of several is none of them
+  std::string begun;
+  for (const std::string& option : options) {
+    if (name.size() < kFewest || !option.starts_with(name)) continue;
+    if (!begun.empty()) return "";
+    begun = option;
+  }
+  return begun.empty() ? NearestName(name, options, std::max<size_t>(2, name.size() / 3)) : begun;
 }
 
 // What CLI11 could not read, said with the verb it was given to, and what was probably meant.
@@ -156,12 +181,19 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
     const std::string name = option->substr(0, option->find('='));
     // as trl's own command line has them
     const bool recipe = name.starts_with("--") && at->get_option_no_throw("--set") != nullptr;
-    const std::vector<std::string> of_recipe =
+    std::vector<std::string> of_recipe =
         recipe ? OptionsOfRecipe(name) : std::vector<std::string>();
-    const std::string meant =
-        of_recipe.empty() ? NearestName(name, options, std::max<size_t>(2, name.size() / 3)) : "";
+    // "epochs" here are passes over the answers of one step; who types it mostly means the rows.
+    const std::string elsewhere =
+        !recipe ? ""
+                : configs::ForeignKey(name == "--epochs" ? "num_train_epochs" : OptionName(name));
+    std::string meant;
+    if (of_recipe == std::vector<std::string>{"run.out"}) meant = "--out";
+    else if (of_recipe.empty() && elsewhere.empty()) meant = MeantOption(name, options);
     what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
-    if (meant.empty() && recipe) {
+    if (meant.empty() && !elsewhere.empty()) {
+      what += ": here " + elsewhere;
+    } else if (meant.empty() && recipe) {
       what += "; an option of the recipe is given by --set ";
       if (of_recipe.empty()) what += "SECTION." + name.substr(2) + "=VALUE";
       for (size_t i = 0; i < of_recipe.size(); ++i)
@@ -170,7 +202,17 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   } else if (!verbs.empty() && !left.empty()) {
     what = "no verb '" + left.front() + "'";
     const std::string other = at == &root ? VerbOfOtherName(left.front()) : "";
-    what += other.empty() ? DidYouMean(left.front(), verbs) : ": " + other;
+    if (!other.empty()) {
+      what += ": " + other;
+    } else if (const std::string meant = DidYouMean(left.front(), verbs);
+               !meant.empty() || at == &root) {
+      what += meant;
+    } else {  // `plumb model runs/demo`
+      what += "; a verb stands there:";
+      for (const std::string& name : verbs) what += " " + name;
+      what += ", e.g. `" + ProgramCall() + verb.substr(std::strlen("plumb")) + " " + verbs.front() +
+              " " + left.front() + "`";
+    }
   } else if (!verbs.empty()) {
     what = "a verb is missing:";
     for (const std::string& name : verbs) what += " " + name;
@@ -178,6 +220,10 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
     what = "one argument too many: '" + left.front() + "'";
     if (at->get_option_no_throw("--prompt") != nullptr)
       what += "; a prompt stands behind --prompt: --prompt '" + left.front() + "'";
+    if (at->get_option_no_throw("--resume") != nullptr && at->count("--resume") > 0)
+      what += "; a run's folder stands behind --out: --resume --out " + left.front();
+    else if (verb == "plumb config new")
+      what += "; rows stand behind --data: --data " + left.front();
     // as Hydra takes it
     const size_t equals = left.front().find('=');
     if (equals < left.front().size() && left.front().find('.') < equals &&

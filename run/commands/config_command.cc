@@ -36,7 +36,7 @@ struct ShowArguments {
 
 struct NewArguments {
   std::string algorithm = "grpo", model, data, out = "-";
-  std::vector<std::string> map;
+  std::vector<std::string> map, rewards;
 };
 
 // What COLUMNS says, else the terminal; 80 where there is none.
@@ -85,6 +85,10 @@ void New(const NewArguments& a) {
     const auto& names = configs::kNames<configs::AlgorithmName>;
     std::string lower = a.algorithm;
     for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    if (lower == "rm" || lower == "reward") {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "is \"" + a.algorithm + "\": that is reward_model here", "--algorithm");
+    }
     if (const std::string loss = configs::ForeignAlgorithm(lower); !loss.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "is \"" + a.algorithm + "\", a loss on preferences: that is " + loss +
@@ -110,9 +114,19 @@ void New(const NewArguments& a) {
   if (!a.map.empty() && a.data == "arithmetic")
     throw Error(ErrorCode::kInvalidArgument, "is for rows of a file, not for generated sums",
                 "--map");
+  configs::Config kind;
+  kind.algorithm.name = *algorithm;
+  if (!a.rewards.empty() && configs::IsOffline(kind)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                configs::NameOf(*algorithm) +
+                    " learns from rows and scores no answers: leave it "
+                    "out, or take another --algorithm, e.g. grpo",
+                "--reward");
+  }
   const RecipeProposal recipe = ProposeRecipe({.algorithm = *algorithm,
                                                .model = a.model,
                                                .data = a.data,
+                                               .rewards = a.rewards,
                                                .map = ReadMap(a.map),
                                                .recipe = to_file ? a.out : ""});
   for (const std::string& note : recipe.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
@@ -135,7 +149,7 @@ void AddConfigCommand(CLI::App& app, CliResult&) {
   CLI::App* shown = config->add_subcommand("show", "Options with value, origin, unit and advice");
   shown->add_option("recipe", show->recipe, "TOML file")->required();
   shown->add_option("section", show->only,
-                    "only options that begin so, e.g. optimizer or rollout.max");
+                    "only options that begin so, e.g. optimizer, rollout.max or learning_rate");
   shown->add_option("--set", show->overrides, "section.key=value")->allow_extra_args(false);
   shown->add_flag("--changed", show->changed, "only what differs from the defaults");
   shown->add_flag("--toml", show->toml, "the resolved recipe as TOML instead");
@@ -152,9 +166,15 @@ void AddConfigCommand(CLI::App& app, CliResult&) {
                    "file of prompts, pairs or demonstrations, or \"arithmetic\"")
       ->required();
   fresh
-      ->add_option("--map", made->map,
-                   "columns of other names, e.g. prompt=COLUMN or answer=COLUMN (data.map); any "
-                   "number of times")
+      ->add_option(
+          "--map", made->map,
+          "columns of other names: part=column,..., e.g. prompt=task,answer=solution (data.map); "
+          "any number of times")
+      ->allow_extra_args(false);
+  fresh
+      ->add_option("--reward", made->rewards,
+                   "a reward function of yours, FILE.py or FILE.py:FUNCTION, as TRL, verl or "
+                   "OpenRLHF take it; any number of times")
       ->allow_extra_args(false);
   fresh->add_option("--out", made->out, "file that does not exist yet (default: -, the terminal)");
   fresh->callback([made] { New(*made); });

@@ -23,6 +23,7 @@
 #include "replay/datasets/missing_rollouts.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
 #include "run/session/fresh_folder.h"
 #include "run/session/stored/run_store.h"
@@ -90,29 +91,6 @@ class Inputs {
  private:
   std::vector<std::unique_ptr<SpooledInput>> inputs_;
 };
-
-std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entries) {
-  std::map<std::string, std::string> map;
-  for (const std::string& entry : entries) {
-    size_t begin = 0;
-    while (begin <= entry.size()) {
-      const size_t end = std::min(entry.find(',', begin), entry.size());
-      const std::string pair = entry.substr(begin, end - begin);
-      const size_t equal = pair.find('=');
-      if (equal == std::string::npos || equal == 0 || equal + 1 == pair.size()) {
-        throw Error(
-            ErrorCode::kInvalidArgument,
-            "--map takes part=column, e.g. prompt=task,answer=solution; not '" + pair + "'");
-      }
-      if (!map.emplace(pair.substr(0, equal), pair.substr(equal + 1)).second) {
-        throw Error(ErrorCode::kInvalidArgument,
-                    "--map names '" + pair.substr(0, equal) + "' twice");
-      }
-      begin = end + 1;
-    }
-  }
-  return map;
-}
 
 // Tokens of the longest sequence of a row, as the model's tokenizer and chat template make it.
 std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string& model) {
@@ -206,7 +184,7 @@ bool HasRows(const replay::Store& store) {
 
 void RunImport(ImportArguments& a, CliResult& result) {
   replay::ImportRequest& request = a.request;
-  request.rows.map = ParseMap(a.map);
+  request.rows.map = ReadMap(a.map);
   if (!a.form.empty()) {
     request.rows.form = replay::FormOfName(a.form);
     if (!request.rows.form)
@@ -385,7 +363,9 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
       "import", "JSONL, JSON arrays, CSV, TSV, gzip of them, or Parquet into a store");
   import->add_option("files", a->request.files, "files, in this order; -: standard input")
       ->required();
-  import->add_option("--store,--into", a->store, "folder of the store; made when it is not there")
+  import
+      ->add_option("--store,--into,--out", a->store,
+                   "folder of the store; made when it is not there")
       ->required();
   import->add_option("--dataset", a->request.dataset, "name in the store")->capture_default_str();
   import->add_option("--map", a->map,

@@ -25,11 +25,13 @@
 #include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
 #include "run/models/answer_eval.h"
+#include "run/models/line_file.h"
 #include "run/models/pair_eval.h"
 #include "run/models/perplexity_eval.h"
 #include "run/report/count_progress.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/recipe/usual_truth.h"
+#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -125,8 +127,12 @@ Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& mo
   const std::string dataset = named ? a.dataset : config.data.eval;
   if (dataset.empty()) {
     throw Error(ErrorCode::kInvalidArgument,
-                whole_recipe ? "the recipe has no data.eval: name a file of prompts"
-                             : "name a file of prompts, or \"arithmetic\"",
+                whole_recipe ? std::string("the recipe has no data.eval: name a file of prompts")
+                             : "name a file of prompts, or \"arithmetic\"" +
+                                   (PlaceOf(a.model) == Place::kRun
+                                        ? "; --recipe " + RunFolder{a.model}.config() +
+                                              " asks the run's own held-out prompts as it does"
+                                        : ""),
                 "eval");
   }
   if (dataset == kArithmetic) {
@@ -139,37 +145,25 @@ Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& mo
   if (a.limit) options.limit = *a.limit;
   if (a.system) options.system_prompt = *a.system;
   if (a.suffix) options.prompt_suffix = *a.suffix;
-  for (const auto& [part, column] : ReadMap(a.map)) options.map[part] = column;
+  const std::map<std::string, std::string> of_recipe = options.map;
   options.max_prompt_tokens = model.shape.max_positions - 1;
   options.max_prompt_bound = "the model has " + std::to_string(model.shape.max_positions);
   options.overlong = configs::OverlongPolicy::kDrop;
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, plan.raw); };
   options.skip_untokenizable = true;
   std::string truths;  // where they are from
-  replay::ImportedPrompts imported = plan.judged ? replay::ImportPrompts(dataset, options)
-                                                 : ImportWithTruths(dataset, options, truths);
+  replay::ImportedPrompts imported = WithColumnsOfRun(a.model, a.map, [&](const auto& map) {
+    options.map = of_recipe;
+    for (const auto& [part, column] : map) options.map[part] = column;
+    return plan.judged ? replay::ImportPrompts(dataset, options)
+                       : ImportWithTruths(dataset, options, truths);
+  });
   plan.ledger = imported.ledger.Describe() + truths;
   plan.left_out = a.named(imported.ledger.LeftOut());
   plan.rejected = imported.ledger.rejected;
   plan.prompts = std::move(imported.prompts);
   return plan;
 }
-
-// Lines of a file, or nothing where none was asked for; made with its first line.
-class LineFile {
- public:
-  explicit LineFile(std::string path) : path_(std::move(path)) {}
-  explicit operator bool() const { return !path_.empty(); }
-  void Write(const OrderedJson& line) {
-    if (path_.empty()) return;
-    if (!file_) file_ = RealFileSystem().OpenAppend(path_, /*truncate=*/true);
-    file_->Append(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
-  }
-
- private:
-  const std::string path_;
-  std::unique_ptr<AppendFile> file_;
-};
 
 void PrintJson(const OrderedJson& out) {
   std::printf("%s\n", out.dump(1, ' ', false, OrderedJson::error_handler_t::replace).c_str());
@@ -286,7 +280,9 @@ void PrintText(const Plan& plan, const AnswerTally& tally, const std::string& ju
     std::printf("\n");
   }
   if (!none_marked) say_unmarked();
-  if (tally.clipped > 0) std::printf("%lld answers cut at the limit\n", number(tally.clipped));
+  if (tally.clipped > 0)
+    std::printf("%lld answer%s cut at the limit\n", number(tally.clipped),
+                tally.clipped == 1 ? "" : "s");
   if (tally.unscored > 0) {
     std::printf("%lld answers have no reward; one without a verdict counts as wrong",
                 number(tally.unscored));
@@ -398,20 +394,22 @@ int EvalAnswers(const EvalArguments& a) {
 int EvalPairs(const EvalArguments& a) {
   CountProgress* shown = nullptr;
   std::optional<CountProgress> progress;
-  const PairEvalReport report = EvaluatePairs(
-      {.model = a.model,
-       .pairs = a.dataset,
-       .reference = a.reference,
-       .beta = a.beta,
-       .map = ReadMap(a.map),
-       .limit = a.limit.value_or(0),
-       .batch_tokens = a.batch_tokens,
-       .options = a.options},
-      [&](int64_t done, int64_t all) {
-        if (!shown) shown = &progress.emplace(all, "sequences", isatty(STDERR_FILENO) != 0, stderr);
-        shown->Show(done);
-        return !StopRequested().load();
-      });
+  const auto show = [&](int64_t done, int64_t all) {
+    if (!shown) shown = &progress.emplace(all, "sequences", isatty(STDERR_FILENO) != 0, stderr);
+    shown->Show(done);
+    return !StopRequested().load();
+  };
+  const PairEvalReport report = WithColumnsOfRun(a.model, a.map, [&](const auto& map) {
+    return EvaluatePairs({.model = a.model,
+                          .pairs = a.dataset,
+                          .reference = a.reference,
+                          .beta = a.beta,
+                          .map = map,
+                          .limit = a.limit.value_or(0),
+                          .batch_tokens = a.batch_tokens,
+                          .options = a.options},
+                         show);
+  });
   progress.reset();
   if (!a.json) {
     for (const std::string& note : report.notes) std::fprintf(stderr, "%s\n", note.c_str());
@@ -436,19 +434,20 @@ int EvalPerplexity(const EvalArguments& a) {
   const ModelFolder model = LoadModel(a.model, a.options);
   RefuseTaskTokens(model);
   std::optional<CountProgress> progress;
-  const PerplexityReport report =
-      EvaluatePerplexity(model,
-                         {.file = a.dataset,
-                          .map = ReadMap(a.map),
-                          .limit = a.limit.value_or(0),
-                          .raw = a.raw,
-                          .batch_tokens = a.batch_tokens},
-                         [&](int64_t done, int64_t all) {
-                           if (!progress)
-                             progress.emplace(all, "rows", isatty(STDERR_FILENO) != 0, stderr);
-                           progress->Show(done);
-                           return !StopRequested().load();
-                         });
+  const auto show = [&](int64_t done, int64_t all) {
+    if (!progress) progress.emplace(all, "rows", isatty(STDERR_FILENO) != 0, stderr);
+    progress->Show(done);
+    return !StopRequested().load();
+  };
+  const PerplexityReport report = WithColumnsOfRun(a.model, a.map, [&](const auto& map) {
+    return EvaluatePerplexity(model,
+                              {.file = a.dataset,
+                               .map = map,
+                               .limit = a.limit.value_or(0),
+                               .raw = a.raw,
+                               .batch_tokens = a.batch_tokens},
+                              show);
+  });
   progress.reset();
   if (!a.json) std::fprintf(stderr, "%s: %s\n", a.dataset.c_str(), report.ledger.c_str());
   if (report.stopped) {
@@ -561,7 +560,8 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
       ->allow_extra_args(false);
   eval->add_option("--system", a->system, "system message of every prompt");
   eval->add_option("--suffix", a->suffix, "appended to every prompt");
-  eval->add_option("--map", a->map, "prompt=COLUMN or answer=COLUMN; any number of times")
+  eval->add_option("--map", a->map,
+                   "part=column,..., e.g. prompt=task,answer=solution; any number of times")
       ->allow_extra_args(false);
   eval->add_option("--fallback", a->fallback, "answer without a marker: none | last_number")
       ->check(OneOf({"none", "last_number"}));

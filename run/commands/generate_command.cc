@@ -123,7 +123,7 @@ FileRows FromFile(const ModelFolder& model, const GenerateArguments& a) {
                 "--system");
   }
   replay::ImportOptions options{.dataset = "prompts",
-                                .map = ReadMap(a.map),
+                                .map = {},
                                 .system_prompt = a.system,
                                 .limit = a.limit,
                                 .max_prompt_tokens = model.shape.max_positions - 1};
@@ -132,7 +132,12 @@ FileRows FromFile(const ModelFolder& model, const GenerateArguments& a) {
   options.skip_untokenizable = true;
   replay::ImportedPrompts imported;
   const SpooledInput input(a.prompts_file);
-  input.Read([&](const std::string& file) { imported = replay::ImportPrompts(file, options); });
+  input.Read([&](const std::string& file) {
+    imported = WithColumnsOfRun(a.model, a.map, [&](const auto& map) {
+      options.map = map;
+      return replay::ImportPrompts(file, options);
+    });
+  });
   std::fprintf(stderr, "%s: %s\n", a.prompts_file.c_str(), imported.ledger.Describe().c_str());
   for (const std::string& example : imported.ledger.examples)
     std::fprintf(stderr, "  left out %s\n", input.Named(example).c_str());
@@ -373,7 +378,9 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
                        "a JSON object a line");
   generate->add_option("--out", a->out, "write the answers to this file");
   generate->add_flag("--overwrite", a->overwrite, "replace the file of --out that is there");
-  generate->add_option("--map", a->map, "of --prompts: prompt=COLUMN; any number of times")
+  generate
+      ->add_option("--map", a->map,
+                   "of --prompts: part=column,..., e.g. prompt=task; any number of times")
       ->allow_extra_args(false);
   generate->add_option("--limit", a->limit, "of --prompts: first rows only; 0: all")
       ->check(WholeNumber(0));

@@ -1,9 +1,13 @@
 #include "run/commands/model_options.h"
 #include "run/commands/checked_numbers.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "common/base/error.h"
+#include "common/base/place.h"
+#include "configs/config.h"
+#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -80,13 +84,40 @@ Sampling ResolveSampling(const SamplingArguments& a, const SamplingDefaults& def
   return out;
 }
 
-std::map<std::string, std::string> ReadMap(const std::vector<std::string>& pairs) {
+std::map<std::string, std::string> ColumnsOfRun(const std::string& model) {
+  if (PlaceOf(model) != Place::kRun) return {};
+  try {
+    return configs::LoadRecipe(RunFolder{model}.config()).config.data.map;
+  } catch (const Error&) {  // a recipe of another Plumb: who needs it says so
+    return {};
+  }
+}
+
+void SayColumnsOfRun(const std::map<std::string, std::string>& map) {
+  std::string list;
+  for (const auto& [part, column] : map) list += (list.empty() ? "" : ",") + part + "=" + column;
+  std::fprintf(stderr, "columns as the run's recipe names them: --map %s\n", list.c_str());
+}
+
+std::map<std::string, std::string> ReadMap(const std::vector<std::string>& entries) {
   std::map<std::string, std::string> map;
-  for (const std::string& pair : pairs) {
-    const size_t equals = pair.find('=');
-    if (equals == std::string::npos)
-      throw Error(ErrorCode::kInvalidArgument, "is \"" + pair + "\": write name=column", "--map");
-    map[pair.substr(0, equals)] = pair.substr(equals + 1);
+  for (const std::string& entry : entries) {
+    size_t begin = 0;
+    while (begin <= entry.size()) {
+      const size_t end = std::min(entry.find(',', begin), entry.size());
+      const std::string pair = entry.substr(begin, end - begin);
+      const size_t equal = pair.find('=');
+      if (equal == std::string::npos || equal == 0 || equal + 1 == pair.size()) {
+        throw Error(
+            ErrorCode::kInvalidArgument,
+            "--map takes part=column, e.g. prompt=task,answer=solution; not '" + pair + "'");
+      }
+      if (!map.emplace(pair.substr(0, equal), pair.substr(equal + 1)).second) {
+        throw Error(ErrorCode::kInvalidArgument,
+                    "--map names '" + pair.substr(0, equal) + "' twice");
+      }
+      begin = end + 1;
+    }
   }
   return map;
 }

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/error.h"
 #include "kernels/sampling.h"
 #include "run/models/sampling_defaults.h"
 #include "run/session/model_folder.h"
@@ -42,7 +43,35 @@ struct Sampling {
 };
 Sampling ResolveSampling(const SamplingArguments& arguments, const SamplingDefaults& defaults);
 
-// --map NAME=COLUMN, any number of times, as recipes have data.map.
+// --map PART=COLUMN,..., any number of times, as recipes have data.map. kInvalidArgument for what
+// is no such pair and for a part that is named twice.
 std::map<std::string, std::string> ReadMap(const std::vector<std::string>& pairs);
+
+// The columns that the recipe of the run in the folder `model` names (data.map); empty: it is no
+// run's folder, or names none.
+std::map<std::string, std::string> ColumnsOfRun(const std::string& model);
+void SayColumnsOfRun(const std::map<std::string, std::string>& map);
+
+// What `read` makes of rows, given the columns that --map names. Where nobody named any, no row can
+// be used as it is and the model is a run's, the columns are those of its recipe, which is said.
+template <class Read>
+auto WithColumnsOfRun(const std::string& model, const std::vector<std::string>& given,
+                      const Read& read) {
+  const std::map<std::string, std::string> map = ReadMap(given);
+  const auto of_run = map.empty() ? ColumnsOfRun(model) : std::map<std::string, std::string>();
+  if (of_run.empty()) return read(map);
+  try {
+    return read(map);
+  } catch (const Error& as_it_is) {
+    if (as_it_is.code() != ErrorCode::kInvalidArgument) throw;
+    try {
+      auto result = read(of_run);
+      SayColumnsOfRun(of_run);
+      return result;
+    } catch (const Error&) {
+      throw as_it_is;
+    }
+  }
+}
 
 }  // namespace plumb::run

@@ -41,6 +41,7 @@
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
 #include "run/session/recipe/recipe_check.h"
+#include "run/session/recipe/usual_folder.h"
 #include "run/session/run_folder.h"
 #include "run/session/session.h"
 
@@ -285,8 +286,11 @@ int Train(const TrainArguments& arguments) {
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   const auto find_files = [&](configs::Config& c) {
-    if (arguments.resume)
-      configs::FindWhereRunBegan(c, arguments.out.empty() ? c.run.out : arguments.out);
+    if (arguments.resume) {
+      configs::FindWhereRunBegan(c, !arguments.out.empty() ? arguments.out
+                                    : !c.run.out.empty()   ? c.run.out
+                                                           : UsualRunFolder(arguments.recipe));
+    }
     if (!arguments.course.empty()) configs::FindWhereRunBegan(c, arguments.course);
   };
   configs::Loaded recipe = CheckedRecipe(arguments.recipe, overrides, nullptr, find_files);

@@ -59,7 +59,7 @@ Progress::~Progress() {
 
 void Progress::Erase() {
   if (drawn_) std::fputs("\r\x1b[K", out_);
-  drawn_ = false;
+  drawn_ = step_drawn_ = false;
 }
 
 void Progress::Line(const std::string& text) {
@@ -111,10 +111,7 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
   const bool last = step + 1 >= steps_;
   const std::string text = Describe(step, metrics);
   if (!terminal_) {
-    if (last || first || SecondsBetween(last_, now) >= kPlainSeconds) {
-      last_ = now;
-      Line(text);
-    }
+    if (DueOnPlain(last || first)) Line(text);
     return;
   }
   if (!last && drawn_ && SecondsBetween(last_, now) < 0.1) return;
@@ -129,10 +126,34 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
           std::string(static_cast<size_t>(cells - full), ' ') + "] ";
   }
   Draw(bar + text);
+  step_drawn_ = true;
+}
+
+// Whether a line that others follow is said now; then others wait for their turn.
+bool Progress::DueOnPlain(bool at_once) {
+  const auto now = SteadyClock::now();
+  if (!at_once && SecondsBetween(last_, now) < kPlainSeconds) return false;
+  last_ = now;
+  return true;
+}
+
+void Progress::WarmStart(int64_t done, int64_t of, double loss) {
+  const std::string text =
+      "warm start " + std::to_string(done) + "/" + std::to_string(of) + "  loss " + Fixed(loss, 4);
+  if (!terminal_) {
+    if (DueOnPlain(false)) Line("   " + text);
+    return;
+  }
+  const auto now = SteadyClock::now();
+  if (drawn_ && SecondsBetween(last_, now) < 0.1) return;
+  last_ = now;
+  Draw(text);
 }
 
 void Progress::Waiting(const std::string& text) {
   if (terminal_) {
+    // Steps that take so long are worth a line each.
+    if (step_drawn_) std::fputc('\n', out_), drawn_ = false;
     Draw(text);
     last_ = {};
   } else if (!stepped_) {

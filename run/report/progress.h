@@ -27,11 +27,14 @@ class Progress {
   // Step `step` is done (0-based); uses reward/mean, objective/kl, response_length/mean,
   // perf/tokens_per_s, time/step.
   void Step(int64_t step, const std::map<std::string, double>& metrics);
+  // So many updates of a warm start of `of` at most are done. Said as often as steps are.
+  void WarmStart(int64_t done, int64_t of, double loss);
   // So many bytes are written now. On a terminal the next line takes its place; elsewhere it is
   // left out where that is soon done.
   void Saving(const std::string& text, int64_t bytes);
-  // A sign of life of a long wait. On a terminal the next line takes its place; elsewhere it is
-  // said until a step's line is out, behind which everybody knows that the run goes on.
+  // A sign of life of what takes long. On a terminal it stands below the line of the last step, and
+  // the next line takes its place; elsewhere it is said until a step's line is out, behind which
+  // everybody knows that the run goes on.
   void Waiting(const std::string& text);
   void Line(const std::string& text);
   // To be told what checkpoints and evaluations took; the steps it hears of here.
@@ -41,6 +44,7 @@ class Progress {
   static constexpr int64_t kSoonSaved = 50'000'000;  // bytes
 
  private:
+  bool DueOnPlain(bool at_once);
   std::string Describe(int64_t step, const std::map<std::string, double>& metrics) const;
   void Erase();
 
@@ -53,6 +57,7 @@ class Progress {
   bool started_ = false;
   bool stepped_ = false;  // a step's line was the last, and no phase
   bool drawn_ = false;
+  bool step_drawn_ = false;  // and what is drawn is a step's line
   std::chrono::steady_clock::time_point last_;
 };
 

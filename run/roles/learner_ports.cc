@@ -124,6 +124,7 @@ std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline)
   const Waiting waiting(answers, "the end of step " + number);
   std::vector<TrajectoryGroup> groups;
   WaitFor(answers, deadline, [&](Deadline slice) { groups = ring_.store.Next(step, slice); });
+  ring_.updates(step);
   return groups;
 }
 

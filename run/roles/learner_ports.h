@@ -38,6 +38,8 @@ struct RingAround {
   // What a long wait for answers waits for, and when they are there, for people: after first_word
   // and then as often as next_words.
   std::function<void(const std::string&)> waits = [](const std::string&) {};
+  // The answers of `step` (0-based) are there: what follows asks nobody anything until it is done.
+  std::function<void(int64_t step)> updates = [](int64_t) {};
   std::chrono::milliseconds first_word{10'000}, next_words{30'000};
   std::chrono::milliseconds slice{500};
   std::chrono::milliseconds patience{

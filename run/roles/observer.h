@@ -16,11 +16,14 @@
 #include "common/base/metrics/metrics.h"
 #include "common/base/metrics/tensorboard.h"
 #include "learner/loop/learner_loop.h"
+#include "run/report/busy_line.h"
 #include "run/report/progress.h"
 #include "run/report/sample_log.h"
 #include "run/roles/carried_counters.h"
+#include "run/roles/ending/run_summary.h"
 #include "run/roles/follow/metrics_follower.h"
 #include "run/roles/roles.h"
+#include "run/roles/time_plan.h"
 #include "run/session/session.h"
 
 namespace plumb::run {
@@ -38,8 +41,19 @@ class Observer {
   void Note(const std::string& line);
   // A sign of life while answers are waited for.
   void Waiting(const std::string& text) {
-    if (progress_) progress_->Waiting(text);
+    if (Progress* shown = Shown()) shown->Waiting(text);
   }
+  // Work begins that says nothing itself until it is done: signs of life are given for it, until
+  // something is shown. `expected`: seconds; 0: nobody knows.
+  void Doing(const std::string& work, double expected = 0);
+  // The update of `step` (0-based) begins.
+  void Updating(int64_t step);
+  // What a step is expected to take, said; nullopt: nobody knows.
+  void Expect(const std::optional<StepExpectation>& step);
+  // The next step is `step` (0-based), where that is not the first.
+  void GoesOnAt(int64_t step) { next_step_ = step; }
+  // Of the run's plan, whether anybody is shown anything.
+  bool shows() const { return progress_ != nullptr; }
   // Before the first step of this life, which is `step`: totals go on from the step before it.
   void BeginCounters(int64_t step, const std::map<std::string, int64_t>& now);
   // AddCounterMetrics, and which of them only rise for whoever scrapes them.
@@ -53,6 +67,11 @@ class Observer {
 
  private:
   void BeginLife();
+  // What is shown now ends the signs of life. nullptr: --quiet.
+  Progress* Shown() {
+    if (busy_) busy_->End();
+    return progress_.get();
+  }
   void SftStep(const learner::SftStep& step);
   void Step(int64_t step, std::map<std::string, double>& metrics);
   void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
@@ -70,6 +89,7 @@ class Observer {
   const Session& session_;
   const RunOptions options_;
   std::unique_ptr<Progress> progress_;
+  std::unique_ptr<BusyLine> busy_;  // with it; ends first
   Metrics metrics_;
   PrometheusSink* prometheus_ = nullptr;    // one of its sinks
   TensorBoardSink* tensorboard_ = nullptr;  // another one
@@ -81,6 +101,9 @@ class Observer {
   bool begun_ = false, started_ = false;
   std::string doing_ = "the end of this update";  // what a signal would have to wait for
   int64_t peak_bytes_ = 0;
+  int64_t next_step_ = 0;
+  // Of the last update (before the first as expected) and evaluation; 0: not known.
+  double update_s_ = 0, evaluation_s_ = 0;
 };
 
 // replay/* and dropped/* of a table's counters as metrics.
@@ -106,27 +129,5 @@ policy_model::Weights PlannedWeights(const configs::Config& config,
 // What tells runs apart in TensorBoard's table: the options that differ from their defaults, and a
 // few that everybody looks for.
 HyperParameters TellingOptions(const configs::Config& config);
-
-// What an evaluation found, in the words of the algorithm: "accuracy 0.500, margin 0.1, ... (8
-// pairs)".
-std::string HeldOutText(const configs::Config& config, const learner::EvalResult& result);
-// What eval.bar is held against: the share solved or ranked right; of demonstrations, of which
-// nothing is solved, 1 / perplexity.
-double BarValue(const learner::EvalResult& result);
-// The same in words: "pass@1".
-std::string BarName(const configs::Config& config);
-
-// What was dropped and what has no score, on one line, from a run's counters.
-std::string LossLine(const std::map<std::string, int64_t>& counters);
-// "equal rewards: 41.3 % of 128 groups, which had nothing to tell"; empty: no group had a score, or
-// answers are not compared within groups.
-std::string EqualLine(const learner::RewardTally& rewards);
-
-// A life without a step of its own has nothing to add to the summary of the life that ended the run
-// (`before`, a text; "" or damaged: none): that one counted what was lost and how long it took.
-bool SaysMore(const std::string& before, const RunSummary& summary);
-
-// summary.json as text.
-std::string SummaryJson(const RunSummary& summary);
 
 }  // namespace plumb::run

@@ -105,6 +105,24 @@ void Note(Observer* observer, const std::string& line) {
   if (observer) observer->Note(line);
 }
 
+// How long rows are: what is learned of them, and what stands in front of it.
+class MeanOfRows {
+ public:
+  void Add(const Demonstration& row) {
+    const auto learned = std::count(row.loss_mask.begin(), row.loss_mask.end(), uint8_t{1});
+    answer_ += static_cast<double>(learned);
+    prompt_ += static_cast<double>(std::ssize(row.tokens) - learned);
+    ++rows_;
+  }
+  Lengths lengths() const {
+    const double n = std::max(1.0, rows_);
+    return {.prompt = prompt_ / n, .answer = answer_ / n};
+  }
+
+ private:
+  double prompt_ = 0, answer_ = 0, rows_ = 0;
+};
+
 // Demonstrations: read again in each life of the run, and compared by what they are.
 class SftTraining {
  public:
@@ -115,6 +133,11 @@ class SftTraining {
     for (const std::string& note : data_.notes) Note(observer, note);
     if (observer) observer->CountRows(data_.rows);
     if (ranks) ranks->CheckSame("the demonstrations", data_.identity);
+  }
+  Lengths MeanLengths() const {
+    MeanOfRows mean;
+    for (const Demonstration& row : data_.train) mean.Add(row);
+    return mean.lengths();
   }
   Offline Make(Policy& p) {
     return {.objective = MakeObjective(p),
@@ -167,6 +190,15 @@ class PreferenceTraining {
     if (ranks) ranked_ = std::make_unique<RankedLogprobs>(*ranks, stored_.get());
   }
 
+  Lengths MeanLengths() const {
+    MeanOfRows mean;
+    for (const PreferencePair& pair : data_.train) {
+      mean.Add(pair.chosen);
+      mean.Add(pair.rejected);
+    }
+    for (const LabelledCompletion& row : data_.completions) mean.Add(row.completion);
+    return mean.lengths();
+  }
   // Before a checkpoint replaces the weights: the reference is the policy of step 0.
   Offline Make(Policy& p) {
     const configs::PreferenceConfig& c = p.config.preference;
@@ -253,6 +285,7 @@ RunSummary Run(const Session& session, const RunOptions& options, Observer* obse
   else hooks.stop = [&] { return options.Stopped(); };
   hooks.store_state = [&] { return offline.identity; };
   hooks.resumed = [&](int64_t step, const std::string& then) {
+    if (observer) observer->GoesOnAt(step);
     if (then == offline.identity) return;
     throw Error(ErrorCode::kConflict,
                 "the checkpoint of step " + std::to_string(step) +
@@ -285,6 +318,10 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& given) {
   Note(observer, memory.Line());
   const auto run = [&](auto&& data) {
     return WithPlan(memory, [&] {
+      if (observer && observer->shows() && !options.ranks) {
+        observer->Expect(ExpectStep(session.config(), session.shape(), memory, data.MeanLengths()));
+      }
+      if (observer) observer->Doing("the model's weights are made");
       Policy policy(session, memory.recompute, options);
       return Run(session, options, observer, policy, data.Make(policy));
     });

@@ -1,5 +1,6 @@
 #include "run/roles/role_loops.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "run/roles/ranked_ports.h"
 #include "run/roles/role_totals.h"
 #include "run/roles/sharing/actor_ranks.h"
+#include "run/roles/time_plan.h"
 #include "run/session/demonstration_data.h"
 
 namespace plumb::run {
@@ -32,6 +34,17 @@ replay::Store* Filled(const Session& session, const RunMemory& memory, replay::S
   return store;
 }
 
+// Tokens, of a sample of the rows to train on.
+double MeanPrompt(const replay::Store& store) {
+  constexpr uint64_t kLooked = 64;
+  const uint64_t rows = store.Datasets()[replay::kTrainDataset], looked = std::min(rows, kLooked);
+  double sum = 0;
+  for (uint64_t i = 0; i < looked; ++i)
+    sum += static_cast<double>(
+        store.ReadPrompt(replay::kTrainDataset, i * rows / looked).tokens.size());
+  return looked == 0 ? 0 : sum / static_cast<double>(looked);
+}
+
 }  // namespace
 
 RunOptions PlannedOptions(RunOptions options, const RunMemory& memory) {
@@ -46,7 +59,14 @@ RunStart::RunStart(const Session& session, const RunOptions& given)
       store(OpenStore(session)),
       observer(session, options),
       table(Filled(session, memory, store.get(), observer), TableOptionsOf(session.config())),
-      weights(WithPlan(memory, [&] { return MakeWeights(session); })) {}
+      weights(WithPlan(memory, [&] {
+        if (session.config().run.roles == configs::Roles::kLocal && observer.shows() &&
+            !options.ranks)
+          observer.Expect(ExpectStep(session.config(), session.shape(), memory,
+                                     {.prompt = MeanPrompt(*store), .answer = 0}));
+        observer.Doing("the model's weights are made");
+        return MakeWeights(session);
+      })) {}
 
 RewardLoop::RewardLoop(const Session& session, std::string name, replay::StorePort& store,
                        size_t capacity)
@@ -166,6 +186,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   around.stop = [&] { return options.Stopped(); };
   around.patience = StallTime(config);
   around.waits = [&](const std::string& text) { observer.Waiting(text); };
+  around.updates = [&](int64_t step) { observer.Updating(step); };
   // The other ranks wait for what this one waits for.
   std::optional<RankedBatches> ranked;
   if (options.ranks) {

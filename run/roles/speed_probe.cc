@@ -33,9 +33,9 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr int64_t kMostVocabulary = 16'384;
 constexpr double kMostParameters = 60e6;  // of the model with two layers: 1 GB with its state
 constexpr int64_t kTokens = 1024;         // of a pass that is timed
-// Operations of a pass that is timed, and seconds for all of it: models of some 20 million numbers
-// in products take shorter passes, a slow machine fewer of them.
-constexpr double kPassOperations = 20e9, kMostSeconds = 4.5;
+// Operations of a pass that is timed: models of some 20 million numbers in products take shorter
+// passes, a slow machine fewer of them.
+constexpr double kPassOperations = 20e9;
 constexpr int64_t kFewestTokens = 128;
 // Others on the machine make a pass slower, never faster: of several, the fastest counts.
 constexpr size_t kMostRounds = 25;
@@ -203,6 +203,14 @@ Speeds OfProducts(const Stream& stream, DType type, const char* why) {
           .decode_head = layers};
 }
 
+}  // namespace
+
+Speeds ProductSpeeds(const Stream& stream, DType type) {
+  return OfProducts(stream, type, "layers were not tried");
+}
+
+namespace {
+
 // Operations a second of what makes the difference, or of all where that is lost in the noise.
 double Rate(double operations, double one, double two) {
   return operations / std::max(two - one, 0.2 * two);
@@ -221,8 +229,9 @@ std::string BusyText(double fastest, double middling, double ratio) {
 }
 
 Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream& stream,
-                     const Lengths& lengths) {
+                     const Lengths& lengths, double most_seconds) {
   const auto begin = SteadyClock::now();
+  const double budget = std::min(most_seconds, kMostSeconds);
   policy_model::UseThreads(ThreadSharesOf(config).learner);
   const ModelShape one = Shallow(shape, 1), two = Shallow(shape, 2);
   const StepWork work = CountStep(config, shape, lengths, configs::Recompute::kNone);
@@ -248,8 +257,8 @@ Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream
   sizes.fresh = std::min<int64_t>(12, shape.max_positions / 2);
   sizes.prompt = std::clamp<int64_t>(std::llround(work.prompt + work.answer / 2), 1,
                                      std::min(pass_tokens, shape.max_positions - sizes.fresh));
-  const Seconds first = TimeModel(config, one, stream, sizes, kMostSeconds * 0.45),
-                second = TimeModel(config, two, stream, sizes, kMostSeconds * 0.55);
+  const Seconds first = TimeModel(config, one, stream, sizes, budget * 0.45),
+                second = TimeModel(config, two, stream, sizes, budget * 0.55);
   // Of the shallow models, counted as the step is.
   const auto tokens = static_cast<double>(sizes.sequences * sizes.length);
   const auto products = [](const ModelShape& s) {

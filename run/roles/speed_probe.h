@@ -21,9 +21,15 @@
 
 namespace plumb::run {
 
-// On the stream's device, with the threads of the recipe.
+// On the stream's device, with the threads of the recipe; within `most_seconds`, or kMostSeconds
+// where that is less, but for what the fewest passes take.
+inline constexpr double kMostSeconds = 4.5;
 Speeds MeasureSpeeds(const configs::Config& config, const policy_model::ModelShape& shape,
-                     const Stream& stream, const Lengths& lengths);
+                     const Stream& stream, const Lengths& lengths,
+                     double most_seconds = kMostSeconds);
+
+// A guess within some 20 ms: the device's best product, of which layers reach a share.
+Speeds ProductSpeeds(const Stream& stream, DType type);
 
 // "; the machine is busy: ..." where a middling measurement took `ratio` >= 1.5 times the fastest;
 // operations a second of both.

@@ -6,6 +6,10 @@
 #include "common/base/device.h"
 #include "common/base/size_text.h"
 #include "configs/learning_check.h"
+#include "policy_model/memory/threads.h"
+#include "run/report/progress.h"
+#include "run/roles/roles.h"
+#include "run/roles/speed_probe.h"
 
 namespace plumb::run {
 namespace {
@@ -87,6 +91,34 @@ std::optional<Choice> FastestThatFits(const Config& config, const policy_model::
     best = {.options = way.options, .bytes = memory.plan.total(), .seconds = seconds};
   }
   return best;
+}
+
+std::optional<StepExpectation> ExpectStep(const Config& config,
+                                          const policy_model::ModelShape& shape,
+                                          const RunMemory& memory, const Lengths& lengths) {
+  if (!memory.device.is_cpu()) return std::nullopt;
+  policy_model::UseThreads(ThreadSharesOf(config).learner);
+  const StepWork work = CountStep(config, shape, lengths, memory.recompute);
+  const double roughly = TimeOf(work, ProductSpeeds(Device::kCpu, config.model.dtype)).total();
+  if (roughly < kShortStep) return std::nullopt;
+  const StepTime time =
+      TimeOf(work, MeasureSpeeds(config, shape, Device::kCpu, lengths, roughly / 4));
+  if (time.total() < kShortStep) return std::nullopt;
+  return StepExpectation{.time = time, .line = ExpectationText(config, time, lengths)};
+}
+
+std::string ExpectationText(const Config& config, const StepTime& time, const Lengths& lengths) {
+  const bool offline = configs::IsOffline(config);
+  std::string line = "a step: about " + Duration(time.total());
+  if (!offline) {
+    line += " (generating " + Duration(time.generate) + ", updating " + Duration(time.train) +
+            (lengths.answer > 0 ? "" : "; answers as long as they may be") +
+            "; rewards come on top)";
+  }
+  const double all = static_cast<double>(config.run.steps) * time.total();
+  if (config.run.steps > 1)
+    line += "; " + std::to_string(config.run.steps) + " steps: about " + Duration(all);
+  return line + "; `plumb plan` says what of it could be faster";
 }
 
 std::string TimeText(const Config& config, const policy_model::ModelShape& shape,

@@ -29,6 +29,20 @@ std::optional<Choice> FastestThatFits(const configs::Config& config,
                                       const policy_model::ModelShape& shape, Device device,
                                       int64_t free, const Speeds& speeds, const Lengths& lengths);
 
+// What a step of a run that is about to begin is expected to take.
+struct StepExpectation {
+  StepTime time;
+  std::string line;  // for people, with what all steps would take
+};
+// nullopt where nobody would be helped: steps of less than kShortStep seconds say themselves what
+// they take, and of a GPU nothing is known here. Measured in a quarter of such a step at most.
+std::optional<StepExpectation> ExpectStep(const configs::Config& config,
+                                          const policy_model::ModelShape& shape,
+                                          const RunMemory& memory, const Lengths& lengths);
+inline constexpr double kShortStep = 4;
+std::string ExpectationText(const configs::Config& config, const StepTime& time,
+                            const Lengths& lengths);
+
 // The lines of the plan's time, each with its end: by phase, what was counted, by which speeds, and
 // the fastest choice.
 std::string TimeText(const configs::Config& config, const policy_model::ModelShape& shape,

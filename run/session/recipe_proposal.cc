@@ -1,6 +1,7 @@
 #include "run/session/recipe_proposal.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -46,13 +47,23 @@ int64_t Room(int64_t tokens, int64_t least, int64_t most) {
 // Of a dataset of pairs and judged completions.
 struct PairCounts {
   int64_t pairs = 0, judged = 0, others = 0;
-  std::string other;  // what one of the others is
+  std::string other;  // what one of the others is, and its columns
+  std::string columns;
   void Add(replay::RowKind kind) {
     using replay::RowKind;
     ++(kind == RowKind::kPairs ? pairs : kind == RowKind::kLabelled ? judged : others);
     if (kind != RowKind::kPairs && kind != RowKind::kLabelled) other = replay::KindName(kind);
   }
 };
+
+// "query, good, bad", of a row as JSON.
+std::string ColumnsOf(std::string_view row) {
+  const auto json = nlohmann::ordered_json::parse(row, nullptr, /*allow_exceptions=*/false);
+  std::string names;
+  for (auto at = json.begin(); json.is_object() && at != json.end(); ++at)
+    names += (names.empty() ? "" : ", ") + at.key();
+  return names;
+}
 
 // `look` sees each record of a file, and its line.
 PairCounts CountPairs(
@@ -79,6 +90,8 @@ PairCounts CountPairs(
       const replay::ParsedRow parsed = parser.Parse(row.text);
       const replay::RowKind kind = replay::KindOf(parsed.form);
       counts.Add(kind);
+      if (kind == replay::RowKind::kPrompts && counts.columns.empty())
+        counts.columns = ColumnsOf(row.text);
       if (kind == replay::RowKind::kPairs || kind == replay::RowKind::kLabelled)
         look(parsed.record, data.train + ":" + std::to_string(row.number));
     } catch (const replay::RowProblem& problem) {
@@ -87,6 +100,28 @@ PairCounts CountPairs(
     }
   }
   return counts;
+}
+
+struct PythonFunction {
+  std::string file, function;
+};
+// Of FILE.py or FILE.py:FUNCTION.
+PythonFunction PythonFunctionOf(const std::string& given) {
+  const size_t colon = given.rfind(".py:");
+  PythonFunction from{.file = given, .function = ""};
+  if (colon != std::string::npos)
+    from = {.file = given.substr(0, colon + 3), .function = given.substr(colon + 4)};
+  if (!from.file.ends_with(".py")) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + given +
+                    "\": write FILE.py or FILE.py:FUNCTION; parts of other kinds are written into "
+                    "the recipe (docs/rewards.md)",
+                "--reward");
+  }
+  std::error_code ignored;
+  if (!std::filesystem::exists(from.file, ignored))
+    throw Error(ErrorCode::kNotFound, "is not there", from.file);
+  return from;
 }
 
 class Proposal {
@@ -235,12 +270,14 @@ class Proposal {
               : truths      ? ", " + std::to_string(known) + " with a ground truth"
                             : "");
     if (truths && known < rows) {
-      notes_.push_back(std::to_string(rows - known) + " of " + std::to_string(rows) +
-                       (rows - known == 1 ? " rows has" : " rows have") +
-                       " no answer to compare with: the reward part 'correct' gives their answers "
-                       "no score");
+      notes_.push_back(
+          std::to_string(rows - known) + " of " + std::to_string(rows) +
+          (rows - known == 1 ? " row has" : " rows have") + " no answer to compare with" +
+          (request_.rewards.empty() ? ": the reward part 'correct' gives their answers no score"
+                                    : ""));
     }
-    ChooseReward(truths, truths && text && session_->chat_template() != nullptr);
+    if (!request_.rewards.empty()) TakeRewards();
+    else ChooseReward(truths, truths && text && session_->chat_template() != nullptr);
     const int64_t positions = session_->shape().max_positions;
     // beside the words of a system prompt
     const int64_t prompt =
@@ -330,6 +367,29 @@ class Proposal {
     }
   }
 
+  // Prompts stay as they are: what the functions expect of an answer is their own business.
+  void TakeRewards() {
+    std::set<std::string> names;
+    for (const std::string& given : request_.rewards) {
+      const PythonFunction from = PythonFunctionOf(given);
+      configs::RewardPartConfig part;
+      part.kind = "python";
+      part.path = configs::PathInRecipe(from.file, request_.recipe);
+      if (!from.function.empty()) part.args = {"function=" + from.function};
+      const std::string name =
+          from.function.empty() ? std::filesystem::path(from.file).stem().string() : from.function;
+      part.name = name;
+      for (int i = 2; !names.insert(part.name).second; ++i)
+        part.name = name + "_" + std::to_string(i);
+      c_.reward.parts.push_back(std::move(part));
+    }
+    for (const char* key : {"name", "kind", "weight", "path", "args"})
+      keys_.insert(std::string("reward.parts.") + key);
+    remarks_["reward"] =
+        "`plumb reward test RECIPE` calls the function for a few answers; every column of a row "
+        "reaches it. More than one part: weight says how much each counts.";
+  }
+
   void ChooseReward(bool truths, bool think) {
     for (const char* key : {"name", "kind", "weight", "args", "target_tokens", "max_tokens"})
       keys_.insert(std::string("reward.parts.") + key);
@@ -372,6 +432,14 @@ class Proposal {
   void ChooseBatch(const char* key, int64_t& batch, int64_t left, int64_t passes) {
     Set(key, batch, std::min<int64_t>(is_new() ? 32 : 16, left));
     ChooseSteps(left, batch, passes);
+    const double made = static_cast<double>(c_.run.steps * batch) / static_cast<double>(left);
+    char text[160];
+    std::snprintf(text, sizeof text,
+                  "%lld steps of %lld rows are %.3g passes over the %lld that are trained on: one "
+                  "pass is steps = %lld.",
+                  static_cast<long long>(c_.run.steps), static_cast<long long>(batch), made,
+                  static_cast<long long>(left), static_cast<long long>((left + batch - 1) / batch));
+    remarks_["run"] = text;
   }
 
   void ChooseDemonstrations() {
@@ -444,12 +512,18 @@ class Proposal {
     const bool kto = dpo && counts.judged > counts.pairs;
     const int64_t rows = kto ? counts.judged + counts.pairs : counts.pairs;
     if (rows == 0) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  std::string("there are no preference pairs here") +
-                      (counts.judged > 0 ? ", but judged completions: dpo trains on them" : "") +
-                      (counts.other.empty() ? "" : " (a row: " + counts.other + ")") +
-                      "; a pair has prompt, chosen and rejected (docs/preferences.md)",
-                  request_.data);
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          std::string("there are no preference pairs here") +
+              (counts.judged > 0 ? ", but judged completions: dpo trains on them" : "") +
+              (!counts.columns.empty()
+                   ? ", but prompts: the rows have " + counts.columns +
+                         ", and no column is "
+                         "known as an answer. Name both, --map chosen=COLUMN,rejected=COLUMN"
+               : counts.other.empty() ? ""
+                                      : " (a row: " + counts.other + ")") +
+              "; a pair has prompt, chosen and rejected (docs/preferences.md)",
+          request_.data);
     }
     if (const int64_t left = counts.pairs + counts.judged + counts.others - rows; left > 0) {
       notes_.push_back(std::to_string(left) + (left == 1 ? " row" : " rows") +

@@ -18,8 +18,11 @@ namespace plumb::run {
 
 struct RecipeRequest {
   configs::AlgorithmName algorithm = configs::AlgorithmName::kGrpo;
-  std::string model;                       // folder; empty: a new small model of sums
-  std::string data;                        // file or a store's folder, or "arithmetic"
+  std::string model;  // folder; empty: a new small model of sums
+  std::string data;   // file or a store's folder, or "arithmetic"
+  // Reward functions of the user's own, FILE.py or FILE.py:FUNCTION, a part each, in the place of
+  // one that the rows suggest.
+  std::vector<std::string> rewards;
   std::map<std::string, std::string> map;  // data.map: names of columns that have others
   // file that the recipe is written to (configs/paths.h, PathInRecipe); empty: none, then model and
   // data stand in it in full

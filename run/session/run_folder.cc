@@ -1,5 +1,6 @@
 #include "run/session/run_folder.h"
 #include "run/session/recipe/cut_short.h"
+#include "run/session/recipe/usual_folder.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -209,7 +210,7 @@ void PutBackReplacedRun(const RunFolder& folder) { PutBack(folder); }
 
 PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, bool resume,
                        bool overwrite, bool newest) {
-  if (config.run.out.empty()) config.run.out = "runs/" + fs::path(recipe_path).stem().string();
+  if (config.run.out.empty()) config.run.out = UsualRunFolder(recipe_path);
   PreparedRun run;
   RunFolder& folder = run.folder_;
   folder.path = fs::absolute(config.run.out).lexically_normal().string();

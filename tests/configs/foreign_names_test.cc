@@ -48,6 +48,16 @@ TEST(ForeignNamesTest, AValueOfAnotherSystemIsToldWhatToWrite) {
   EXPECT_EQ(ProblemsOf("algorithm.aggregation=token"), "");
 }
 
+// What TRL and verl say of length, trackers and reward functions, which are other things here.
+TEST(ForeignNamesTest, AKeyOfAnotherSystemIsToldWhereItIs) {
+  for (const auto& [set, said] : {std::pair("num_train_epochs=2", "N x rows / batch"),
+                                  {"metrics.wandb=true", "metrics.follow (wandb, trackio, mlflow)"},
+                                  {"wandb_project=mine", "WANDB_PROJECT"},
+                                  {"reward.parts.0.function=f", "args = [\"function=NAME\"]"},
+                                  {"reward.parts.0.module=f.py", "its path: path = \"reward.py\""}})
+    EXPECT_NE(ProblemsOf(set).find(said), std::string::npos) << set << ": " << ProblemsOf(set);
+}
+
 TEST(ForeignNamesTest, WhatIsWrittenInsteadIsTaken) {
   for (const char* set : {"algorithm.aggregation=sequence", "algorithm.aggregation=constant",
                           "algorithm.advantage_std=false", "preference.loss=sigmoid"})

@@ -29,6 +29,16 @@ constexpr std::array kParts = {
     "text",   "instruction", "input",        "output",     "system", "history",
     "winner", "response_a",  "response_b",   "task"};
 
+// How columns get the names of `parts`.
+std::string NameThem(std::initializer_list<const char*> parts) {
+  std::string map, table;
+  for (const char* part : parts) {
+    map += (map.empty() ? "" : ",") + std::string(part) + "=COLUMN";
+    table += (table.empty() ? "" : ", ") + std::string(part) + " = \"COLUMN\"";
+  }
+  return " (name them: --map " + map + ", in a recipe data.map = { " + table + " })";
+}
+
 // Why a row has no form that can be read as `as`, and what would give it one.
 std::string NoForm(const Columns& row, const std::map<std::string, std::string>& map,
                    std::optional<RowKind> as) {
@@ -55,10 +65,19 @@ std::string NoForm(const Columns& row, const std::map<std::string, std::string>&
              ", in a recipe data.map = { completion = \"" + column + "\" })";
     }
   }
+  if (as == RowKind::kPairs) {
+    if (const auto prompt = FindPrompt(row)) {
+      return prompt->Named() + " is the prompt, and no columns are 'chosen' and 'rejected'" + has +
+             NameThem({"chosen", "rejected"});
+    }
+  }
   if (const std::string near = row.NearMisses(); !near.empty())
     return "no known columns" + has + near;
-  return "no known columns" + has +
-         " (name them: --map prompt=COLUMN, in a recipe data.map = { prompt = \"COLUMN\" })";
+  if (as == RowKind::kPairs)
+    return "no known columns" + has + NameThem({"prompt", "chosen", "rejected"});
+  if (as == RowKind::kDemonstrations)
+    return "no known columns" + has + NameThem({"prompt", "completion"});
+  return "no known columns" + has + NameThem({"prompt"});
 }
 
 std::string ReadTruth(Columns& row, RowForm form) {

@@ -43,6 +43,13 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
       if (!scores)
         std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
                     session.folder().path.c_str());
+      if (session.config().policy.adapter != configs::Adapter::kNone) {
+        std::printf(
+            "also:   a LoRA adapter as PEFT reads it; %s convert %s DIR makes a whole model\n",
+            ProgramCall().c_str(), session.folder().path.c_str());
+      } else if (!scores && session.shape().family != "plumb") {
+        std::printf("also:   transformers and vLLM read the model's folder as it is\n");
+      }
     }
     if (!r.stopped_early && r.saved && NewestLacksMoments(session.folder().checkpoints())) {
       std::printf(

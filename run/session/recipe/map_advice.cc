@@ -1,5 +1,7 @@
 #include "run/session/recipe/map_advice.h"
 
+#include <algorithm>
+#include <sstream>
 #include <string_view>
 
 namespace plumb::run {
@@ -15,8 +17,14 @@ std::string MapAdviceBySet(std::string text) {
       const size_t close = text.find(" }", end);
       if (close != std::string::npos) end = close + 2;
     }
-    const std::string set = "--set 'data.map={" + text.substr(part, equals - part) + "=\"" +
-                            text.substr(equals + 1, recipe - equals - 1) + "\"}'";
+    std::stringstream pairs(text.substr(part, recipe - part));
+    std::string entries, pair;
+    while (std::getline(pairs, pair, ',')) {
+      const size_t at = std::min(pair.find('='), pair.size() - 1);
+      entries +=
+          (entries.empty() ? "" : ",") + pair.substr(0, at) + "=\"" + pair.substr(at + 1) + "\"";
+    }
+    const std::string set = "--set 'data.map={" + entries + "}'";
     text.replace(begin, end - begin, set);
   }
   return text;

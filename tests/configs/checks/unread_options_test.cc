@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "configs/defaults.h"
 #include "configs/recipe_problems.h"
 
 namespace plumb::configs {
@@ -31,6 +32,30 @@ TEST(UnreadOptions, OfPairsAreSaidWhereNoPairsAreRead) {
   EXPECT_EQ(notes.size(), 2u);
 }
 
+TEST(UnreadOptions, OfAnswersAreSaidWhereNoneAreDrawn) {
+  Names notes;
+  for (const AlgorithmName name :
+       {AlgorithmName::kSft, AlgorithmName::kDpo, AlgorithmName::kRewardModel}) {
+    Config config = DefaultsOf(name);
+    SayUnread(config, notes);
+    EXPECT_TRUE(notes.empty()) << NameOf(name) << ": " << notes.front();
+    config.algorithm.epochs = 3;
+    config.rollout.max_new_tokens = 7;
+    SayUnread(config, notes);
+    ASSERT_EQ(notes.size(), 2u) << NameOf(name);
+    EXPECT_TRUE(notes[0].starts_with("algorithm.epochs = 3 is not read: \"" + NameOf(name) + "\""))
+        << notes[0];
+    EXPECT_NE(notes[0].find("for N passes run.steps = N x rows / "), std::string::npos) << notes[0];
+    EXPECT_TRUE(notes[1].starts_with("rollout.max_new_tokens = 7 is not read")) << notes[1];
+    notes.clear();
+  }
+  Config drawn = DefaultsOf(AlgorithmName::kGrpo);
+  drawn.algorithm.epochs = 3;
+  drawn.rollout.max_new_tokens = 7;
+  SayUnread(drawn, notes);
+  EXPECT_TRUE(notes.empty());
+}
+
 TEST(UnreadOptions, AreNotesOfARecipe) {
   Names problems, notes;
   ParseRecipe("[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n", "r.toml",
@@ -49,6 +74,10 @@ TEST(UnreadOptions, TheAlgorithmsOwnOfSeveralOptionsComesFirst) {
                 .front(),
             "optimizer.learning_rate");
   EXPECT_EQ(OwnFirst({"preference.batch", "sft.batch"}, AlgorithmName::kSft).front(), "sft.batch");
+  EXPECT_TRUE(OwnFirst({"algorithm.epochs"}, AlgorithmName::kSft)
+                  .front()
+                  .starts_with("run.steps, which counts updates"));
+  EXPECT_EQ(OwnFirst({"algorithm.epochs"}, AlgorithmName::kGrpo).front(), "algorithm.epochs");
   Names problems;
   ParseRecipe("beta = 0.1\n[algorithm]\nname = \"dpo\"\n", "r.toml", {"learning_rate=1"}, problems);
   ASSERT_GE(problems.size(), 2u);

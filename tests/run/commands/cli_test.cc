@@ -56,6 +56,21 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
       {{"tarin", "--help"}, "error: no verb 'tarin', did you mean 'train'?\n"},
       {{"--verison"}, "unknown option --verison, did you mean --version?"},
       {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
+      {{"resume", "runs/x"}, "no verb 'resume': a run goes on by `train --resume --out RUN`"},
+      {{"model", "runs/x"},
+       "plumb model: error: no verb 'runs/x'; a verb stands there: info, e.g. `" + ProgramCall() +
+           " model info runs/x`\n"},
+      {{"generate", "m", "--temp", "0"}, "unknown option --temp, did you mean --temperature?"},
+      {{"generate", "m", "--top", "0"}, "unknown option --top, did you mean --stop?"},
+      {{"train", kRecipe, "--output_dir", "x"}, "unknown option --output_dir, did you mean --out?"},
+      {{"train", kRecipe, "--num-train-epochs", "2"},
+       "unknown option --num-train-epochs: here run.steps counts the updates of the whole run"},
+      {{"train", kRecipe, "--epochs", "2"}, "unknown option --epochs: here run.steps counts"},
+      {{"train", kRecipe, "--use_peft"}, "unknown option --use_peft: here it is policy.adapter"},
+      {{"train", kRecipe, "--resume", "runs/x"},
+       "one argument too many: 'runs/x'; a run's folder stands behind --out: --resume --out "
+       "runs/x"},
+      {{"config", "new", "rows.jsonl"}, "rows stand behind --data: --data rows.jsonl"},
       {{"sft"},
        "no verb 'sft': it is `train RECIPE` with algorithm.name = \"sft\", e.g. "
        "configs/toy_sft.toml\n"},

@@ -49,6 +49,10 @@ TEST(ConfigShowTest, FitsTheWidthAndShowsAPart) {
   EXPECT_FALSE(Has(changed.out, "optimizer.beta1") || Has(changed.out, "run.steps")) << changed.out;
   EXPECT_EQ(RunPlumb({"config", "show", recipe, "critic", "--changed"}).out,
             "nothing differs from the defaults\n");
+  const auto rates = RunPlumb({"config", "show", recipe, "learning_rate"});
+  for (const char* option : {"optimizer.learning_rate = 0.003", "sft.learning_rate", "critic."})
+    EXPECT_TRUE(Has(rates.out, option)) << rates.out;
+  EXPECT_FALSE(Has(rates.out, "optimizer.beta1")) << rates.out;
   const auto misspelt = RunPlumb({"config", "show", recipe, "optimser"});
   EXPECT_EQ(misspelt.code, 2);
   EXPECT_TRUE(Has(misspelt.err, "did you mean 'optimizer'?")) << misspelt.err;
@@ -251,11 +255,66 @@ TEST_F(ConfigNew, ColumnsOfOtherNamesAreNamedByMapAndInARecipeBySet) {
   EXPECT_EQ(made.code, 0) << made.err;
   EXPECT_TRUE(Has(made.out, "map = { \"answer\" = \"sum\", \"prompt\" = \"promt\" }")) << made.out;
   EXPECT_TRUE(Has(made.out, "kind = \"answer\"")) << made.out;
+  EXPECT_EQ(
+      made.out,
+      RunPlumb({"config", "new", "--data", Data("promt"), "--map", "prompt=promt,answer=sum"}).out);
   const auto trained = RunPlumb({"train", SourcePath("configs/toy_grpo.toml"), "--out",
                                  temp_ / "run", "--set", "data.train=" + Data("promt")});
   EXPECT_EQ(trained.code, 2);
   EXPECT_TRUE(Has(trained.err, "--set 'data.map={prompt=\"promt\"}'")) << trained.err;
   EXPECT_FALSE(Has(trained.err, "--map ")) << trained.err;
+}
+
+TEST_F(ConfigNew, AnAnswerWhoseColumnIsNotKnownIsAskedFor) {
+  RealFileSystem().WriteFileAtomic(Data("mine"),
+                                   "{\"query\": \"1+1=\", \"good\": \"2\", \"bad\": \"3\"}\n");
+  const auto made = [&](const char* algorithm, const char* map) {
+    std::vector<std::string> line = {"config",  "new",    "--algorithm",
+                                     algorithm, "--data", Data("mine")};
+    if (*map != 0) line.insert(line.end(), {"--map", map});
+    return RunPlumb(line);
+  };
+  EXPECT_TRUE(Has(made("dpo", "prompt=query").err,
+                  "no preference pairs here, but prompts: the rows have query, good, bad, and no "
+                  "column is known as an answer. Name both, --map chosen=COLUMN,rejected=COLUMN"))
+      << made("dpo", "prompt=query").err;
+  EXPECT_TRUE(Has(made("sft", "").err,
+                  "(name them: --map prompt=COLUMN,completion=COLUMN, in a recipe data.map = { "
+                  "prompt = \"COLUMN\", completion = \"COLUMN\" })"))
+      << made("sft", "").err;
+  const auto whole = made("dpo", "prompt=query,chosen=good,rejected=bad");
+  EXPECT_EQ(whole.code, 0) << whole.err;
+}
+
+TEST_F(ConfigNew, ARewardOfTheUsersOwnTakesThePlaceOfTheUsual) {
+  RealFileSystem().WriteFileAtomic(
+      temp_ / "mine.py",
+      "def short(completions, **columns): return [1.0 / (1 + len(c)) for c in completions]\n"
+      "def even(completions, **columns): return [float(len(c) % 2) for c in completions]\n");
+  const std::string recipe = temp_ / "own.toml";
+  const auto made =
+      RunPlumb({"config", "new", "--data", Data("answers"), "--reward", temp_ / "mine.py:short",
+                "--reward", temp_ / "mine.py:even", "--out", recipe});
+  ASSERT_EQ(made.code, 0) << made.err;
+  const std::string text = Read(recipe);
+  for (const char* line : {"name = \"short\"", "name = \"even\"", "kind = \"python\"",
+                           "path = \"mine.py\"", "args = [\"function=even\"]"})
+    EXPECT_TRUE(Has(text, line)) << line << ": " << text;
+  EXPECT_FALSE(Has(text, "\"answer\"") || Has(text, "system_prompt")) << text;
+  const auto tested = RunPlumb({"reward", "test", recipe});
+  EXPECT_EQ(tested.code, 0) << tested.err << tested.out;
+  const auto refused = [&](const std::string& algorithm, const std::string& reward) {
+    return RunPlumb(
+        {"config", "new", "--algorithm", algorithm, "--data", Data("answers"), "--reward", reward});
+  };
+  EXPECT_EQ(refused("grpo", temp_ / "none.py").code, 3);
+  EXPECT_TRUE(Has(refused("grpo", "mine").err, "write FILE.py or FILE.py:FUNCTION"));
+  EXPECT_TRUE(Has(refused("sft", temp_ / "mine.py").err, "learns from rows and scores no answers"));
+}
+
+TEST_F(ConfigNew, StepsAreSaidInPassesOverTheRows) {
+  const auto made = RunPlumb({"config", "new", "--algorithm", "sft", "--data", Data("shown")});
+  EXPECT_TRUE(Has(made.out, "passes over the 27 that are trained on: one")) << made.out;
 }
 
 TEST_F(ConfigNew, WhatARecipeLeavesAsideOfTheRowsIsSaid) {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "common/base/error.h"
+#include "common/base/file.h"
+#include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -36,7 +38,11 @@ TEST(ModelOptions, TheCommandLineGoesBeforeTheModelsFile) {
 TEST(ModelOptions, ColumnsAreNamedByPairs) {
   EXPECT_EQ(ReadMap({"prompt=q", "answer=a=b"}),
             (std::map<std::string, std::string>{{"prompt", "q"}, {"answer", "a=b"}}));
-  EXPECT_THROW(ReadMap({"prompt"}), Error);
+  EXPECT_EQ(ReadMap({"prompt=q,chosen=good", "rejected=bad"}),
+            (std::map<std::string, std::string>{
+                {"prompt", "q"}, {"chosen", "good"}, {"rejected", "bad"}}));
+  for (const char* bad : {"prompt", "=q", "prompt=", "prompt=q,", "prompt=q,prompt=r"})
+    EXPECT_THROW(ReadMap({bad}), Error) << bad;
 }
 
 TEST(ModelOptions, AreParsedAlikeEverywhere) {
@@ -53,6 +59,34 @@ TEST(ModelOptions, AreParsedAlikeEverywhere) {
   EXPECT_TRUE(sampling.greedy);
   EXPECT_EQ(sampling.stop, (std::vector<std::string>{"a", "b"}));
   EXPECT_THROW(app.parse("--temperature -1"), CLI::ParseError);
+}
+
+// A run's own rows have the columns that its recipe names: a verb on the run need not be told them.
+TEST(ModelOptions, ColumnsAreThoseOfTheRunWhereNoRowCanBeUsedOtherwise) {
+  const plumb::testing::TempFolder temp;
+  FileSystem& files = RealFileSystem();
+  const std::string run = temp / "run";
+  files.CreateDirectories(run);
+  files.WriteFileAtomic(run + "/run.json", "{}");
+  files.WriteFileAtomic(run + "/config.toml",
+                        "[data]\ntrain = \"rows.jsonl\"\nmap = { prompt = \"task\" }\n"
+                        "[[reward.parts]]\nkind = \"answer\"\n");
+  using Map = std::map<std::string, std::string>;
+  const Map of_run = {{"prompt", "task"}};
+  EXPECT_EQ(ColumnsOfRun(run), of_run);
+  EXPECT_TRUE(ColumnsOfRun(temp.path()).empty());
+  const auto needs = [](const Map& needed) {
+    return [needed](const Map& map) {
+      if (map != needed) throw Error(ErrorCode::kInvalidArgument, "no row can be used");
+      return map;
+    };
+  };
+  EXPECT_EQ(WithColumnsOfRun(run, {}, needs(of_run)), of_run);
+  EXPECT_EQ(WithColumnsOfRun(run, {}, needs({})), Map()) << "rows that can be used as they are";
+  EXPECT_EQ(WithColumnsOfRun(run, {"prompt=q"}, needs({{"prompt", "q"}})), (Map{{"prompt", "q"}}));
+  EXPECT_THROW(WithColumnsOfRun(run, {"prompt=q"}, needs(of_run)), Error) << "what is said counts";
+  EXPECT_THROW(WithColumnsOfRun(run, {}, needs({{"prompt", "q"}})), Error);
+  EXPECT_THROW(WithColumnsOfRun(temp.path(), {}, needs(of_run)), Error) << "no run";
 }
 
 }  // namespace

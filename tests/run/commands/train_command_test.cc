@@ -66,7 +66,8 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   EXPECT_EQ(RunPlumb({"store", "inspect", run + "/store", "--verify"}).code, 0);
   const std::string last = run + "/checkpoints/step-00000004/model";
   EXPECT_TRUE(Has(output.out, "model:  " + run + "/model\ntry:    " + ProgramCall() + " generate " +
-                                  run + " "));
+                                  run + " --prompt '...'\nalso:   transformers and vLLM read"))
+      << output.out;
   EXPECT_EQ(Read(run + "/model/model.safetensors"), Read(last + "/model.safetensors"));
   std::vector<std::string> said;
   for (const std::string& model : {last, run + "/model", run}) {
@@ -132,6 +133,14 @@ TEST(TrainCommandTest, AResumeNeedsARunAndARecipeOrAFolder) {
     EXPECT_EQ(bare.code, 2);
     EXPECT_TRUE(Has(bare.err, "a recipe is missing")) << bare.err;
   }
+  // Without --out it is where a run of the recipe would lie.
+  const std::string recipe = temp / "resumed_where.toml";
+  RealFileSystem().WriteFileAtomic(recipe,
+                                   Read(plumb::testing::SourcePath("configs/toy_grpo.toml")));
+  const CliOutput unnamed = RunPlumb({"train", recipe, "--resume"});
+  EXPECT_EQ(unnamed.code, 3) << unnamed.err;
+  EXPECT_TRUE(Has(unnamed.err, "runs/resumed_where: there is no run in this folder to go on with"))
+      << unnamed.err;
   const CliOutput negative = Train(temp / "run", -3);
   EXPECT_EQ(negative.code, 2);
   EXPECT_TRUE(Has(negative.err, "--steps: is -3: it takes a whole number from 0")) << negative.err;

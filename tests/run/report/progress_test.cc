@@ -58,6 +58,29 @@ TEST(ProgressTest, AWaitIsSaidUntilAStepsLineIsOut) {
   EXPECT_EQ(drawn.find("step 0\n"), std::string::npos) << "the step takes its place: " << drawn;
 }
 
+// A step of minutes is worth a line that stays: what is said of the next stands below it.
+TEST(ProgressTest, ALongStepsLineStays) {
+  const std::string drawn = Written(100, true, [](Progress& p) {
+    p.Step(0, kMetrics);
+    p.Waiting("step 2: the update is computed, 0:10 so far");
+    p.Waiting("step 2: the update is computed, 0:11 so far");
+    p.Step(1, kMetrics);
+  });
+  EXPECT_NE(drawn.find(" left\nstep 2: the update is computed, 0:10 so far\r\x1b[Kstep 2: the "
+                       "update is computed, 0:11 so far\r\x1b[K"),
+            std::string::npos)
+      << drawn;
+}
+
+TEST(ProgressTest, AWarmStartShowsHowFarItIs) {
+  const auto body = [](Progress& p) {
+    p.Phase("warm start");
+    p.WarmStart(7, 200, 1.5);
+  };
+  EXPECT_NE(Written(2, true, body).find("warm start 7/200  loss 1.5000"), std::string::npos);
+  EXPECT_EQ(Written(2, false, body), "-- warm start\n") << "in a log each ten seconds";
+}
+
 TEST(ProgressTest, EstimatesFromTheStepItself) {
   // 2 s a step, 30 left
   const std::string text = Written(31, false, [](Progress& p) { p.Step(0, kMetrics); });

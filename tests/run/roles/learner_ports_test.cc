@@ -137,6 +137,22 @@ TEST(LearnerPorts, ALongWaitSaysWhatItWaitsForAndAShortOneNothing) {
   EXPECT_EQ(words.size(), said) << "what is asked between steps is no wait for answers";
 }
 
+TEST(LearnerPorts, AnUpdateBeginsOnceItsAnswersAreThere) {
+  FakeRing ring;
+  ring.questions = 3;
+  std::vector<int64_t> updates;
+  RingAround around = ring.Around();
+  around.updates = [&](int64_t step) {
+    EXPECT_EQ(ring.asked, 4);
+    updates.push_back(step);
+  };
+  LearnerPorts ports(around);
+  ports.Next(6, After(milliseconds(60'000)));
+  EXPECT_EQ(updates, std::vector<int64_t>{6});
+  ports.Evaluate(7, 1, After(milliseconds(60'000)));
+  EXPECT_EQ(updates.size(), 1u) << "nothing is trained behind an evaluation";
+}
+
 TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
   FakeRing ring;
   ring.questions = 1 << 20;

@@ -192,6 +192,41 @@ TEST(TimePlanTest, CardsAndFilesAreReadAndOthersRefused) {
   }
 }
 
+// Steps of seconds say themselves what they take; of minutes it is known before the first has
+// ended.
+TEST(TimePlanTest, ALongStepIsExpectedAndAShortOneIsNot) {
+  Config config = Recipe();
+  config.run.steps = 100;
+  config.rollout.max_new_tokens = 8;
+  const auto expected = [&](Device device) {
+    RunMemory memory = PlanRun(config, Shape(), Device::kCpu, 0);
+    memory.device = device;
+    return ExpectStep(config, Shape(), memory, {.prompt = 8, .answer = 0});
+  };
+  EXPECT_FALSE(expected(Device::kCpu)) << "16 answers of 8 tokens";
+  config.rollout.prompts_per_step = 40'000;
+  config.rollout.max_new_tokens = 256;
+  EXPECT_FALSE(expected(Device::Cuda(0))) << "nothing is known of a GPU";
+  const auto step = expected(Device::kCpu);
+  ASSERT_TRUE(step);
+  EXPECT_GT(step->time.train, kShortStep);
+  EXPECT_GT(step->time.generate, 0);
+  EXPECT_TRUE(step->line.starts_with("a step: about ")) << step->line;
+}
+
+TEST(TimePlanTest, AnExpectationSaysWhatItIsOf) {
+  Config config = Recipe();
+  config.run.steps = 20;
+  EXPECT_EQ(ExpectationText(config, {.generate = 31, .train = 14, .publish = 1}, {.prompt = 8}),
+            "a step: about 0:46 (generating 0:31, updating 0:14; answers as long as they may be; "
+            "rewards come on top); 20 steps: about 15:20; `plumb plan` says what of it could be "
+            "faster");
+  config.algorithm.name = configs::AlgorithmName::kSft;
+  config.run.steps = 1;
+  EXPECT_EQ(ExpectationText(config, {.train = 75}, {.prompt = 8, .answer = 9}),
+            "a step: about 1:15; `plumb plan` says what of it could be faster");
+}
+
 TEST(TimePlanTest, TheVerbSaysIt) {
   const TempFolder temp;
   const std::vector<std::string> line = TrainLine(temp / "run", 2, {});

@@ -17,6 +17,9 @@ TEST(MapAdviceTest, AColumnIsNamedBySet) {
       "is it? (--set 'data.map={prompt=\"promt\"}'); and (--set 'data.map={answer=\"a b\"}')");
   EXPECT_EQ(MapAdviceBySet("no margin without --map margin=a-b, in a recipe data.map"),
             "no margin without --set 'data.map={margin=\"a-b\"}'");
+  EXPECT_EQ(MapAdviceBySet("(name them: --map prompt=COLUMN,chosen=a b, in a recipe data.map = { "
+                           "prompt = \"COLUMN\", chosen = \"a b\" })"),
+            "(name them: --set 'data.map={prompt=\"COLUMN\",chosen=\"a b\"}')");
   for (const char* text : {"", "--map", "--map x", "--map prompt=COLUMN", "in a recipe data.map"})
     EXPECT_EQ(MapAdviceBySet(text), text);
 }
