@@ -5,6 +5,8 @@
 //                            [--masters float32|none] [--moments float32|int8]
 //                            [--gradients float32|bfloat16]
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3] [--device cpu|cuda]
+//           [--exact 0|1] learner and engine compute alike (1 on a GPU, as run.exact is; 0 on the
+//           CPU, where no run does)
 //     decode: [--group 1] answers of each of --batch prompts, [--slots N] decoded together (all),
 //             [--prefill 2048] prompt tokens a step, [--greedy 0|1] (1),
 //             [--record 0|1] (1) steps on a GPU as CUDA graphs,
@@ -44,6 +46,7 @@
 #include "common/base/rng.h"
 #include "configs/choices.h"
 #include "kernels/device/device_memory.h"
+#include "kernels/products/row_product.h"
 #include "learner/ranks/rendezvous.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/shares/model_share.h"
@@ -61,7 +64,7 @@ struct Arguments {
   std::string masters = "float32", moments = "float32", gradients = "float32";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
           threads = 2, adapter = 0, group = 1, slots = 0, greedy = 1, record = 1, together = 0,
-          prefill = 2048, tp = 1;
+          prefill = 2048, tp = 1, exact = -1;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -106,13 +109,14 @@ Arguments Parse(int argc, char** argv) {
         {"--rounds", &a.rounds},       {"--threads", &a.threads}, {"--adapter", &a.adapter},
         {"--group", &a.group},         {"--slots", &a.slots},     {"--greedy", &a.greedy},
         {"--record", &a.record},       {"--prefill", &a.prefill}, {"--tp", &a.tp},
-        {"--together", &a.together}};
+        {"--together", &a.together},   {"--exact", &a.exact}};
     const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
                                      [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option " + std::string(name));
     char* end = nullptr;
     *found->second = std::strtoll(argv[i + 1], &end, 10);
-    const int64_t least = name == "--greedy" || name == "--record" ? 0 : 1;
+    const bool is_switch = name == "--greedy" || name == "--record" || name == "--exact";
+    const int64_t least = is_switch ? 0 : 1;
     if (*end != 0 || *found->second < least)
       Fail(std::string(name) + " takes a number from " + std::to_string(least) + " on");
   }
@@ -381,6 +385,10 @@ int main(int argc, char** argv) {
     policy_model::SetThreads(static_cast<int>(a.threads));
     const DType dtype = a.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
     if (a.device != "cpu" && a.device != "cuda") Fail("--device is cpu or cuda");
+    if (a.exact >= 0) {
+      if (a.device == "cpu") kernels::SetExactOnCpu(a.exact > 0);
+      else kernels::SetExactProducts(a.exact > 0);
+    }
     if (a.tp > 1) return DecodeTogether(a, dtype);
     const OwnedStream stream(a.device == "cpu" ? Device::kCpu : Device::Cuda(0));
     policy_model::Weights weights(

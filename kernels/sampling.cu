@@ -1,18 +1,18 @@
 #include "common/base/rng.h"
 #include "kernels/device/cuda_common.h"
+#include "kernels/head/row_mass.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
 
-// One block a row. Probability mass is counted in integers, units of 2^-44 of the most likely
-// token's: sums are then exact and the same in any order, which lets threads add with atomics and
-// still give one result for one row. A token lighter than half a unit is never drawn.
+// One block a row. Probability mass that is drawn from is counted in integers, units of 2^-44 of
+// the most likely token's: sums are then exact and the same in any order, which lets threads add
+// with atomics and still give one result for one row. A token lighter than half a unit is never
+// drawn. The log-prob is taken of the mass that a learner computes (head/row_mass.h).
 namespace plumb::kernels {
 namespace {
 
-using Mass = unsigned long long;  // the type CUDA's atomics take
-
 constexpr int kThreads = 1024;
-constexpr double kUnits = 17592186044416.0;  // 2^44
+static_assert(kThreads == kStrands);
 
 __device__ __forceinline__ Mass Units(float p) {
   return static_cast<Mass>(__float2ull_rn(p * 0x1p44f));
@@ -158,6 +158,7 @@ __device__ void WriteKept(const float* p, int64_t vocab, float threshold, uint32
   }
 }
 
+template <bool Vector>
 __global__ void __launch_bounds__(kThreads)
     Sample(const float* logits, int64_t vocab, SamplingOptions o, const uint64_t* prompt,
            const uint32_t* sample, const int32_t* position, int32_t* token, float* logprob,
@@ -167,15 +168,12 @@ __global__ void __launch_bounds__(kThreads)
   float* p = scratch + r * stride;
   const int thread = static_cast<int>(threadIdx.x);
 
-  float top = -INFINITY;
-  bool bad = false;
-#pragma unroll 8
-  for (int64_t j = thread; j < vocab; j += kThreads) {
-    const float v = x[j];
-    top = fmaxf(top, v);
-    bad |= v != v;
-  }
-  top = BlockMax(top);
+  const bool greedy = o.temperature == 0;
+  const float scale = greedy ? 1.0f : 1.0f / o.temperature;
+  Strand<false> strands[1];
+  const bool bad = AddStrands<1>([&](int64_t i) { return FourLogits<Vector>(x, i, vocab); }, vocab,
+                                 scale, strands);
+  const float top = RaiseStrands<1>(scale, strands);
   if (__syncthreads_or(bad || top == -INFINITY || top == INFINITY)) {
     if (thread == 0) {
       token[r] = -1;
@@ -183,8 +181,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     return;
   }
-  const bool greedy = o.temperature == 0;
-  const float scale = greedy ? 1.0f : 1.0f / o.temperature;
+  Mass whole = SumStrands<1>(strands);  // what the log-prob is taken of
   Mass total = 0;
   int first = INT32_MAX;  // of the tokens that share the top
 #pragma unroll 8
@@ -204,7 +201,7 @@ __global__ void __launch_bounds__(kThreads)
     if (kept_sets) WriteKept(p, vocab, 0, kept_sets + r * ((vocab + 31) / 32));
     if (thread == 0) {
       token[r] = chosen;
-      logprob[r] = static_cast<float>(-log(static_cast<double>(total) / kUnits));
+      logprob[r] = LogprobOf(top, top, scale, LogOfMass(whole));
     }
     return;
   }
@@ -222,7 +219,23 @@ __global__ void __launch_bounds__(kThreads)
         ceil(static_cast<double>(o.top_p) * static_cast<double>(kept) / kUnitsPerCoarse));
     threshold = fmaxf(threshold, Boundary<true>(p, vocab, goal > 0 ? goal : 1));
   }
-  if (threshold > 0) total = MassFrom(p, vocab, threshold);
+  if (threshold > 0) {
+    total = MassFrom(p, vocab, threshold);
+    // As the learner has it: what is not kept is -infinity.
+    Strand<false> kept_strands[1];
+    AddStrands<1>(
+        [&](int64_t i) {
+          Few<4, float> four = FourLogits<Vector>(x, i, vocab);
+#pragma unroll
+          for (int u = 0; u < 4; ++u) {
+            if (i + u < vocab && !(p[i + u] >= threshold)) four.x[u] = -INFINITY;
+          }
+          return four;
+        },
+        vocab, scale, kept_strands);
+    RaiseStrands<1>(scale, kept_strands);
+    whole = SumStrands<1>(kept_strands);
+  }
   if (kept_sets) WriteKept(p, vocab, threshold, kept_sets + r * ((vocab + 31) / 32));
 
   // Inverse transform in vocabulary order: which warp's stretch, then which thread's share of it,
@@ -254,8 +267,7 @@ __global__ void __launch_bounds__(kThreads)
     mass += Units(p[j]);
     if (mass <= goal) continue;
     token[r] = static_cast<int32_t>(j);
-    const double z = static_cast<double>((x[j] - top) * scale);
-    logprob[r] = static_cast<float>(fmin(0.0, z - log(static_cast<double>(total) / kUnits)));
+    logprob[r] = LogprobOf(x[j], top, scale, LogOfMass(whole));
     return;
   }
 }
@@ -268,7 +280,8 @@ void SampleTokens::Cuda(const Launch& launch) const {
     throw Error(ErrorCode::kUnsupported,
                 "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
-  Sample<<<static_cast<unsigned>(rows), kThreads, 0, StreamOf(launch)>>>(
+  const auto kernel = vocab % 4 == 0 && Aligned16(logits) ? Sample<true> : Sample<false>;
+  kernel<<<static_cast<unsigned>(rows), kThreads, 0, StreamOf(launch)>>>(
       logits, vocab, options, prompt, sample, position, token, logprob,
       static_cast<float*>(scratch), stride, kept);
   CheckLaunch(kName);

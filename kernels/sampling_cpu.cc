@@ -7,13 +7,14 @@
 #include "common/base/rng.h"
 #include "kernels/device/cpu_common.h"
 #include "kernels/device/vector_math.h"
+#include "kernels/head/row_mass.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
 
 namespace plumb::kernels {
 namespace {
 
-constexpr int64_t kBlock = 1024;
+constexpr int64_t kBlock = kMassBlock;
 
 // Probabilities relative to the most likely token lie in [0, 1], where floats order as their bits
 // do. Counted by their leading bits, the boundary of a filter falls into one bucket, and only that
@@ -134,15 +135,10 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
   const int64_t blocks = (vocab + kBlock - 1) / kBlock;
   float* block_sum = p + vocab;
   for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t end = std::min(vocab, (b + 1) * kBlock);
-    float s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t j = b * kBlock; j < end; ++j) {
-      p[j] = FastExp((x[j] - top) * scale);
-      s += p[j];
-    }
-    block_sum[b] = s;
-    total += static_cast<double>(s);
+    const int64_t begin = b * kBlock, n = std::min(vocab - begin, kBlock);
+    MassTerms(x + begin, n, top, scale, p + begin);
+    block_sum[b] = SumOfTerms(p + begin, n);
+    total += static_cast<double>(block_sum[b]);
   }
   if (std::isnan(total)) return;  // some logit is
   if (greedy) {
@@ -152,7 +148,7 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
         break;
       }
     }
-    *logprob = static_cast<float>(-std::log(total));
+    *logprob = static_cast<float>(std::min(0.0, 0.0 - std::log(total)));
     if (kept != nullptr) WriteKept(p, vocab, 0, kept);
     return;
   }
@@ -162,15 +158,11 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
   if (filtered) {
     total = 0;
     for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t end = std::min(vocab, (b + 1) * kBlock);
-      float s = 0;
-#pragma omp simd reduction(+ : s)
-      for (int64_t j = b * kBlock; j < end; ++j) {
-        p[j] = p[j] >= threshold ? p[j] : 0.0f;
-        s += p[j];
-      }
-      block_sum[b] = s;
-      total += static_cast<double>(s);
+      const int64_t begin = b * kBlock, n = std::min(vocab - begin, kBlock);
+#pragma omp simd
+      for (int64_t j = begin; j < begin + n; ++j) p[j] = p[j] >= threshold ? p[j] : 0.0f;
+      block_sum[b] = SumOfTerms(p + begin, n);
+      total += static_cast<double>(block_sum[b]);
     }
   }
   const Random4 bits = RandomAt(o.seed, prompt, sample, static_cast<uint32_t>(position));

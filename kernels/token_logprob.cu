@@ -1,75 +1,35 @@
 #include "kernels/device/cuda_common.h"
+#include "kernels/head/row_mass.h"
 #include "kernels/token_logprob.h"
 
 namespace plumb::kernels {
 namespace {
 
-// A running softmax over part of a row: with e = exp((x - top) / T), sum = sum of e and weighted =
-// sum of e (x - top) / T.
-struct Running {
-  float top = -INFINITY, sum = 0, weighted = 0;
-
-  // Measures against a higher maximum. Nothing was added while top is -inf.
-  __device__ void Raise(float higher, float scale) {
-    if (higher <= top) return;
-    if (top != -INFINITY) {
-      const float shift = (top - higher) * scale, factor = expf(shift);
-      weighted = factor > 0 ? factor * (weighted + sum * shift) : 0.0f;
-      sum *= factor;
-    }
-    top = higher;
-  }
-  // REQUIRES: x <= top or NaN (which stays in the sum), top finite.
-  __device__ void Add(float x, float scale) {
-    const float z = (x - top) * scale, e = expf(z);
-    sum += e;
-    weighted += e > 0 ? e * z : 0.0f;
-  }
-};
+constexpr int kThreads = 512, kOwn = kStrands / kThreads;
 
 // One block a row, one pass over the logits.
-template <int N>
-__global__ void Forward(const float* logits, const int32_t* target, int64_t vocab, float scale,
-                        float* logprob, float* entropy, float* lse) {
+template <bool Vector>
+__global__ void __launch_bounds__(kThreads)
+    Forward(const float* logits, const int32_t* target, int64_t vocab, float scale, float* logprob,
+            float* entropy, float* lse) {
   const int64_t r = blockIdx.x;
   const float* x = logits + r * vocab;
-  Running running;
-  bool bad = false;
-  constexpr int kBatch = 4;  // loads in flight
-  for (int64_t begin = threadIdx.x * N; begin < vocab; begin += int64_t{blockDim.x} * N * kBatch) {
-    Few<N, float> v[kBatch];
-    float highest = -INFINITY;
+  Strand<true> strands[kOwn];
+  bool bad = AddStrands<kOwn>([&](int64_t i) { return FourLogits<Vector>(x, i, vocab); }, vocab,
+                              scale, strands);
+  const float top = RaiseStrands<kOwn>(scale, strands);
+  const Mass mass = SumStrands<kOwn>(strands);
+  double weighted = 0;
 #pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      const int64_t i = begin + int64_t{b} * blockDim.x * N;
-      if (i < vocab) v[b] = *reinterpret_cast<const Few<N, float>*>(x + i);
-#pragma unroll
-      for (int u = 0; u < N; ++u) {
-        if (i >= vocab) v[b].x[u] = -INFINITY;
-        highest = fmaxf(highest, v[b].x[u]);
-        bad |= v[b].x[u] != v[b].x[u];
-      }
-    }
-    if (highest == -INFINITY) continue;
-    running.Raise(highest, scale);
-#pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-#pragma unroll
-      for (int u = 0; u < N; ++u) running.Add(v[b].x[u], scale);
-    }
-  }
-  const float top = BlockMax(running.top);
-  running.Raise(top, scale);
-  const double sum = BlockSum(static_cast<double>(running.sum)),
-               weighted = BlockSum(static_cast<double>(running.weighted));
+  for (int s = 0; s < kOwn; ++s) weighted += static_cast<double>(strands[s].weighted);
+  weighted = BlockSum(weighted);
   bad = __syncthreads_or(bad || top == -INFINITY || top == INFINITY);
   if (threadIdx.x != 0) return;
-  const double log_sum = log(sum);
+  const double log_mass = LogOfMass(mass), sum = static_cast<double>(mass) / kMassUnits;
   const float chosen = target[r] < 0 ? -INFINITY : x[target[r]];
-  const double z = static_cast<double>((chosen - top) * scale);
-  lse[r] = bad ? NAN : static_cast<float>(log_sum + static_cast<double>(top * scale));
-  logprob[r] = bad ? NAN : static_cast<float>(fmin(0.0, z - log_sum));
-  if (entropy) entropy[r] = bad ? NAN : static_cast<float>(fmax(0.0, log_sum - weighted / sum));
+  lse[r] = bad ? NAN : static_cast<float>(log_mass + static_cast<double>(top * scale));
+  logprob[r] = bad ? NAN : LogprobOf(chosen, top, scale, log_mass);
+  if (entropy) entropy[r] = bad ? NAN : static_cast<float>(fmax(0.0, log_mass - weighted / sum));
 }
 
 // blockIdx.y: the row; N logits a thread at a time.
@@ -104,9 +64,8 @@ __global__ void Backward(const float* logits, const int32_t* target, const float
 
 void TokenLogprob::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  const auto kernel = vocab % 4 == 0 && Aligned16(logits) ? Forward<4> : Forward<1>;
-  const unsigned threads = vocab <= 2048 ? 128 : (vocab <= 16384 ? 256 : 512);
-  kernel<<<static_cast<unsigned>(rows), threads, 0, StreamOf(launch)>>>(
+  const auto kernel = vocab % 4 == 0 && Aligned16(logits) ? Forward<true> : Forward<false>;
+  kernel<<<static_cast<unsigned>(rows), kThreads, 0, StreamOf(launch)>>>(
       logits, target, vocab, 1.0f / temperature, logprob, entropy, lse);
   CheckLaunch(kName);
 }

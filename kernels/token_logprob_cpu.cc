@@ -3,6 +3,7 @@
 
 #include "kernels/device/cpu_common.h"
 #include "kernels/device/vector_math.h"
+#include "kernels/head/row_mass.h"
 #include "kernels/token_logprob.h"
 
 namespace plumb::kernels {
@@ -17,17 +18,18 @@ void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t v
     const float top = MaxOf(x, vocab);
     // Large vocabularies are summed in blocks so that rounding grows with the block, not with V.
     double sum = 0, weighted = 0;
-    for (int64_t begin = 0; begin < vocab; begin += 4096) {
-      const int64_t end = std::min(vocab, begin + 4096);
-      float s = 0, w = 0;
-#pragma omp simd reduction(+ : s, w)
-      for (int64_t j = begin; j < end; ++j) {
-        const float z = (x[j] - top) * scale;
-        const float e = FastExp(z);
-        s += e;
-        w += e > 0.0f ? e * z : 0.0f;  // a masked (-inf) entry is 0 * -inf
+    for (int64_t begin = 0; begin < vocab; begin += kMassBlock) {
+      const int64_t n = std::min(vocab - begin, kMassBlock);
+      float e[kMassBlock];
+      MassTerms(x + begin, n, top, scale, e);
+      sum += static_cast<double>(SumOfTerms(e, n));
+      if (!entropy) continue;
+      float w = 0;
+#pragma omp simd reduction(+ : w)
+      for (int64_t j = 0; j < n; ++j) {
+        // a masked (-inf) entry is 0 * -inf
+        w += e[j] > 0.0f ? e[j] * ((x[begin + j] - top) * scale) : 0.0f;
       }
-      sum += static_cast<double>(s);
       weighted += static_cast<double>(w);
     }
     const double log_sum = std::log(sum);

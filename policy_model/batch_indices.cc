@@ -6,10 +6,10 @@ BatchIndices StageBatch(const PackedBatch& batch, std::span<const int32_t> token
                         const SeenLists& lists,
                         const std::array<std::span<const float>, 3>& gradients, Staging& staging) {
   staging.Begin();
-  const std::array<std::span<const int32_t>, 10> lists_of = {
-      tokens,     batch.positions, batch.cu_seqlens, batch.rows,         batch.targets,
-      lists.seen, lists.cu_seen,   lists.places,     lists.place_begins, batch.parents};
-  std::array<int, 10> at{};
+  const std::array<std::span<const int32_t>, 11> lists_of = {
+      tokens,        batch.positions, batch.cu_seqlens,   batch.rows,    batch.targets, lists.seen,
+      lists.cu_seen, lists.places,    lists.place_begins, batch.parents, lists.begins};
+  std::array<int, 11> at{};
   for (size_t i = 0; i < lists_of.size(); ++i) at[i] = staging.Add(lists_of[i]);
   std::array<int, 3> of_gradient{};
   for (size_t i = 0; i < gradients.size(); ++i) of_gradient[i] = staging.Add(gradients[i]);
@@ -27,6 +27,7 @@ BatchIndices StageBatch(const PackedBatch& batch, std::span<const int32_t> token
           staging.Ints(at[7]),
           staging.Ints(at[8]),
           staging.Ints(at[9]),
+          staging.Ints(at[10]),
           floats(0),
           floats(1),
           floats(2)};
@@ -47,7 +48,9 @@ AttentionShape AttentionOf(const ModelShape& shape, const PackedBatch& batch,
           at.cu_seen,
           at.places,
           at.place_begins,
-          batch.shares() ? at.parents : nullptr};
+          batch.shares() ? at.parents : nullptr,
+          lists.begins.empty() ? nullptr : at.begins,
+          at.positions};
 }
 
 }  // namespace plumb::policy_model

@@ -19,7 +19,7 @@ namespace plumb::policy_model {
 
 struct BatchIndices {
   const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places,
-      *place_begins, *parents;
+      *place_begins, *parents, *begins;
   const float *g_first, *g_second, *g_third;  // nullptr: not given
 };
 

@@ -4,6 +4,7 @@
 
 #include "kernels/bf16_gemm.h"
 #include "kernels/head/head_logprob.h"
+#include "kernels/products/row_product.h"
 #include "kernels/rms_norm.h"
 
 namespace plumb::policy_model {
@@ -26,6 +27,8 @@ int64_t PassMemory::LogitRows(Device device, int64_t rows, int64_t vocab) {
 }
 
 bool PassMemory::FusedHead(const kernels::Launch& launch, const ModelShape& shape) {
+  // The engine has logits, and takes log-probs of them.
+  if (kernels::ExactOn(launch.device())) return false;
   return launch.device().is_cpu() && shape.vocab >= kFusedVocab && !shape.scalar_head &&
          (launch.dtype == DType::kFloat32 || kernels::PreferBf16Gemm());
 }

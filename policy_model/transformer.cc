@@ -56,7 +56,7 @@ struct Transformer::Impl {
   float* kept_logits = nullptr;  // of the last forward
   PassGuest* guest = nullptr;    // of the last forward
   StageEnds* ends = nullptr;     // the same, of a stage of a pipeline
-  SeenLists lists;               // CUDA only
+  SeenLists lists;               // of attention that needs them
   Routing routing;               // of the layers that have experts
   RoutedExperts routed;
   TaskPass tasks;  // of the last pass
@@ -100,8 +100,7 @@ struct Transformer::Impl {
   // `g_first`, `g_second` and `g_third`: gradients by row of a backward, or empty.
   Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {},
                 std::span<const float> g_second = {}, std::span<const float> g_third = {}) {
-    if (launch.device().is_cpu() || !batch.shares()) lists.Clear();
-    else lists.Fill(batch);
+    lists.Fill(batch, launch.device());
     Indices at =
         StageBatch(batch, tasks.Known(batch.tokens), lists, {g_first, g_second, g_third}, staging);
     at.targets = vocabulary.Targets(at.targets);

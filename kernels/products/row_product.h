@@ -33,10 +33,18 @@ struct RowProduct {
   void Cuda(const Launch& launch) const;
 };
 
-// Whether the model's forward products on a GPU are RowProducts (run.exact) or what cuBLAS makes
-// of them. Of the process, like the number of threads; true until it is said otherwise. Thread
-// safety: all.
+// Whether a learner's forward on a GPU computes as generation does (run.exact): products as
+// RowProducts, attention by the kernel that reads pages. Off, both are what LibTorch makes of them.
+// Of the process, like the number of threads; true until it is said otherwise. Thread safety: all.
 void SetExactProducts(bool exact);
 bool ExactProducts();
+
+// The same of the CPU, where the learner's own products, head and attention are faster by more than
+// run.exact is to cost (docs/models.md): off until it is said otherwise. For who wants to see, on
+// any machine, that the two passes differ in nothing else.
+void SetExactOnCpu(bool exact);
+bool ExactOnCpu();
+
+inline bool ExactOn(Device device) { return device.is_cpu() ? ExactOnCpu() : ExactProducts(); }
 
 }  // namespace plumb::kernels

@@ -6,7 +6,7 @@
 namespace plumb::kernels {
 namespace {
 
-std::atomic<bool> exact_products{true};
+std::atomic<bool> exact_products{true}, exact_on_cpu{false};
 
 template <class T, class Y>
 void Multiply(const RowProduct& p) {
@@ -40,5 +40,7 @@ void RowProduct::Cpu(const Launch& launch) const {
 
 void SetExactProducts(bool exact) { exact_products.store(exact, std::memory_order_relaxed); }
 bool ExactProducts() { return exact_products.load(std::memory_order_relaxed); }
+void SetExactOnCpu(bool exact) { exact_on_cpu.store(exact, std::memory_order_relaxed); }
+bool ExactOnCpu() { return exact_on_cpu.load(std::memory_order_relaxed); }
 
 }  // namespace plumb::kernels

@@ -7,7 +7,9 @@
 
 #include "common/base/error.h"
 #include "kernels/attention/packed_attention.h"
+#include "kernels/attention/tensor_attention.h"
 #include "kernels/embedding.h"
+#include "kernels/products/row_product.h"
 #include "kernels/rope.h"
 #include "kernels/sparse/attention_window.h"
 #include "kernels/sparse/chosen_attention.h"
@@ -351,9 +353,48 @@ kernels::LseLayout AttentionLseLayout(const Launch& launch, const kernels::Varle
   return {.pitch = PaddedLength(s), .sequences = s.sequences, .cu_seqlens = s.cu_seqlens};
 }
 
+kernels::AttentionPaged PackedAsPaged(const Launch& launch, const AttentionShape& s,
+                                      const void* qkv, void* out, float* lse) {
+  PLUMB_CHECK(s.begins && s.positions, "what generation's attention looks at");
+  const int64_t queries = int64_t{s.heads} * s.head_dim,
+                width = queries + 2 * int64_t{s.kv_heads} * s.head_dim;
+  // Nothing of them is written. Without rows it is a question of sizes alone.
+  const int64_t before = qkv ? queries * static_cast<int64_t>(ElementSize(launch.dtype)) : 0;
+  auto* keys = static_cast<std::byte*>(const_cast<void*>(qkv)) + before;
+  return {.q = qkv,
+          .q_stride = width,
+          .rows = {.rows = static_cast<int32_t>(s.tokens),
+                   .slot = s.begins,
+                   .position = s.positions,
+                   .page_table = s.seen,
+                   .page_table_stride = 1},
+          .heads = s.heads,
+          .kv = {.pages = keys,
+                 .dtype = launch.dtype,
+                 .layers = 1,
+                 .num_pages = static_cast<int32_t>(s.tokens),
+                 .page_tokens = 1,
+                 .kv_heads = s.kv_heads,
+                 .head_dim = s.head_dim,
+                 .page_gap = queries},
+          .scale = s.scale,
+          .window = s.window,
+          .out = out,
+          .lse = lse};
+}
+
+bool AttendsAsGenerated(const Launch& launch, const AttentionShape& shape) {
+  if (!shape.begins || shape.global_every > 0 || !kernels::ExactOn(launch.device())) return false;
+  return launch.device().is_cpu() ||
+         kernels::TensorAttentionFits(launch.dtype,
+                                      PackedAsPaged(launch, shape, nullptr, nullptr, nullptr));
+}
+
 void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out,
                       float* lse) {
-  if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
+  if (AttendsAsGenerated(launch, shape))
+    kernels::Call(launch, PackedAsPaged(launch, shape, qkv, out, lse));
+  else if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
   else
     kernels::Call(launch,
                   kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out, .lse = lse});

@@ -5,11 +5,17 @@
 // kernels/sparse/attention_window's, and kernels/sparse/chosen_attention adds single positions
 // beside a window.
 //
+// Under run.exact the forward in bfloat16 on CUDA is the kernel that generation reads its pages
+// with, over the packed rows as pages of one token: what it gives a row is what the row was sampled
+// with, bit for bit. The backward takes the output and the log-sum-exp from there, whose ever it
+// is.
+//
 // Shapes as in kernels/attention_varlen.h; shape.cu_seqlens lies in the device's memory. Thread
 // safety: pure functions of their buffers. On CUDA the results of LibTorch are copied into the
 // caller's buffers (its operators take no outputs).
 #pragma once
 
+#include "kernels/attention_paged.h"
 #include "kernels/attention_varlen.h"
 #include "kernels/sinks/attention_sinks.h"
 
@@ -29,7 +35,22 @@ struct AttentionShape : kernels::VarlenShape {
   // Where `parents` is set, the same in the device's memory: for layers with states, and for what
   // is seen besides a window.
   const int32_t* parents_there = nullptr;
+  // What generation's kernel looks at (PackedAsPaged): where in `seen`, which is there then with or
+  // without parents, the sequence of each token begins, and the token's place in the sequence.
+  // nullptr: the batch, or the layer, is not computed by it.
+  const int32_t* begins = nullptr;     // [T]
+  const int32_t* positions = nullptr;  // [T]
 };
+
+// The forward of a packed batch as a step of generation would compute it: a token is a page whose
+// number `seen` has, and its keys and values are read where they lie between the others' queries.
+// REQUIRES: begins, positions.
+kernels::AttentionPaged PackedAsPaged(const kernels::Launch& launch, const AttentionShape& shape,
+                                      const void* qkv, void* out, float* lse);
+
+// Whether AttentionForward does that: where kernels::ExactOn says so, and on a GPU the tensor cores
+// take it (kernels/attention/tensor_attention.h), as they do in a step of generation.
+bool AttendsAsGenerated(const kernels::Launch& launch, const AttentionShape& shape);
 
 // Floats of `lse` that AttentionForward fills and AttentionBackward reads.
 int64_t AttentionLseElements(const kernels::Launch& launch, const kernels::VarlenShape& shape);

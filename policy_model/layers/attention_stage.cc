@@ -68,6 +68,8 @@ AttentionShape AttentionStage::Shape(const PackedPass& pass) const {
   shape.scale = static_cast<float>(spec_.attention_scale);
   shape.window = static_cast<int32_t>(spec_.window);
   shape.global_every = static_cast<int32_t>(spec_.global_every);
+  // A step takes those in with its own keys, by another kernel.
+  if (spec_.sinks || far_.chooses()) shape.begins = nullptr;
   return shape;
 }
 

@@ -44,6 +44,7 @@ AttentionShape LatentStage::Shape(const PackedPass& pass) const {
   shape.scale = static_cast<float>(spec_.attention_scale);
   shape.window = static_cast<int32_t>(spec_.window);
   shape.global_every = static_cast<int32_t>(spec_.global_every);
+  shape.begins = nullptr;  // a step reads latents, by a kernel of their own
   return shape;
 }
 

@@ -73,11 +73,33 @@ void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_lay
                                           .y = y});
 }
 
-// Forward products of a GPU under run.exact. false: LibTorch does it.
+// Products of the CPU of which a row has the same bits for one row and for many.
+void CpuRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+             int64_t k, bool accumulate, DType y_dtype, void* y) {
+  if (launch.dtype == DType::kFloat32) {
+    kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
+                                            .w = static_cast<const float*>(w),
+                                            .m = m,
+                                            .n = n,
+                                            .k = k,
+                                            .accumulate = accumulate,
+                                            .y = static_cast<float*>(y)});
+    return;
+  }
+  Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k,
+          accumulate, y_dtype, y);
+}
+
+// Forward products of the engine and the learner alike, where they are to be (kernels::ExactOn).
+// false: each does it in its own way.
 bool Exact(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
            int64_t k, bool accumulate, DType y_dtype, void* y) {
-  if (launch.device().is_cpu() || !kernels::ExactProducts()) return false;
+  if (!kernels::ExactOn(launch.device())) return false;
   if (launch.dtype != DType::kFloat32 && launch.dtype != DType::kBFloat16) return false;
+  if (launch.device().is_cpu()) {
+    CpuRows(launch, x, w, m, n, k, accumulate, y_dtype, y);
+    return true;
+  }
   kernels::Call(launch, kernels::RowProduct{.x = x,
                                             .w = w,
                                             .m = m,
@@ -101,12 +123,12 @@ int Threads() { return at::get_num_threads(); }
 
 void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
             int64_t k, bool accumulate, void* y) {
+  if (Exact(launch, x, w, m, n, k, accumulate, launch.dtype, y)) return;
   if (WidenedBf16(launch)) {
     Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k,
             accumulate, DType::kBFloat16, y);
     return;
   }
-  if (Exact(launch, x, w, m, n, k, accumulate, launch.dtype, y)) return;
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
@@ -118,12 +140,12 @@ void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t
 
 void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m,
                    int64_t n, int64_t k, float* y) {
+  if (Exact(launch, x, w, m, n, k, false, DType::kFloat32, y)) return;
   if (WidenedBf16(launch)) {
     Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k,
             false, DType::kFloat32, y);
     return;
   }
-  if (Exact(launch, x, w, m, n, k, false, DType::kFloat32, y)) return;
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
@@ -146,16 +168,10 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
 void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
                 int64_t k, bool accumulate, void* y) {
   if (launch.device().is_cpu() && launch.dtype == DType::kFloat32) {
-    kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
-                                            .w = static_cast<const float*>(w),
-                                            .m = m,
-                                            .n = n,
-                                            .k = k,
-                                            .accumulate = accumulate,
-                                            .y = static_cast<float*>(y)});
+    CpuRows(launch, x, w, m, n, k, accumulate, DType::kFloat32, y);
     return;
   }
-  if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
+  if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows && !kernels::ExactOnCpu()) {
     kernels::Call(launch, kernels::Bf16Matvec{.x = static_cast<const BFloat16*>(x),
                                               .w = static_cast<const BFloat16*>(w),
                                               .m = m,
@@ -172,15 +188,10 @@ void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int
 void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m,
                        int64_t n, int64_t k, float* y) {
   if (launch.device().is_cpu() && launch.dtype == DType::kFloat32) {
-    kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
-                                            .w = static_cast<const float*>(w),
-                                            .m = m,
-                                            .n = n,
-                                            .k = k,
-                                            .y = y});
+    CpuRows(launch, x, w, m, n, k, false, DType::kFloat32, y);
     return;
   }
-  if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
+  if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows && !kernels::ExactOnCpu()) {
     kernels::Call(launch, kernels::Bf16Matvec{.x = static_cast<const BFloat16*>(x),
                                               .w = static_cast<const BFloat16*>(w),
                                               .m = m,
@@ -271,7 +282,9 @@ void LinearBackwardWeightNarrow(const kernels::Launch& launch, const void* dy, c
   at::mm_out(out, View(launch, dy, m, n, at::kBFloat16).t(), View(launch, x, m, k, at::kBFloat16));
 }
 
-bool JoinsLowRank(const kernels::Launch& launch) { return WidenedBf16(launch); }
+bool JoinsLowRank(const kernels::Launch& launch) {
+  return WidenedBf16(launch) && !kernels::ExactOnCpu();
+}
 
 void LinearJoined(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
                   int64_t k, const LowRankOperands& more, bool accumulate, void* y) {

@@ -5,7 +5,8 @@
 // in a graph once it has run on that stream by the same thread, which takes their workspace. There
 // Linear and LinearToFloat are RowProducts (kernels/products/row_product.h), unless run.exact is
 // off. On the CPU LibTorch's fp32 products choose their blocking by the number of rows: a row's
-// last bits change with the batch. The *Rows forms do not, and generation uses them.
+// last bits change with the batch. The *Rows forms do not, and generation uses them; under
+// kernels::SetExactOnCpu both are one product.
 #pragma once
 
 #include "kernels/device/launch.h"

@@ -3,6 +3,8 @@
 // several, with replayed groups, with a KL term, on export.
 #include <gtest/gtest.h>
 
+#include "kernels/device/stream.h"
+#include "kernels/products/row_product.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -46,6 +48,51 @@ TEST(FiltersTrainTest, TheOnPolicyRatioIsOneWithEachFilterAndWithAll) {
       }
     }
   }
+}
+
+// Under `sync`, of an algorithm with one update a step and without filters or with all: what actor
+// and learner say of a token is the same number, and the ratio is 1 and not about 1.
+void ExpectOnPolicyBitForBit(const std::string& runs, const std::vector<std::string>& of_device) {
+  int n = 0;
+  for (const char* algorithm : {"grpo", "ppo"}) {
+    for (const bool filtered : {false, true}) {
+      const std::string out = runs + std::to_string(n++);
+      auto sets = of_device;
+      sets.insert(sets.end(), {std::string("algorithm.name=") + algorithm, "algorithm.epochs=1",
+                               "algorithm.minibatches=1", "run.schedule=sync"});
+      if (filtered) sets.insert(sets.end(), kAll.begin(), kAll.end());
+      const auto run = testing::Train(out, 3, Sets(sets));
+      ASSERT_EQ(run.code, 0) << run.err;
+      const std::string what = std::string(algorithm) + (filtered ? ", filtered" : "");
+      const auto lines = testing::Lines(out + "/metrics.jsonl");
+      ASSERT_EQ(lines.size(), 3u) << what;
+      for (const auto& line : lines) {
+        EXPECT_EQ(line.at("sampling/logprob_diff_mean"), 0.0) << what;
+        EXPECT_EQ(line.at("sampling/logprob_diff_max"), 0.0) << what;
+        EXPECT_EQ(line.at("policy/ratio"), 1.0) << what;
+        EXPECT_GT(line.at("perf/train_tokens"), 0) << what;
+      }
+    }
+  }
+}
+
+TEST(FiltersTrainTest, WherePassesAreExactActorAndLearnerDoNotDifferAtAll) {
+  const TempFolder temp;
+  kernels::SetExactOnCpu(true);
+  for (const std::string dtype : {"float32", "bfloat16"})
+    ExpectOnPolicyBitForBit(temp / (dtype + "-"), {"model.dtype=" + dtype});
+  kernels::SetExactOnCpu(false);
+}
+
+TEST(FiltersTrainTest, OnAGpuInBfloat16TheyDoNotDifferAtAll) {
+  if (!kernels::CudaAvailable())
+    GTEST_SKIP() << "NO GPU: that actor and learner of a run do not differ there was NOT tested "
+                    "(build with -DPLUMB_CUDA=ON on a machine with a GPU)";
+  const TempFolder temp;
+  for (const std::string kv_heads : {"2", "1"})
+    ExpectOnPolicyBitForBit(temp / ("heads-" + kv_heads + "-"),
+                            {"run.device=cuda", "model.dtype=bfloat16", "model.hidden=128",
+                             "model.heads=2", "model.kv_heads=" + kv_heads});
 }
 
 TEST(FiltersTrainTest, ReplayedGroupsAreWeighedOverTheirOwnSets) {

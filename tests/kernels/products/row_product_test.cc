@@ -116,6 +116,14 @@ TEST(ExactProducts, AreOnUntilSaidOtherwise) {
   EXPECT_FALSE(ExactProducts());
   SetExactProducts(true);
   EXPECT_TRUE(ExactProducts());
+  // The CPU has a word of its own.
+  EXPECT_FALSE(ExactOnCpu());
+  EXPECT_FALSE(ExactOn(Device::kCpu));
+  EXPECT_TRUE(ExactOn(Device::Cuda(0)));
+  SetExactOnCpu(true);
+  EXPECT_TRUE(ExactOn(Device::kCpu));
+  SetExactOnCpu(false);
+  EXPECT_FALSE(ExactOnCpu());
 }
 
 }  // namespace
