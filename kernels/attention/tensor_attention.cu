@@ -164,7 +164,7 @@ void Start(const Launch& launch, const AttentionPaged& k) {
   if (k.rows.single < k.rows.rows) {
     work.begin = k.rows.single;
     work.end = k.rows.rows;
-    if (PromptAttentionFits(D)) {  // the same bits, three times as fast where there are such cores
+    if (PromptAttentionFits(D)) {  // the same bits, twice as fast
       StartPromptAttention(launch, work, D);
       return;
     }

@@ -7,7 +7,8 @@
 //
 // Under run.exact the forward in bfloat16 on CUDA is the kernel that generation reads its pages
 // with, over the packed rows as pages of one token: what it gives a row is what the row was sampled
-// with, bit for bit. LibTorch's backward takes the output and the log-sum-exp from there.
+// with, bit for bit. The backward takes the output and the log-sum-exp from there, whose ever it
+// is.
 //
 // Shapes as in kernels/attention_varlen.h; shape.cu_seqlens lies in the device's memory. Thread
 // safety: pure functions of their buffers. On CUDA the results of LibTorch are copied into the
