@@ -51,15 +51,17 @@ TEST(FiltersTrainTest, TheOnPolicyRatioIsOneWithEachFilterAndWithAll) {
 }
 
 // Under `sync`, of an algorithm with one update a step and without filters or with all: what actor
-// and learner say of a token is the same number, and the ratio is 1 and not about 1.
+// and learner say of a token is the same number, and the ratio is 1 and not about 1. With a KL term
+// every answer is looked at, also of a group whose rewards are equal.
 void ExpectOnPolicyBitForBit(const std::string& runs, const std::vector<std::string>& of_device) {
   int n = 0;
   for (const char* algorithm : {"grpo", "ppo"}) {
     for (const bool filtered : {false, true}) {
       const std::string out = runs + std::to_string(n++);
       auto sets = of_device;
-      sets.insert(sets.end(), {std::string("algorithm.name=") + algorithm, "algorithm.epochs=1",
-                               "algorithm.minibatches=1", "run.schedule=sync"});
+      sets.insert(sets.end(),
+                  {std::string("algorithm.name=") + algorithm, "algorithm.epochs=1",
+                   "algorithm.minibatches=1", "algorithm.kl_coef=0.05", "run.schedule=sync"});
       if (filtered) sets.insert(sets.end(), kAll.begin(), kAll.end());
       const auto run = testing::Train(out, 3, Sets(sets));
       ASSERT_EQ(run.code, 0) << run.err;
