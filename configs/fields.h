@@ -40,8 +40,8 @@ void RunConfig::Visit(V& v) {
     threads);
   v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
   v({"exact", "bool",
-     "forward products on a GPU give a token the same bits whatever it is computed beside, in "
-     "generation and in training; false: cuBLAS chooses. plumb doctor --gpu measures the cost"},
+     "a forward on a GPU gives a token the same bits whatever it is computed beside, in generation "
+     "and in training; false: cuBLAS and LibTorch choose. plumb doctor --gpu measures the cost"},
     exact);
   v({"memory_gb", "GB", "of the device for the run; 0: what is free. More is refused at the start",
      Within(0, 1e6)},
