@@ -5,7 +5,8 @@
 //                 [--rounds 5] [--threads 1] [--bits 32] [--gpus 0]
 //
 // The dense feed-forward part has per-token x width; both run forward alone, and forward and
-// backward with all gradients, turn by turn in each round, in float32 or, with --bits 16, bfloat16.
+// backward with all gradients, which are added to what is there or ("written"), as in an update's
+// first backward, written; turn by turn in each round, in float32 or, with --bits 16, bfloat16.
 // --gpus 1: on the first GPU, by the clock from an idle stream to an idle stream (so with all waits
 // and launches), eight passes a measurement. Prints one JSON object: medians, and the layer's share
 // of the dense one's speed. A wrong result is not timed: both outputs have to be finite.
@@ -21,6 +22,7 @@
 #include "bench/bench_program.h"
 #include "common/base/rng.h"
 #include "policy_model/layers/experts_stage.h"
+#include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/torch_stream.h"
 #include "policy_model/transformer.h"
 
@@ -54,6 +56,25 @@ Arguments Parse(int argc, char** argv) {
   return a;
 }
 
+// Gradients of which nothing is there before a pass.
+class Written : public PassParts {
+ public:
+  Written(const Weights& weights, FlatBuffer& grad) : weights_(weights), grad_(grad) {}
+  void Begin(Way) override {}
+  void Enter(Way, int64_t) override {}
+  void Leave(Way, int64_t) override {}
+  void End(Way) override {}
+  const void* Weight(int64_t offset) const override { return weights_.flat().at(offset); }
+  float* Gradient(int64_t offset) const override { return grad_.f32() + offset; }
+  bool TakeEmpty(int64_t, int64_t) const override { return true; }
+
+ private:
+  const Weights& weights_;
+  FlatBuffer& grad_;
+};
+
+enum class Kind { kForward, kAdded, kWritten };
+
 // One layer's feed-forward part with drawn weights and inputs.
 class Layer {
  public:
@@ -86,7 +107,7 @@ class Layer {
   }
 
   // Seconds of one pass: of the processor, or of the clock where a GPU computes.
-  double Run(bool backward) {
+  double Run(Kind kind) {
     const bool on_cpu = weights_.device().is_cpu();
     const OnStream here(weights_.stream());
     const auto now = [&] {
@@ -97,7 +118,7 @@ class Layer {
     };
     const int passes = on_cpu ? 1 : 8;
     const double begin = now();
-    for (int i = 0; i < passes; ++i) Pass(backward);
+    for (int i = 0; i < passes; ++i) Pass(kind);
     const double seconds = (now() - begin) / passes;
     std::vector<std::byte> bytes(out_.bytes());
     out_.CopyToHost(bytes);
@@ -110,7 +131,8 @@ class Layer {
   }
 
  private:
-  void Pass(bool backward) {
+  void Pass(Kind kind) {
+    const bool backward = kind != Kind::kForward;
     if (!routing_.load.empty())
       routing_.Begin({}, tokens_, weights_.shape().experts.per_token, weights_.device().is_cpu(),
                      nullptr);
@@ -126,6 +148,7 @@ class Layer {
                     backward,
                     saved_,
                     scratch_};
+    if (kind == Kind::kWritten) pass.parts = &written_;
     saved_.Begin();
     scratch_.Begin();
     stage_->PlanForward(pass);
@@ -141,6 +164,7 @@ class Layer {
 
   Weights weights_;
   FlatBuffer grad_;
+  const Written written_{weights_, grad_};
   const int64_t tokens_;
   FlatBuffer in_, out_, d_;
   Routing routing_;
@@ -168,13 +192,14 @@ int Bench(int argc, char** argv) {
   Layer dense(shape, a.tokens, stream, dtype);
   shape.experts = {.count = a.experts, .widths = {a.width}, .per_token = a.per_token};
   Layer experts(shape, a.tokens, stream, dtype);
-  std::vector<double> seconds[4];
+  constexpr Kind kKinds[] = {Kind::kForward, Kind::kAdded, Kind::kWritten};
+  std::vector<double> seconds[6];  // of each kind: experts, dense
   for (int64_t round = 0; round <= a.rounds; ++round) {
-    for (const bool backward : {false, true}) {
-      const double e = experts.Run(backward), d = dense.Run(backward);
+    for (size_t k = 0; k < std::size(kKinds); ++k) {
+      const double e = experts.Run(kKinds[k]), d = dense.Run(kKinds[k]);
       if (round == 0) continue;  // memory is taken
-      seconds[backward ? 2 : 0].push_back(e);
-      seconds[backward ? 3 : 1].push_back(d);
+      seconds[2 * k].push_back(e);
+      seconds[2 * k + 1].push_back(d);
     }
   }
   const auto rate = [&](int which) {
@@ -182,8 +207,10 @@ int Bench(int argc, char** argv) {
   };
   std::printf(
       "{\"experts_forward\": %.0f, \"dense_forward\": %.0f, \"experts_train\": %.0f, "
-      "\"dense_train\": %.0f, \"share_forward\": %.3f, \"share_train\": %.3f}\n",
-      rate(0), rate(1), rate(2), rate(3), rate(0) / rate(1), rate(2) / rate(3));
+      "\"dense_train\": %.0f, \"experts_train_written\": %.0f, \"dense_train_written\": %.0f, "
+      "\"share_forward\": %.3f, \"share_train\": %.3f, \"share_train_written\": %.3f}\n",
+      rate(0), rate(1), rate(2), rate(3), rate(4), rate(5), rate(0) / rate(1), rate(2) / rate(3),
+      rate(4) / rate(5));
   return 0;
 }
 

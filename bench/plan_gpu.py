@@ -42,6 +42,8 @@ rows = {
     "grpo": [{"prompt": letters(prompt), "answer": "1"} for _ in range(prompts)],
     "dpo": [{"prompt": letters(length // 4), "chosen": letters(length // 4), "rejected": letters(length // 4)} for _ in range(8 * batch)],
 }
+# Of a prompt and an answer, with the end token of demonstrations.
+lengths = {"sft": (8, length - 15), "grpo": (prompt, answer), "dpo": (length // 4, length // 4 + 1)}
 recipes = {
     "sft": f"""[algorithm]
 name = "sft"
@@ -116,7 +118,8 @@ for (name, _), shape in zip(rows.items(), args.shapes):
     if name not in args.only:
         continue
     recipe = write_recipe(name, shape)
-    plan = json.loads(call(args.plumb, "plan", recipe, "--json"))
+    mean = lengths[name]
+    plan = json.loads(call(args.plumb, "plan", recipe, "--json", "--prompt-tokens", mean[0], "--answer-tokens", mean[1]))
     run = folder / f"run-{name}"
     call(args.plumb, "train", recipe, "--out", run, "--overwrite", "--quiet")
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -10,7 +10,8 @@
 # rank and as many ranks), the most memory of the GPU of rank 0, bytes sent a step by rank 0, the losses of the first and last step,
 # which have to agree over all runs of a model. A run that fails has the end of its log in its place.
 # PLUMB (build/plumb), SHAPES ("0.5B 1.5B"), RANKS ("1 2 4"), ZEROS ("1 2 3 tp2"), STEPS (10), TOKENS a micro-batch of a rank (8192),
-# DEVICE (cuda) may be set; SECONDS_EACH (60) is the most that a run may take.
+# DEVICE (cuda) may be set; SECONDS_EACH (60) is the most that a run may take. SETS has further options of all runs, as "optimizer.masters=none
+# optimizer.moments=int8", by which a 7B model fits one card.
 set -u
 cd "$(dirname "$0")/.."
 plumb=${PLUMB:-build/plumb}
@@ -52,7 +53,7 @@ for model in $shapes; do
             data.train="\"$rows\"" 'model.dtype="bfloat16"' model.path="\"$out/$model\""
             'checkpoint.optimizer="never"'
             sft.batch=32 sft.max_tokens=1024 sft.heldout=0 optimizer.micro_batch_tokens="$micro"
-            'optimizer.recompute="layer"' 'optimizer.lr_schedule="constant"')
+            'optimizer.recompute="layer"' 'optimizer.lr_schedule="constant"' ${SETS:-})
       line=("$plumb" train configs/toy_sft.toml --out "$run" --quiet)
       if [ "$ranks" -gt 1 ]; then
         case $zero in

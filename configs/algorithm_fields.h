@@ -265,6 +265,14 @@ void OptimizerConfig::Visit(V& v) {
      "to come and go",
      "cpu_offload"},
     offload);
+  v({"loss_scale", "1",
+     "model.products = \"fp16\": first factor of the loss, and largest; a power of 2; an update "
+     "that overflows is skipped and divides it by 4",
+     "init_scale", Within(1, 1 << 24)},
+    loss_scale);
+  v({"loss_scale_steps", "updates", "without an overflow until that factor is doubled",
+     "growth_interval", AtLeast(1)},
+    loss_scale_steps);
   v({"recompute", "name",
      "activations that the backward computes again; layer: least memory, a third more work"},
     recompute);

@@ -79,6 +79,9 @@ void ValidateRun(const RunConfig& run, Problems& p) {
       "\"tcp://127.0.0.1:7777\" for roles of this machine.");
   p.Require(cluster || (run.listen.empty() && run.keys.empty()),
             "run.listen and run.keys are of run.roles = \"cluster\": set it, or take them out.");
+  p.Require(cluster || (run.relay == 0 && !run.weight_deltas),
+            "run.relay and run.weight_deltas are of run.roles = \"cluster\": set it, or take them "
+            "out.");
   p.Require(ParseDevice(run.device).has_value(),
             "run.device = \"" + run.device + "\" is not known: use one of cpu, cuda, cuda:N.");
 }

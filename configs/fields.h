@@ -78,6 +78,15 @@ void RunConfig::Visit(V& v) {
   v({"keys", "folder",
      "cluster: CURVE keys of the roles (plumb keys generate FOLDER/); empty: the loopback only"},
     keys);
+  v({"relay", "actors",
+     "cluster: weights go through a tree: the head, and each actor that can be reached, hands them "
+     "on to so many others; 0: the head sends them to each",
+     Within(0, 64)},
+    relay);
+  v({"weight_deltas", "bool",
+     "cluster: who has a version gets of the next one only what has changed, exactly; for one more "
+     "copy of the trained weights in each actor's memory"},
+    weight_deltas);
 }
 
 template <class V>
@@ -100,7 +109,7 @@ void ModelConfig::Visit(V& v) {
   v({"dtype", "name", "bfloat16 is 4-5x faster where the processor has it", "torch_dtype"}, dtype);
   v({"products", "name",
      "what the learner's products of layers read; fp8: 8 bits a number, for large models on a GPU "
-     "of capability 8.9; weights and generation keep dtype"},
+     "of capability 8.9; fp16: float16 under a scaled loss; weights and generation keep dtype"},
     products);
   v({"layers", "1", "of a new model", AtLeast(1)}, layers);
   v({"hidden", "1", "width of a new model; a multiple of heads"}, hidden);

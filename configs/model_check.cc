@@ -214,9 +214,18 @@ void ValidatePolicy(const Config& c, Problems& p) {
             "policy.targets names no module: use \"all-linear\" or names like \"q_proj\".");
 }
 
+// Ranks that have a whole model each, or there is one.
+bool WholeModels(const Config& c) {
+  try {
+    const Parallel parallel = ReadParallel(c.run.parallel);
+    return parallel.tp == 1 && parallel.pp == 1 && parallel.ep == 1;
+  } catch (const Error&) {  // CheckParallel says it
+    return true;
+  }
+}
+
 // What the learner's products in 8 bits cannot be beside.
-void ValidateProducts(const Config& c, Problems& p) {
-  if (c.model.products == Products::kDType) return;
+void ValidateFp8(const Config& c, Problems& p) {
   const std::string option = "model.products = \"fp8\" ";
   p.Require(c.policy.adapter == Adapter::kNone,
             option +
@@ -227,14 +236,39 @@ void ValidateProducts(const Config& c, Problems& p) {
   const std::optional<Device> device = ParseDevice(c.run.device);
   p.Require(!device || device->is_cpu() || c.model.dtype == DType::kBFloat16,
             option + "gives bfloat16 on a GPU: set model.dtype to \"bfloat16\".");
-  try {
-    const Parallel parallel = ReadParallel(c.run.parallel);
-    p.Require(parallel.tp == 1 && parallel.pp == 1 && parallel.ep == 1,
-              option +
-                  "goes with ranks of run.parallel that have a whole model each (dp): a scale is "
-                  "that of a whole row; take tp, pp and ep out, or it.");
-  } catch (const Error&) {  // CheckParallel says it
-  }
+  p.Require(WholeModels(c),
+            option +
+                "goes with ranks of run.parallel that have a whole model each (dp): a scale is "
+                "that of a whole row; take tp, pp and ep out, or it.");
+}
+
+// Of those in float16, and of the scale that the loss has with them.
+void ValidateFp16(const Config& c, Problems& p) {
+  const std::string option = "model.products = \"fp16\" ";
+  p.Require(c.experts.count == 0,
+            option + "leaves experts out, whose products read model.dtype; take it out.");
+  p.Require(WholeModels(c),
+            option +
+                "was never tried with tp, pp and ep of run.parallel: share the work as dp, or "
+                "take it out.");
+  p.Require(c.run.gradient_wire == GradientWire::kFloat32,
+            option +
+                "scales gradients, and what run.gradient_wire loses of them is added to those "
+                "of another scale: leave run.gradient_wire at \"float32\".");
+  int exponent = 0;
+  p.Require(std::frexp(c.optimizer.loss_scale, &exponent) == 0.5,
+            "optimizer.loss_scale is " + NumberText(c.optimizer.loss_scale) +
+                ", and a power of two rounds nothing: 65536, say.");
+}
+
+void ValidateProducts(const Config& c, Problems& p) {
+  if (c.model.products == Products::kFp8) ValidateFp8(c, p);
+  if (c.model.products == Products::kFp16) return ValidateFp16(c, p);
+  const OptimizerConfig none;
+  p.Require(c.optimizer.loss_scale == none.loss_scale &&
+                c.optimizer.loss_scale_steps == none.loss_scale_steps,
+            "optimizer.loss_scale and optimizer.loss_scale_steps are of products in float16: set "
+            "model.products = \"fp16\", or take them out.");
 }
 
 }  // namespace

@@ -33,7 +33,8 @@ constexpr Row kTable[] = {
     {"run", "schedule", "it says which weights answer for which step"},
     {"run",
      "roles steps max_staleness checkpoint_every keep_checkpoints threads device exact memory_gb "
-     "actors reward_workers stall_seconds parallel zero gradient_wire listen keys",
+     "actors reward_workers stall_seconds parallel zero gradient_wire listen keys relay "
+     "weight_deltas",
      nullptr},
     {"checkpoint", "optimizer optimizer_every background", nullptr},
     {"model", "path",
@@ -130,7 +131,8 @@ constexpr Row kTable[] = {
      "muon_learning_rate muon_momentum learning_rate beta1 beta2 eps weight_decay grad_clip "
      "clip_value lr_schedule warmup_fraction "
      "min_lr_fraction decay_fraction "
-     "micro_batch_tokens max_skipped_in_a_row recompute gradients offload",
+     "micro_batch_tokens max_skipped_in_a_row recompute gradients offload loss_scale "
+     "loss_scale_steps",
      nullptr},
     {"optimizer", "ramp_steps ramp_start",
      "rows and stored answers are numbered by the batches so far"},

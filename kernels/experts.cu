@@ -200,60 +200,103 @@ __global__ void RouteBackward(RouteTokensBackward d) {
   for (int32_t e = lane; e < s.experts; e += 32) out[e] += 2 * d.z * lse * softmax[e];
 }
 
-// A row's shares and, behind those of all rows, its entropy and lse^2.
-__global__ void RowShares(RouterShape s, const float* logits, float* share, float* entropy,
-                          float* lse_squared) {
-  extern __shared__ float memory[];
-  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  const int64_t r = int64_t{blockIdx.x} * kRowsABlock + warp;
-  if (r >= s.rows) return;
-  float* score = memory + warp * s.experts;
-  const float* row = logits + r * s.experts;
-  const float lse = Softmax(row, s.experts, 1.0f, score);
-  ScoresOf(s, row, score);
-  float all = 0;
-  for (int32_t e = lane; e < s.experts; e += 32) all += score[e];
-  all = WarpSum(all) + kSmallestSum;
-  float of_row = 0;
-  for (int32_t e = lane; e < s.experts; e += 32) {
-    const float p = score[e] / all;
-    share[r * s.experts + e] = p;
-    if (p > 0) of_row -= p * logf(p);
-  }
-  of_row = WarpSum(of_row);
-  if (lane != 0) return;
-  entropy[r] = of_row;
-  lse_squared[r] = lse * lse;
+// Sums of kBlockRows rows, a warp those of a few after each other: shares, entropy and lse^2 by
+// block, and how many chose each expert.
+constexpr int kLoadWarps = 8, kLoadRows = RouterLoad::kBlockRows / kLoadWarps;
+size_t LoadBytes(int32_t experts) {
+  return size_t{kLoadWarps} * static_cast<size_t>(12 * experts + 16) +
+         4 * static_cast<size_t>(experts);
 }
 
-// Adds the columns of x [rows, width] up, 32 a block, in the order that BiasGrad of embedding.cu
-// has; eight reads are on their way at a time.
-__global__ void ColumnSums(const float* x, int64_t rows, int64_t width, double* sums) {
-  __shared__ double part[32][33];
-  const int64_t i = int64_t{blockIdx.x} * 32 + threadIdx.x;
-  double sum = 0;
-  for (int64_t r0 = threadIdx.y; r0 < rows && i < width; r0 += 8 * 32) {
-    float there[8];
-#pragma unroll
-    for (int u = 0; u < 8; ++u) there[u] = r0 + u * 32 < rows ? x[(r0 + u * 32) * width + i] : 0.0f;
-#pragma unroll
-    for (int u = 0; u < 8; ++u) sum += static_cast<double>(there[u]);
-  }
-  part[threadIdx.y][threadIdx.x] = sum;
+__global__ void __launch_bounds__(32 * kLoadWarps)
+    LoadParts(RouterLoad d, double* parts, int32_t* counts) {
+  extern __shared__ double load_memory[];
+  const RouterShape& s = d.shape;
+  const int32_t experts = s.experts;
+  double *shares = load_memory, *others = shares + kLoadWarps * experts;
+  auto* scores = reinterpret_cast<float*>(others + 2 * kLoadWarps);
+  auto* chosen = reinterpret_cast<int32_t*>(scores + kLoadWarps * experts);
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  for (int32_t e = thread; e < experts; e += 32 * kLoadWarps) chosen[e] = 0;
+  double* share = shares + warp * experts;
+  float* score = scores + warp * experts;
+  for (int32_t e = lane; e < experts; e += 32) share[e] = 0;
   __syncthreads();
-  if (threadIdx.y != 0 || i >= width) return;
-  double total = sums[i];
-  for (int w = 0; w < 32; ++w) total += part[w][threadIdx.x];
-  sums[i] = total;
+  double entropy = 0, squares = 0;
+  const int64_t block_row = int64_t{blockIdx.x} * RouterLoad::kBlockRows;
+  for (int i = 0; i < kLoadRows; ++i) {
+    const int64_t r = block_row + warp * kLoadRows + i;
+    if (r >= s.rows) break;
+    const float* row = d.logits + r * experts;
+    const float lse = Softmax(row, experts, 1.0f, score);
+    ScoresOf(s, row, score);
+    float all = 0;
+    for (int32_t e = lane; e < experts; e += 32) all += score[e];
+    all = WarpSum(all) + kSmallestSum;
+    float of_row = 0;
+    for (int32_t e = lane; e < experts; e += 32) {
+      const float p = score[e] / all;
+      share[e] += static_cast<double>(p);
+      if (p > 0) of_row -= p * logf(p);
+    }
+    entropy += static_cast<double>(WarpSum(of_row));
+    squares += static_cast<double>(lse * lse);
+  }
+  if (lane == 0) others[2 * warp] = entropy, others[2 * warp + 1] = squares;
+  const int64_t first = block_row * s.per_token, behind = s.rows * s.per_token,
+                pairs = RouterLoad::kBlockRows * int64_t{s.per_token};
+  for (int64_t i = first + thread; i < min(first + pairs, behind); i += 32 * kLoadWarps)
+    atomicAdd(&chosen[d.expert[i]], 1);  // whole numbers: the same in any order
+  __syncthreads();
+  double* to = parts + int64_t{blockIdx.x} * (experts + 2);
+  for (int32_t e = thread; e < experts + 2; e += 32 * kLoadWarps) {
+    double sum = 0;
+    for (int w = 0; w < kLoadWarps; ++w)
+      sum += e < experts ? shares[w * experts + e] : others[2 * w + e - experts];
+    to[e] = sum;
+    if (e < experts) counts[int64_t{blockIdx.x} * experts + e] = chosen[e];
+  }
 }
 
-// Each of two arrays [rows], one behind the other, added up by a block.
-__global__ void ArraySums(const float* x, int64_t rows, double* first, double* second) {
-  const float* from = x + blockIdx.x * rows;
+// Adds the blocks' up, a warp a column, and what follows from them.
+__global__ void __launch_bounds__(1024)
+    LoadSums(RouterLoad d, int64_t blocks, const double* parts, const int32_t* counts) {
+  __shared__ double along[kMaxExperts];
+  __shared__ int64_t beyond[kMaxExperts];
+  const int32_t experts = d.shape.experts;
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  for (int32_t e = warp; e < experts + 2; e += 32) {
+    double sum = 0;
+    int32_t count = 0;
+#pragma unroll 4
+    for (int64_t b = lane; b < blocks; b += 32) {
+      sum += parts[b * (experts + 2) + e];
+      if (e < experts) count += counts[b * experts + e];
+    }
+    sum = WarpSum(sum);
+    count = WarpSum(count);
+    if (lane != 0) continue;
+    if (e < experts) {
+      d.tokens[e] += count;
+      along[e] = count * sum;
+      beyond[e] = d.capacity && count > d.capacity[e] ? count - d.capacity[e] : 0;
+    } else {
+      *(e == experts ? d.entropy : d.lse_squared) += sum;
+    }
+  }
+  __syncthreads();
+  if (warp != 0) return;
   double sum = 0;
-  for (int64_t r = threadIdx.x; r < rows; r += blockDim.x) sum += static_cast<double>(from[r]);
-  sum = BlockSum(sum);
-  if (threadIdx.x == 0) *(blockIdx.x == 0 ? first : second) += sum;
+  int64_t dropped = 0;
+  for (int32_t e = lane; e < experts; e += 32) {
+    sum += along[e];
+    dropped += beyond[e];
+  }
+  sum = WarpSum(sum);
+  dropped = WarpSum(dropped);
+  if (lane != 0) return;
+  *d.aux += experts * sum / static_cast<double>(d.shape.rows);
+  *d.dropped += dropped;
 }
 
 // blockDim.y rows a block, N columns a thread.
@@ -354,11 +397,13 @@ __global__ void ClampedBack(ClampedGluBackward k) {
   }
 }
 
-__global__ void SlotWeights(const float* slot_dweight, const int32_t* slot, int64_t pairs,
-                            float* dweight) {
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < pairs;
+__global__ void SlotWeights(TakeSlots t) {
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < t.pairs;
        i += int64_t{gridDim.x} * blockDim.x) {
-    dweight[i] = slot[i] < 0 ? 0.0f : slot_dweight[slot[i]];
+    float sum = 0;
+    const int32_t slot = t.slot[i];
+    for (int64_t p = 0; p < t.parts && slot >= 0; ++p) sum += t.slot_dweight[p * t.slots + slot];
+    t.dweight[i] = sum;
   }
 }
 
@@ -367,6 +412,7 @@ __global__ void Chosen(const int32_t* expert, int64_t pairs, float scale, int32_
                        float* share) {
   const int32_t e = static_cast<int32_t>(blockIdx.x);
   int32_t sum = 0;
+#pragma unroll 8
   for (int64_t i = threadIdx.x; i < pairs; i += blockDim.x) sum += expert[i] == e;
   sum = BlockSum(sum);
   if (threadIdx.x != 0) return;
@@ -413,17 +459,20 @@ void RouteTokensBackward::Cuda(const Launch& launch) const {
   CheckLaunch(kName);
 }
 
-void RouterSums::Cuda(const Launch& launch) const {
+void RouterLoad::Cuda(const Launch& launch) const {
   if (shape.rows == 0) return;
-  float* of_rows = scratch + shape.rows * shape.experts;
-  RowShares<<<RouterBlocks(shape.rows), 32 * kRowsABlock, RouterBytes(RowShares, shape, 1),
-              StreamOf(launch)>>>(shape, logits, scratch, of_rows, of_rows + shape.rows);
-  CheckLaunch("RouterSums (rows)");
-  ColumnSums<<<Blocks(shape.experts, 32), dim3(32, 32), 0, StreamOf(launch)>>>(
-      scratch, shape.rows, shape.experts, share);
-  CheckLaunch("RouterSums (shares)");
-  ArraySums<<<2, 1024, 0, StreamOf(launch)>>>(of_rows, shape.rows, entropy, lse_squared);
-  CheckLaunch("RouterSums (sums)");
+  const int64_t blocks = Blocks(shape);
+  auto* parts = static_cast<double*>(scratch);
+  auto* counts = reinterpret_cast<int32_t*>(parts + blocks * (shape.experts + 2));
+  const size_t bytes = LoadBytes(shape.experts);
+  CheckCuda(cudaFuncSetAttribute(LoadParts, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(bytes)),
+            "to give the router's load its shared memory");
+  LoadParts<<<static_cast<unsigned>(blocks), 32 * kLoadWarps, bytes, StreamOf(launch)>>>(
+      *this, parts, counts);
+  CheckLaunch("RouterLoad (blocks)");
+  LoadSums<<<1, 1024, 0, StreamOf(launch)>>>(*this, blocks, parts, counts);
+  CheckLaunch("RouterLoad (sums)");
 }
 
 void CombineExperts::Cuda(const Launch& launch) const {
@@ -470,13 +519,13 @@ void ClampedGluBackward::Cuda(const Launch& launch) const {
 }
 
 void TakeSlots::Cuda(const Launch& launch) const {
-  SlotWeights<<<Blocks(pairs, 256), 256, 0, StreamOf(launch)>>>(slot_dweight, slot, pairs, dweight);
+  SlotWeights<<<Blocks(pairs, 256), 256, 0, StreamOf(launch)>>>(*this);
   CheckLaunch(kName);
 }
 
 void CountChosen::Cuda(const Launch& launch) const {
-  Chosen<<<static_cast<unsigned>(experts), 256, 0, StreamOf(launch)>>>(expert, pairs, scale, count,
-                                                                       share);
+  Chosen<<<static_cast<unsigned>(experts), 1024, 0, StreamOf(launch)>>>(expert, pairs, scale, count,
+                                                                        share);
   CheckLaunch(kName);
 }
 

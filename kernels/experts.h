@@ -70,7 +70,7 @@ struct RouteTokensBackward {
 };
 
 // Sums over all rows: shares by expert, the entropy of the shares (nats), lse^2. Added to what is
-// there.
+// there. CPU only: a GPU adds up what is made of them, too (RouterLoad).
 struct RouterSums {
   static constexpr const char* kName = "RouterSums";
   RouterShape shape;
@@ -78,9 +78,34 @@ struct RouterSums {
   double* share = nullptr;        // [E]
   double* entropy = nullptr;      // [1]
   double* lse_squared = nullptr;  // [1]
-  float* scratch = nullptr;       // [R, E + 2]; CUDA only
+  void Cpu(const Launch& launch) const;
+};
+
+// What a pass adds to a layer's load: how many chose each expert, dropped ones too; of these how
+// many are beyond its capacity; RouterSums' entropy and lse^2; and E / R times the sum over the
+// experts of chosen times share. Added to what is there.
+struct RouterLoad {
+  static constexpr const char* kName = "RouterLoad";
+  RouterShape shape;
+  const float* logits = nullptr;      // [R, E]
+  const int32_t* expert = nullptr;    // [R, K]
+  const int64_t* capacity = nullptr;  // [E]; nullptr: no bound
+  int64_t* tokens = nullptr;          // [E]
+  int64_t* dropped = nullptr;         // [1]
+  double* entropy = nullptr;          // [1]
+  double* lse_squared = nullptr;      // [1]
+  double* aux = nullptr;              // [1]
+  void* scratch = nullptr;            // ScratchBytes(shape), of 8 bytes each; CUDA only
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
+
+  static constexpr int64_t kBlockRows = 64;
+  static int64_t Blocks(const RouterShape& shape) {
+    return (shape.rows + kBlockRows - 1) / kBlockRows;
+  }
+  static int64_t ScratchBytes(const RouterShape& shape) {
+    return Blocks(shape) * (8 * (shape.experts + 2) + 4 * shape.experts);
+  }
 };
 
 // Lays the tokens out by expert, each in the order of the rows. On CUDA slots behind begin[E] are
@@ -150,13 +175,15 @@ struct ClampedGluBackward {
   void Cuda(const Launch& launch) const;
 };
 
-// dweight[i] = slot_dweight[slot[i]], 0 where the pair was dropped.
+// dweight[i] = the sum of the parts of slot_dweight[slot[i]], 0 where the pair was dropped.
 struct TakeSlots {
   static constexpr const char* kName = "TakeSlots";
-  const float* slot_dweight = nullptr;  // [S]
+  const float* slot_dweight = nullptr;  // [parts, S]
   const int32_t* slot = nullptr;        // [pairs]
   int64_t pairs = 0;
   float* dweight = nullptr;  // [pairs]
+  int64_t parts = 1;
+  int64_t slots = 0;  // S; read where there is more than one part
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -181,6 +181,28 @@ void RouterSums::Cpu(const Launch&) const {
   }
 }
 
+void RouterLoad::Cpu(const Launch& launch) const {
+  const auto experts = static_cast<size_t>(shape.experts);
+  std::vector<double> share(experts);
+  RouterSums{.shape = shape,
+             .logits = logits,
+             .share = share.data(),
+             .entropy = entropy,
+             .lse_squared = lse_squared}
+      .Cpu(launch);
+  std::vector<int64_t> chosen(experts);
+  for (int64_t i = 0; i < shape.rows * shape.per_token; ++i)
+    ++chosen[static_cast<size_t>(expert[i])];
+  double sum = 0;
+  for (size_t e = 0; e < experts; ++e) {
+    tokens[e] += chosen[e];
+    if (capacity) *dropped += std::max<int64_t>(0, chosen[e] - capacity[e]);
+    sum += static_cast<double>(chosen[e]) * share[e];
+  }
+  if (shape.rows > 0)
+    *aux += static_cast<double>(shape.experts) * sum / static_cast<double>(shape.rows);
+}
+
 void DispatchTokens::Cpu(const Launch&) const {
   const int64_t pairs = rows * per_token;
   std::fill_n(begin, experts + 1, 0);
@@ -307,7 +329,11 @@ void BiasBack(const ExpertBiasBackward& k) {
 }  // namespace
 
 void TakeSlots::Cpu(const Launch&) const {
-  for (int64_t i = 0; i < pairs; ++i) dweight[i] = slot[i] < 0 ? 0.0f : slot_dweight[slot[i]];
+  for (int64_t i = 0; i < pairs; ++i) {
+    float sum = 0;
+    for (int64_t p = 0; p < parts && slot[i] >= 0; ++p) sum += slot_dweight[p * slots + slot[i]];
+    dweight[i] = sum;
+  }
 }
 
 void CountChosen::Cpu(const Launch&) const {

@@ -5,6 +5,7 @@
 
 #include "policy_model/layers/expert_visits.h"
 #include "policy_model/pass_memory.h"
+#include "policy_model/pass_products.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -19,7 +20,8 @@ class PlannedGroup : public TensorGroup {
 };
 
 PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute,
-                  bool guest, bool of_group = false, bool fp8 = false) {
+                  bool guest, bool of_group = false,
+                  configs::Products products = configs::Products::kDType) {
   const ModelShape& shape = weights.shape();
   std::vector<Branch> branches = BranchesOf(weights.table());
   Arena saved = Arena::WithoutMemory(weights.stream()),
@@ -39,7 +41,7 @@ PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, b
                   saved,
                   scratch};
   if (of_group) pass.group = &group;
-  pass.fp8 = fp8;
+  SetProducts(products, pass);
   Routing routing;
   ExpertVisits visits(nullptr, weights.stream());
   if (shape.experts.here > 0) {
@@ -87,8 +89,8 @@ int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
 }
 
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute, bool guest,
-                          bool of_group, bool fp8) {
-  return BytesOf(weights, size, true, recompute, guest, of_group, fp8);
+                          bool of_group, configs::Products products) {
+  return BytesOf(weights, size, true, recompute, guest, of_group, products);
 }
 
 PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest) {

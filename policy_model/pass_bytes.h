@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "configs/choices.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
@@ -27,9 +28,10 @@ struct PassBytes {
 // ones. `guest`: somebody looks at the logits (pass_guest.h). `of_group`: the weights are a share
 // of a model that ranks compute together. Where they are one of a model whose experts are shared
 // out, as many rows come to the experts here as go from here to others.
-// `fp8`: Transformer::UseFp8.
+// `products`: Transformer::UseProducts.
 PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute,
-                          bool guest = false, bool of_group = false, bool fp8 = false);
+                          bool guest = false, bool of_group = false,
+                          configs::Products products = configs::Products::kDType);
 // After a forward alone.
 PassBytes BytesOfScoring(const Weights& weights, const PassSize& size, bool guest = false);
 // After a paged step of so many rows.

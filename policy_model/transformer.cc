@@ -12,11 +12,11 @@
 #include "policy_model/head_pass.h"
 #include "policy_model/kept_logits.h"
 #include "policy_model/layers/expert_visits.h"
-#include "policy_model/layers/fp8/fp8_linear.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/memory/task_weights.h"
 #include "policy_model/pass_memory.h"
+#include "policy_model/pass_products.h"
 #include "policy_model/routed_experts.h"
 #include "policy_model/seen_lists.h"
 #include "policy_model/stage_ends.h"
@@ -43,8 +43,9 @@ struct Transformer::Impl {
   std::vector<Branch> branches;  // two a layer
   Arena saved, scratch, paged;
 
-  PassMemory memory;                    // of the last pass
-  bool recompute = false, fp8 = false;  // of passes to come
+  PassMemory memory;                                       // of the last pass
+  configs::Products products = configs::Products::kDType;  // of passes to come
+  bool recompute = false;                                  // the same
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   std::optional<uint64_t> dropout;  // of the last forward
@@ -151,7 +152,7 @@ struct Transformer::Impl {
         keep,
         saved,
         scratch};
-    pass.fp8 = fp8;
+    SetProducts(products, pass);
     return pass;
   }
 
@@ -260,9 +261,9 @@ void Transformer::PassBy(const Weights& weights, PassParts::Way way, bool keep,
 }
 
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
-void Transformer::UseFp8(bool on) {
-  if (on) CheckFp8(impl_->launch.stream, impl_->dtype, impl_->table);
-  impl_->fp8 = on;
+void Transformer::UseProducts(configs::Products products) {
+  CheckProducts(products, impl_->launch.stream, impl_->dtype, impl_->table);
+  impl_->products = products;
 }
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();

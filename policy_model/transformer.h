@@ -21,6 +21,7 @@
 #include <span>
 #include <vector>
 
+#include "configs/choices.h"
 #include "kernels/delta/sequence_states.h"
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/routing.h"
@@ -58,9 +59,9 @@ class Transformer {
   // Whether forwards to come keep of a layer only what goes into it, and their backwards compute
   // the rest of it again: the same numbers from less memory (pass_bytes.h), for a third more work.
   void RecomputeLayers(bool on);
-  // Whether products of layers in packed passes to come read FP8 (layers/fp8/fp8_linear.h); throws
-  // where this model or device has none. REQUIRES: weights without adapters.
-  void UseFp8(bool on);
+  // What products of layers in packed passes to come read (pass_products.h); throws where this
+  // model or device has no such. REQUIRES: kFp8: weights without adapters.
+  void UseProducts(configs::Products products);
   // Of a model with experts (layers/routing.h): what passes do that a backward follows.
   void SetRouting(const RoutingOptions& options);
   // Numbers the next such pass; each raises the number by one.

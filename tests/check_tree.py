@@ -105,6 +105,7 @@ TESTED_BY.update({
     "actor/engine_rows.cc": "tests/actor/engine_test.cc",
     "policy_model/layers/experts_visited.cc": "tests/learner/update/shares/experts/expert_share_test.cc",
     "policy_model/layers/experts_common.cc": "tests/policy_model/layers/experts_stage_test.cc",
+    "learner/update/guard/optimizer_guard.cc": "tests/learner/update/guard/fp16_training_test.cc",
     "learner/update/optimizer_experts.cc": "tests/learner/update/shares/experts/expert_share_test.cc",
 })
 TESTED_BY.update({

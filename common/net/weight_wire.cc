@@ -1,7 +1,9 @@
 #include "common/net/weight_wire.h"
 
 #include <algorithm>
+#include <cstring>
 
+#include "common/net/weights/block_change.h"
 #include "common/net/wire_fields.h"
 
 namespace plumb::weight_wire {
@@ -51,6 +53,77 @@ WeightOffer DecodeOffer(std::string_view bytes) {
                     " sets, or one with a name or digest of too many bytes");
   }
   return offer;
+}
+
+std::string EncodeBlocksQuestion(const BlocksQuestion& question) { return EncodeFields(question); }
+
+BlocksQuestion DecodeBlocksQuestion(std::string_view bytes) {
+  const char* const what = "a question for blocks of weights";
+  BlocksQuestion question = DecodeFields<BlocksQuestion>(bytes, what);
+  if (question.who.size() > kMaxTextBytes || question.version < 0 ||
+      question.set.size() > kMaxTextBytes || question.base.size() > kMaxTextBytes ||
+      question.most < 1 || question.most > kMaxBlocks) {
+    throw Error(ErrorCode::kCorruption,
+                std::string(what) + " of version " + std::to_string(question.version) +
+                    " asks for " + std::to_string(question.most) + " blocks, or names too much");
+  }
+  return question;
+}
+
+std::string EncodeBlocks(std::span<const BlockOnWire> blocks) {
+  std::string out;
+  size_t bytes = sizeof(uint32_t);
+  for (const BlockOnWire& block : blocks) bytes += block.bytes.size() + sizeof(uint32_t) + 1;
+  out.reserve(bytes);
+  PutField(static_cast<uint32_t>(blocks.size()), out);
+  for (const BlockOnWire& block : blocks) {
+    PutField(static_cast<uint32_t>(block.bytes.size() + (block.raw ? 1 : 0)), out);
+    if (block.raw) out.push_back(kRawBlock);
+    out.append(block.bytes.view());
+  }
+  return out;
+}
+
+std::vector<Payload> DecodeBlocks(const Payload& bytes) {
+  constexpr size_t kHead = sizeof(uint32_t);
+  const auto refuse = [] {
+    throw Error(ErrorCode::kCorruption, "an answer with blocks of weights is cut or too long");
+  };
+  size_t at = 0;
+  const auto number = [&] {
+    uint32_t n = 0;
+    if (bytes.size() - at < kHead) refuse();
+    std::memcpy(&n, bytes.view().data() + at, kHead);
+    at += kHead;
+    return n;
+  };
+  const uint32_t count = number();
+  if (count > kMaxBlocks) refuse();
+  std::vector<Payload> blocks;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t n = number();
+    if (n > bytes.size() - at || n > kDigestBlockBytes + 1) refuse();
+    blocks.push_back(bytes.Part(at, n));
+    at += n;
+  }
+  if (at != bytes.size()) refuse();
+  return blocks;
+}
+
+std::string EncodeLeaves(std::span<const BlockHash> leaves) {
+  return std::string(reinterpret_cast<const char*>(leaves.data()), leaves.size_bytes());
+}
+
+std::vector<BlockHash> DecodeLeaves(std::string_view bytes, const Digest& set, uint64_t set_bytes) {
+  const uint64_t blocks = (set_bytes + kDigestBlockBytes - 1) / kDigestBlockBytes;
+  std::vector<BlockHash> leaves(bytes.size() / sizeof(BlockHash));
+  if (bytes.size() % sizeof(BlockHash) == 0 && leaves.size() == blocks) {
+    if (!bytes.empty()) std::memcpy(leaves.data(), bytes.data(), bytes.size());
+    if (CombineBlocks(leaves, set_bytes) == set) return leaves;
+  }
+  throw Error(ErrorCode::kCorruption, "the hashes of a set's blocks, " +
+                                          std::to_string(bytes.size()) +
+                                          " bytes, have not the digest " + set);
 }
 
 }  // namespace plumb::weight_wire

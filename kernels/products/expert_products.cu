@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/device/cuda_common.h"
+#include "kernels/device/device_memory.h"
 #include "kernels/products/expert_products.h"
 #include "kernels/products/tensor_core.h"
 #include "kernels/products/warpgroup_products.h"
@@ -90,12 +91,13 @@ __global__ void __launch_bounds__(kThreads)
 // 128 x 128 of an expert's dw: all its rows are the terms.
 __global__ void __launch_bounds__(kThreads)
     WeightBf16(const BFloat16* dy, const BFloat16* x, const int32_t* begin, int64_t n, int64_t k,
-               int64_t dy_stride, int64_t x_stride, float scale, bool vector, float* dw) {
+               int64_t dy_stride, int64_t x_stride, float scale, bool written, bool vector,
+               float* dw) {
   using Core = TensorTile<128, true, true>;
   extern __shared__ __align__(16) unsigned char memory[];
   const int32_t expert = static_cast<int32_t>(blockIdx.y), first = begin[expert],
                 rows = begin[expert + 1] - first;
-  if (rows == 0) return;
+  if (rows == 0 && !written) return;
   const int64_t across = (k + Core::kColumns - 1) / Core::kColumns;
   const int64_t row = blockIdx.x / across * 128, column = blockIdx.x % across * Core::kColumns;
   const TileSource a{dy + first * dy_stride + row, dy_stride, rows, n - row},
@@ -106,8 +108,8 @@ __global__ void __launch_bounds__(kThreads)
   core.ForEach([&](int r, int c, float even, float odd) {
     if (row + r >= n || column + c >= k) return;
     float* to = out + (row + r) * k + column + c;
-    to[0] += scale * even;
-    if (column + c + 1 < k) to[1] += scale * odd;
+    to[0] = (written ? 0.0f : to[0]) + scale * even;
+    if (column + c + 1 < k) to[1] = (written ? 0.0f : to[1]) + scale * odd;
   });
 }
 
@@ -183,10 +185,10 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     WeightFloat(const float* dy, const float* x, const int32_t* begin, int64_t n, int64_t k,
-                int64_t dy_stride, int64_t x_stride, float scale, float* dw) {
+                int64_t dy_stride, int64_t x_stride, float scale, bool written, float* dw) {
   const int32_t expert = static_cast<int32_t>(blockIdx.y), first = begin[expert],
                 rows = begin[expert + 1] - first;
-  if (rows == 0) return;
+  if (rows == 0 && !written) return;
   const int64_t across = (k + kSide - 1) / kSide;
   const int64_t row = blockIdx.x / across * kSide, column = blockIdx.x % across * kSide;
   float sum[4][4] = {};
@@ -203,7 +205,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int64_t r = row + threadIdx.x / 16 * 4 + i, c = column + threadIdx.x % 16 * 4 + j;
-      if (r < n && c < k) out[r * k + c] += scale * sum[i][j];
+      if (r < n && c < k) out[r * k + c] = (written ? 0.0f : out[r * k + c]) + scale * sum[i][j];
     }
   }
 }
@@ -310,6 +312,20 @@ void GatedExpertProduct::Cuda(const Launch& launch) const {
   ForEachPart(groups.rows, [&](const auto& part) { part.Cuda(launch); });
 }
 
+void GatedExpertBackward::Cuda(const Launch& launch) const {
+  if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
+  ForEachPart(groups.rows, [&](const auto& part) { part.Cuda(launch); });
+  if (Parts(ffn) > 1) {
+    Zero(launch.stream, dweight + groups.rows,
+         static_cast<size_t>((Parts(ffn) - 1) * groups.rows) * sizeof(float));
+  }
+}
+
+void GatedExpertGradients::Cuda(const Launch& launch) const {
+  if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
+  ForEachPart(groups.rows, [&](const auto& part) { part.Cuda(launch); });
+}
+
 void ExpertWeightProduct::Cuda(const Launch& launch) const {
   if (groups.rows == 0 || WarpgroupProduct(launch, *this)) return;
   const int64_t side = launch.dtype == DType::kBFloat16 ? 128 : kSide,
@@ -322,12 +338,12 @@ void ExpertWeightProduct::Cuda(const Launch& launch) const {
               "to give ExpertWeightProduct its shared memory");
     WeightBf16<<<grid, kThreads, kBytes, StreamOf(launch)>>>(
         static_cast<const BFloat16*>(dy), static_cast<const BFloat16*>(x), groups.begin, n, k,
-        from_dy, from_x, scale,
+        from_dy, from_x, scale, written,
         Aligned16(dy) && from_dy % 8 == 0 && Aligned16(x) && from_x % 8 == 0, dw);
   } else {
     WeightFloat<<<grid, kThreads, 0, StreamOf(launch)>>>(static_cast<const float*>(dy),
                                                          static_cast<const float*>(x), groups.begin,
-                                                         n, k, from_dy, from_x, scale, dw);
+                                                         n, k, from_dy, from_x, scale, written, dw);
   }
   CheckLaunch(kName);
 }

@@ -13,6 +13,7 @@
 
 #include "kernels/device/launch.h"
 #include "kernels/embedding.h"
+#include "kernels/experts.h"
 #include "kernels/glu.h"
 
 namespace plumb::kernels {
@@ -66,7 +67,7 @@ struct GatedExpertProduct {
   }
 };
 
-// dw_e += scale sum_s dy[s] (x) x[s] over the expert's rows.
+// dw_e += scale sum_s dy[s] (x) x[s] over the expert's rows; of an expert without rows that is 0.
 struct ExpertWeightProduct {
   static constexpr const char* kName = "ExpertWeightProduct";
   ExpertGroups groups;
@@ -76,8 +77,112 @@ struct ExpertWeightProduct {
   float scale = 1;
   float* dw = nullptr;                  // [E, N, K]
   int64_t dy_stride = 0, x_stride = 0;  // elements from row to row; 0: rows lie side by side
+  bool written = false;                 // instead of added: what is in dw may be anything
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
+};
+
+// Backward through the second product y[s] = W_e act[s], whose rows are weighed by weight[s], and
+// the gated unit that gave act. With dact[s] = W_e^T dout[token[s]]:
+//   dweight[s] = <act[s], dact[s]>, the sum of the parts,
+//   gate_up becomes its gradient, and act the unit's result times weight[s].
+// GatherRows, ExpertProduct, Glu, WeighSlots and GluBackward in one, with their bits but for
+// dweight's.
+struct GatedExpertBackward {
+  static constexpr const char* kName = "GatedExpertBackward";
+  static constexpr int64_t kPartColumns = 128;
+  ExpertGroups groups;
+  const void* dout = nullptr;      // T[tokens, N]
+  const int32_t* token = nullptr;  // [S]
+  const void* w = nullptr;         // T[E, N, ffn]
+  int64_t n = 0, ffn = 0;
+  Activation activation = Activation::kSilu;
+  const float* weight = nullptr;  // [S]
+  void* gate_up = nullptr;        // T[S, 2 ffn]
+  void* act = nullptr;            // T[S, ffn], written
+  float* dweight = nullptr;       // [Parts(ffn), S], written
+  void* rows = nullptr;           // T[S, N]; may be overwritten
+  void* dact = nullptr;           // T[S, ffn]; likewise
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+
+  static int64_t Parts(int64_t ffn) { return (ffn + kPartColumns - 1) / kPartColumns; }
+  // Those, of the first `count` rows; of dweight's parts the first alone is written.
+  template <class Body>
+  void ForEachPart(int64_t count, const Body& body) const {
+    body(GatherRows{.table = dout, .index = token, .rows = count, .width = n, .out = rows});
+    body(ExpertProduct{
+        .groups = groups, .x = rows, .w = w, .n = n, .k = ffn, .by_columns = true, .y = dact});
+    body(Glu{.gate_up = gate_up, .rows = count, .ffn = ffn, .activation = activation, .out = act});
+    body(WeighSlots{.weight = weight,
+                    .slots = count,
+                    .width = ffn,
+                    .act = act,
+                    .dact = dact,
+                    .dweight = dweight});
+    body(GluBackward{.dout = dact,
+                     .gate_up = gate_up,
+                     .rows = count,
+                     .ffn = ffn,
+                     .activation = activation,
+                     .dgate_up = gate_up});
+  }
+};
+
+// The gradients of both matrices of experts and of what went in, from what GatedExpertBackward
+// leaves: dw_second_e += sum_s dout[token[s]] (x) act[s], dw_first_e += sum_s dgate_up[s] (x)
+// x[token[s]], dx[s] = dgate_up[s] W_e. Gathers, two ExpertWeightProducts and an ExpertProduct in
+// one, with their bits.
+struct GatedExpertGradients {
+  static constexpr const char* kName = "GatedExpertGradients";
+  ExpertGroups groups;
+  const void* dout = nullptr;      // T[tokens, N]
+  const void* x = nullptr;         // T[tokens, N]
+  const int32_t* token = nullptr;  // [S]
+  const void* w = nullptr;         // T[E, 2 ffn, N], the first matrix
+  int64_t n = 0, ffn = 0;
+  const void* dgate_up = nullptr;  // T[S, 2 ffn]
+  const void* act = nullptr;       // T[S, ffn], weighed
+  float* dw_first = nullptr;       // [E, 2 ffn, N]; nullptr: not trained
+  float* dw_second = nullptr;      // [E, N, ffn]; nullptr: not trained
+  // Written instead of added to.
+  bool first_written = false, second_written = false;
+  void* dx = nullptr;    // T[S, N], written
+  void* rows = nullptr;  // T[S, N]; may be overwritten
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+
+  // Those, of the first `count` rows.
+  template <class Body>
+  void ForEachPart(int64_t count, const Body& body) const {
+    if (dw_second) {
+      body(GatherRows{.table = dout, .index = token, .rows = count, .width = n, .out = rows});
+      body(ExpertWeightProduct{.groups = groups,
+                               .dy = rows,
+                               .x = act,
+                               .n = n,
+                               .k = ffn,
+                               .dw = dw_second,
+                               .written = second_written});
+    }
+    if (dw_first) {
+      body(GatherRows{.table = x, .index = token, .rows = count, .width = n, .out = rows});
+      body(ExpertWeightProduct{.groups = groups,
+                               .dy = dgate_up,
+                               .x = rows,
+                               .n = 2 * ffn,
+                               .k = n,
+                               .dw = dw_first,
+                               .written = first_written});
+    }
+    body(ExpertProduct{.groups = groups,
+                       .x = dgate_up,
+                       .w = w,
+                       .n = 2 * ffn,
+                       .k = n,
+                       .by_columns = true,
+                       .y = dx});
+  }
 };
 
 // Of biases: dbias_e += sum_s weight[s] dy[s], and dweight[s] += <dy[s], bias_e>.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "kernels/device/cpu_common.h"
@@ -46,7 +47,10 @@ void WeightRows(const ExpertWeightProduct& p) {
       const T* x = static_cast<const T*>(p.x) + s * x_stride;
       for (int64_t i = 0; i < p.k; ++i) sum[static_cast<size_t>(i)] += d * ToFloat(x[i]);
     }
-    for (int64_t i = 0; i < p.k; ++i) p.dw[row * p.k + i] += p.scale * sum[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < p.k; ++i) {
+      float& to = p.dw[row * p.k + i];
+      to = (p.written ? 0.0f : to) + p.scale * sum[static_cast<size_t>(i)];
+    }
   }
 }
 
@@ -72,6 +76,15 @@ void ExpertProduct::Cpu(const Launch& launch) const {
 }
 
 void GatedExpertProduct::Cpu(const Launch& launch) const {
+  ForEachPart(groups.begin[groups.experts], [&](const auto& part) { part.Cpu(launch); });
+}
+
+void GatedExpertBackward::Cpu(const Launch& launch) const {
+  ForEachPart(groups.begin[groups.experts], [&](const auto& part) { part.Cpu(launch); });
+  std::fill(dweight + groups.rows, dweight + Parts(ffn) * groups.rows, 0.0f);
+}
+
+void GatedExpertGradients::Cpu(const Launch& launch) const {
   ForEachPart(groups.begin[groups.experts], [&](const auto& part) { part.Cpu(launch); });
 }
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "kernels/device/cuda_common.h"
-#include "kernels/products/warpgroup_tile.h"
+#include "kernels/products/warpgroup_work.h"
 
 namespace plumb::kernels {
 namespace {
@@ -26,6 +26,9 @@ struct Chip {
     return __shfl_sync(0xFFFFFFFFu, static_cast<int>(threadIdx.x / 128), 0);
   }
   static __device__ __forceinline__ void SyncBlock() { __syncthreads(); }
+  static __device__ __forceinline__ int32_t Shuffle(int32_t x, int lane) {
+    return __shfl_sync(0xFFFFFFFFu, x, lane);
+  }
   static __device__ __forceinline__ unsigned ShuffleXor(unsigned x, int mask) {
     return __shfl_xor_sync(0xFFFFFFFFu, x, mask);
   }
@@ -40,27 +43,65 @@ struct Chip {
                  "r"(there ? 16 : 0)
                  : "memory");
   }
-  static __device__ __forceinline__ void CommitCopies() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
+
+  // A barrier of 8 bytes: a turn of it is over once `count` have arrived.
+  static __device__ __forceinline__ void InitBarrier(unsigned char* at, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(Address(at)), "r"(count)
+                 : "memory");
   }
-  template <int Left>
-  static __device__ __forceinline__ void WaitCopies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
+  // This thread arrives once the copies that it began have.
+  static __device__ __forceinline__ void ArriveWhenCopied(unsigned char* at) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(Address(at))
+                 : "memory");
+  }
+  // One of a warp's threads does, when all have come here.
+  static __device__ __forceinline__ void ArriveWarp(unsigned char* at) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) {
+      asm volatile(
+          "{\n.reg .b64 state;\nmbarrier.arrive.shared::cta.b64 state, [%0];\n}" ::"r"(Address(at))
+          : "memory");
+    }
+  }
+  // Until the turn of this parity is over; the one before the first counts as over.
+  static __device__ __forceinline__ void WaitBarrier(unsigned char* at, uint32_t turn) {
+    uint32_t over = 0;
+    while (over == 0) {
+      asm volatile(
+          "{\n.reg .pred over;\nmbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n"
+          "selp.b32 %0, 1, 0, over;\n}"
+          : "=r"(over)
+          : "r"(Address(at)), "r"(turn)
+          : "memory");
+    }
+  }
+  // Registers go from the threads that copy to those that multiply.
+  static __device__ __forceinline__ void BeginCopying() {
+#ifdef PLUMB_HAS_WARPGROUPS
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
+#endif
+  }
+  static __device__ __forceinline__ void BeginMultiplying() {
+#ifdef PLUMB_HAS_WARPGROUPS
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
+#endif
+  }
+  static __device__ __forceinline__ void EndCopying() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
   }
   // The tensor cores read shared memory another way than threads write it.
   static __device__ __forceinline__ void ShowCopies() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
 
-  // Between products and other uses of their sums.
+  // Between products and other uses of their sums; not where products are on their way, which would
+  // have to be waited for.
   template <int N>
   static __device__ __forceinline__ void EndProducts(float (&sum)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) asm volatile("" : "+f"(sum[i])::"memory");
   }
-  template <int N>
-  static __device__ __forceinline__ void BeginProducts(float (&sum)[N]) {
-    EndProducts(sum);
+  static __device__ __forceinline__ void BeginProducts() {
 #ifdef PLUMB_HAS_WARPGROUPS
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #endif
@@ -130,6 +171,11 @@ struct Chip {
     return pair;
   }
   static __device__ __forceinline__ float FloatOf(unsigned bits) { return __uint_as_float(bits); }
+  static __device__ __forceinline__ unsigned BitsOf(float x) { return __float_as_uint(x); }
+  static __device__ __forceinline__ void LoadWords(const BFloat16* from, unsigned (&words)[4]) {
+    const uint4 all = *reinterpret_cast<const uint4*>(from);
+    words[0] = all.x, words[1] = all.y, words[2] = all.z, words[3] = all.w;
+  }
   static __device__ __forceinline__ void StoreWords(BFloat16* to, const unsigned (&words)[4]) {
     *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
   }
@@ -146,20 +192,26 @@ struct Chip {
 #undef PLUMB_SUMS_16
 #undef PLUMB_SUMS_32
 
-template <class Work>
-using Block = WarpgroupTile<Chip, Work>;
+template <class... Works>
+using Block = WarpgroupBlock<Chip, Works...>;
 
-// Small tiles lie two to a processor.
-template <class Work>
-inline constexpr int kBlocksBeside = Block<Work>::kBytes <= 110 * 1024 ? 2 : 1;
-
-template <class Work>
-__global__ void __launch_bounds__(kTileThreads, kBlocksBeside<Work>)
-    Tiles(const __grid_constant__ Work work) {
+// The block's own memory, from a multiple of 1,024 bytes on.
+__device__ __forceinline__ unsigned char* TileMemory() {
   extern __shared__ unsigned char tile_memory[];
-  const uint32_t past = Chip::Address(tile_memory) % 1024;
-  Block<Work>::Run(work, static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(gridDim.x),
-                   tile_memory + (1024 - past) % 1024);
+  return tile_memory + (1024 - Chip::Address(tile_memory) % 1024) % 1024;
+}
+
+template <class Work>
+__global__ void __launch_bounds__(kTileThreads, 1) Tiles(const __grid_constant__ Work work) {
+  Block<Work>::Run(static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(gridDim.x), TileMemory(),
+                   work);
+}
+
+template <class A, class B, class C>
+__global__ void __launch_bounds__(kTileThreads, 1)
+    Tiles3(const __grid_constant__ A a, const __grid_constant__ B b, const __grid_constant__ C c) {
+  Block<A, B, C>::Run(static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(gridDim.x),
+                      TileMemory(), a, b, c);
 }
 
 int Attribute(cudaDeviceAttr attribute) {
@@ -169,27 +221,42 @@ int Attribute(cudaDeviceAttr attribute) {
   return value;
 }
 
+int64_t Processors() { return Attribute(cudaDevAttrMultiProcessorCount); }
+
 // most: tiles there can be.
-template <class Work>
-void Start(const Launch& launch, const Work& work, int64_t most) {
-  constexpr int kBytes = Block<Work>::kBytes + 1024;
-  CheckCuda(cudaFuncSetAttribute(Tiles<Work>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+template <class Kernel, class... Works>
+void Start(const Launch& launch, Kernel kernel, int64_t most, const Works&... works) {
+  constexpr int kBytes = Block<Works...>::kBytes + 1024;
+  CheckCuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
             "to give a product of experts its shared memory");
-  const int64_t blocks = int64_t{kBlocksBeside<Work>} * Attribute(cudaDevAttrMultiProcessorCount);
-  Tiles<Work>
-      <<<static_cast<unsigned>(std::min(blocks, most)), kTileThreads, kBytes, StreamOf(launch)>>>(
-          work);
+  kernel<<<static_cast<unsigned>(std::min(Processors(), most)), kTileThreads, kBytes,
+           StreamOf(launch)>>>(works...);
   CheckLaunch("a product of experts on warp groups");
+}
+template <class Work>
+void Start(const Launch& launch, int64_t most, const Work& work) {
+  Start(launch, Tiles<Work>, most, work);
 }
 
 constexpr int64_t kFewRows = 48;  // of an expert, on average
 
 int64_t Parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
-// Whether 256 columns a tile waste no more than 128 and leave a tile for every processor.
-bool Wide(int64_t columns, int64_t down) {
-  return Parts(columns, 256) * 2 == Parts(columns, 128) &&
-         down * Parts(columns, 256) >= Attribute(cudaDevAttrMultiProcessorCount);
+// Tiles of experts' rows, about, and at most.
+int64_t TilesDown(const ExpertGroups& groups) { return groups.rows / 128 + groups.experts / 2; }
+int64_t MostTilesDown(const ExpertGroups& groups, int64_t rows) {
+  return groups.rows / rows + std::min<int64_t>(groups.experts, groups.rows);
+}
+
+// Whether tiles of 256 columns take less time than those of 128: rounds of all processors times
+// what a tile takes, in the time of a stage of the narrow ones. A wide stage reads less for what it
+// multiplies; what a tile takes besides is as much as four stages of its own.
+bool Wide(int64_t columns, int64_t down, int64_t terms) {
+  if (columns <= 128) return false;
+  const int64_t stages = Parts(terms, kStageTerms),
+                wide = Parts(down * Parts(columns, 256), Processors()) * 17 * (stages + 4),
+                narrow = Parts(down * Parts(columns, 128), Processors()) * 10 * (stages + 4);
+  return wide <= narrow;
 }
 
 bool Fits(const ExpertGroups& groups, int64_t n, int64_t k) {
@@ -201,48 +268,63 @@ bool Fits(const ExpertGroups& groups, int64_t n, int64_t k) {
          Attribute(cudaDevAttrComputeCapabilityMajor) == 9;
 }
 
+bool FewRows(const ExpertGroups& groups) { return groups.rows / groups.experts < kFewRows; }
+
+template <int Rows, int Columns, bool ByColumns>
+RowsWork<Chip, Rows, Columns, ByColumns> RowsOf(const ExpertProduct& p) {
+  const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n;
+  return {.x = static_cast<const BFloat16*>(p.x),
+          .w = static_cast<const BFloat16*>(p.w),
+          .bias = static_cast<const BFloat16*>(p.bias),
+          .begin = p.groups.begin,
+          .experts = p.groups.experts,
+          .n = static_cast<int32_t>(p.n),
+          .k = static_cast<int32_t>(p.k),
+          .x_stride = p.x_stride ? p.x_stride : inputs,
+          .y_stride = p.y_stride ? p.y_stride : outputs,
+          .scale = p.scale,
+          .accumulate = p.accumulate,
+          .y = static_cast<BFloat16*>(p.y)};
+}
+
 template <int Rows, int Columns, bool ByColumns>
 void StartRows(const Launch& launch, const ExpertProduct& p) {
-  const int64_t inputs = p.by_columns ? p.n : p.k, outputs = p.by_columns ? p.k : p.n;
-  const RowsWork<Chip, Rows, Columns, ByColumns> work{.x = static_cast<const BFloat16*>(p.x),
-                                                      .w = static_cast<const BFloat16*>(p.w),
-                                                      .bias = static_cast<const BFloat16*>(p.bias),
-                                                      .begin = p.groups.begin,
-                                                      .experts = p.groups.experts,
-                                                      .n = static_cast<int32_t>(p.n),
-                                                      .k = static_cast<int32_t>(p.k),
-                                                      .x_stride = p.x_stride ? p.x_stride : inputs,
-                                                      .y_stride = p.y_stride ? p.y_stride : outputs,
-                                                      .scale = p.scale,
-                                                      .accumulate = p.accumulate,
-                                                      .y = static_cast<BFloat16*>(p.y)};
-  Start(launch, work,
-        (p.groups.rows / Rows + std::min<int64_t>(p.groups.experts, p.groups.rows)) *
-            Parts(outputs, Columns));
+  Start(launch, MostTilesDown(p.groups, Rows) * Parts(p.by_columns ? p.k : p.n, Columns),
+        RowsOf<Rows, Columns, ByColumns>(p));
 }
 
 template <bool ByColumns>
 void StartRows(const Launch& launch, const ExpertProduct& p) {
-  const int64_t rows = p.groups.rows, experts = p.groups.experts;
-  // Few rows read the matrices and little else: more blocks do that at once.
-  if (rows / experts < kFewRows) StartRows<64, 128, ByColumns>(launch, p);
-  else if (Wide(ByColumns ? p.k : p.n, rows / 128)) StartRows<128, 256, ByColumns>(launch, p);
+  // Few rows read the matrices and little else: shorter tiles multiply less that is not there.
+  if (FewRows(p.groups)) StartRows<64, 128, ByColumns>(launch, p);
+  else if (Wide(ByColumns ? p.k : p.n, TilesDown(p.groups), ByColumns ? p.n : p.k))
+    StartRows<128, 256, ByColumns>(launch, p);
   else StartRows<128, 128, ByColumns>(launch, p);
+}
+
+template <int Columns, RowOrder Dy = RowOrder::kEven, RowOrder X = RowOrder::kEven>
+WeightWork<Chip, Columns, Dy, X> WeightsOf(const ExpertWeightProduct& p, const int32_t* token) {
+  return {.dy = static_cast<const BFloat16*>(p.dy),
+          .x = static_cast<const BFloat16*>(p.x),
+          .token = token,
+          .begin = p.groups.begin,
+          .experts = p.groups.experts,
+          .n = static_cast<int32_t>(p.n),
+          .k = static_cast<int32_t>(p.k),
+          .dy_stride = p.dy_stride ? p.dy_stride : p.n,
+          .x_stride = p.x_stride ? p.x_stride : p.k,
+          .scale = p.scale,
+          .written = p.written,
+          .dw = p.dw};
+}
+
+int64_t WeightTiles(const ExpertGroups& groups, int64_t n, int64_t k, int64_t columns) {
+  return groups.experts * Parts(n, 128) * Parts(k, columns);
 }
 
 template <int Columns>
 void StartWeights(const Launch& launch, const ExpertWeightProduct& p) {
-  const WeightWork<Chip, 128, Columns> work{.dy = static_cast<const BFloat16*>(p.dy),
-                                            .x = static_cast<const BFloat16*>(p.x),
-                                            .begin = p.groups.begin,
-                                            .experts = p.groups.experts,
-                                            .n = static_cast<int32_t>(p.n),
-                                            .k = static_cast<int32_t>(p.k),
-                                            .dy_stride = p.dy_stride ? p.dy_stride : p.n,
-                                            .x_stride = p.x_stride ? p.x_stride : p.k,
-                                            .scale = p.scale,
-                                            .dw = p.dw};
-  Start(launch, work, p.groups.experts * Parts(p.n, 128) * Parts(p.k, Columns));
+  Start(launch, WeightTiles(p.groups, p.n, p.k, Columns), WeightsOf<Columns>(p, nullptr));
 }
 
 }  // namespace
@@ -259,8 +341,8 @@ bool WarpgroupProduct(const Launch& launch, const ExpertProduct& p) {
 bool WarpgroupProduct(const Launch& launch, const GatedExpertProduct& p) {
   // Tiles for few rows have gates and ups in threads of their own.
   if (launch.dtype != DType::kBFloat16 || p.ffn % 8 != 0 || !Fits(p.groups, 2 * p.ffn, p.k) ||
-      p.groups.rows / p.groups.experts < kFewRows || !Aligned16(p.x) || !Aligned16(p.w) ||
-      !Aligned16(p.gate_up) || !Aligned16(p.act))
+      FewRows(p.groups) || !Aligned16(p.x) || !Aligned16(p.w) || !Aligned16(p.gate_up) ||
+      !Aligned16(p.act))
     return false;
   ForActivation(p.activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
     const GatedWork<Chip, A> work{.x = static_cast<const BFloat16*>(p.x),
@@ -272,7 +354,7 @@ bool WarpgroupProduct(const Launch& launch, const GatedExpertProduct& p) {
                                   .k = static_cast<int32_t>(p.k),
                                   .gate_up = static_cast<BFloat16*>(p.gate_up),
                                   .act = static_cast<BFloat16*>(p.act)};
-    Start(launch, work, (p.groups.rows / 128 + p.groups.experts) * Parts(p.ffn, 128));
+    Start(launch, MostTilesDown(p.groups, 128) * Parts(p.ffn, 128), work);
   });
   return true;
 }
@@ -281,8 +363,68 @@ bool WarpgroupProduct(const Launch& launch, const ExpertWeightProduct& p) {
   if (launch.dtype != DType::kBFloat16 || !Fits(p.groups, p.n, p.k) || p.dy_stride % 8 != 0 ||
       p.x_stride % 8 != 0 || !Aligned16(p.dy) || !Aligned16(p.x) || !Aligned16(p.dw))
     return false;
-  if (Wide(p.k, p.groups.experts * Parts(p.n, 128))) StartWeights<256>(launch, p);
+  if (Wide(p.k, p.groups.experts * Parts(p.n, 128), p.groups.rows / p.groups.experts))
+    StartWeights<256>(launch, p);
   else StartWeights<128>(launch, p);
+  return true;
+}
+
+bool WarpgroupProduct(const Launch& launch, const GatedExpertBackward& p) {
+  if (launch.dtype != DType::kBFloat16 || !Fits(p.groups, p.n, p.ffn) || FewRows(p.groups) ||
+      !Aligned16(p.dout) || !Aligned16(p.w) || !Aligned16(p.gate_up) || !Aligned16(p.act))
+    return false;
+  ForActivation(p.activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
+    const GatedBackwardWork<Chip, A> work{.dout = static_cast<const BFloat16*>(p.dout),
+                                          .token = p.token,
+                                          .w = static_cast<const BFloat16*>(p.w),
+                                          .begin = p.groups.begin,
+                                          .experts = p.groups.experts,
+                                          .n = static_cast<int32_t>(p.n),
+                                          .ffn = static_cast<int32_t>(p.ffn),
+                                          .slots = p.groups.rows,
+                                          .weight = p.weight,
+                                          .gate_up = static_cast<BFloat16*>(p.gate_up),
+                                          .act = static_cast<BFloat16*>(p.act),
+                                          .dweight = p.dweight};
+    Start(launch, MostTilesDown(p.groups, 128) * GatedExpertBackward::Parts(p.ffn), work);
+  });
+  return true;
+}
+
+bool WarpgroupProduct(const Launch& launch, const GatedExpertGradients& p) {
+  if (launch.dtype != DType::kBFloat16 || !Fits(p.groups, 2 * p.ffn, p.n) ||
+      !Fits(p.groups, p.n, p.ffn) || FewRows(p.groups) || !Aligned16(p.dout) || !Aligned16(p.x) ||
+      !Aligned16(p.w) || !Aligned16(p.dgate_up) || !Aligned16(p.act) || !Aligned16(p.dw_first) ||
+      !Aligned16(p.dw_second) || !Aligned16(p.dx))
+    return false;
+  constexpr RowOrder kToken = RowOrder::kIndexed, kSlot = RowOrder::kEven;
+  auto rows = RowsOf<128, 256, true>({.groups = p.groups,
+                                      .x = p.dgate_up,
+                                      .w = p.w,
+                                      .n = 2 * p.ffn,
+                                      .k = p.n,
+                                      .by_columns = true,
+                                      .y = p.dx});
+  auto first = WeightsOf<256, kSlot, kToken>({.groups = p.groups,
+                                              .dy = p.dgate_up,
+                                              .x = p.x,
+                                              .n = 2 * p.ffn,
+                                              .k = p.n,
+                                              .dw = p.dw_first,
+                                              .written = p.first_written},
+                                             p.token);
+  auto second = WeightsOf<256, kToken, kSlot>({.groups = p.groups,
+                                               .dy = p.dout,
+                                               .x = p.act,
+                                               .n = p.n,
+                                               .k = p.ffn,
+                                               .dw = p.dw_second,
+                                               .written = p.second_written},
+                                              p.token);
+  Start(launch, Tiles3<decltype(rows), decltype(first), decltype(second)>,
+        MostTilesDown(p.groups, 128) * Parts(p.n, 256) +
+            WeightTiles(p.groups, 2 * p.ffn, p.n, 256) + WeightTiles(p.groups, p.n, p.ffn, 256),
+        rows, first, second);
   return true;
 }
 

@@ -14,7 +14,9 @@ namespace plumb::kernels {
 // bytes, there are more than 1,024 experts, or the GPU has no warp groups (compute capability 9).
 bool WarpgroupProduct(const Launch& launch, const ExpertProduct& product);
 bool WarpgroupProduct(const Launch& launch, const ExpertWeightProduct& product);
-// Besides: not where experts have few rows. The bits are those of the three kernels it is made of.
+// Besides: not where experts have few rows. The bits are those of the kernels it is made of.
 bool WarpgroupProduct(const Launch& launch, const GatedExpertProduct& product);
+bool WarpgroupProduct(const Launch& launch, const GatedExpertBackward& product);
+bool WarpgroupProduct(const Launch& launch, const GatedExpertGradients& product);
 
 }  // namespace plumb::kernels

@@ -1,12 +1,14 @@
 // What a block of Hopper's products of rows by expert does (warpgroup_products.cu), written against
 // the few operations of a chip that it needs, so that a test can run the same lines on the CPU.
 //
-// Purpose: the products of expert_products.h in bfloat16. Blocks stay and walk a list of tiles,
-// (expert, its rows, columns), that each makes for itself from where the experts' rows begin: no
-// host waits, nothing is padded. A tile is Rows x Columns sums; 64 terms of both operands travel
-// as one stage through shared memory, `kStages` of them in a ring that goes on from tile to tile:
-// two are on their way and two are multiplied while a tile's last sums are written. Two groups of
-// four warps share a tile out, by rows (128 of them) or by columns (64).
+// Purpose: the products of expert_products.h in bfloat16 (warpgroup_work.h says of which operands).
+// Blocks stay and walk a list of tiles, (expert, its rows, columns), that each makes for itself
+// from where the experts' rows begin: no host waits, nothing is padded. A tile is Rows x Columns
+// sums. Four warps of a block copy: 64 terms of both operands are a stage in shared memory, and as
+// many stages as fit lie in a ring that goes on from tile to tile, so that copies are on their way
+// while the others multiply, and while they write what they have summed. Two groups of four warps
+// multiply; they share a tile out, by rows (128 of them) or by columns (64). A stage is handed over
+// by two barriers: "full" counts the copying threads, "empty" the multiplying warps.
 //
 // An operand lies in memory with its terms inner ([rows][terms]), or outer ([terms][rows]). In
 // shared memory a stage of it is made of lines of 128 bytes:
@@ -24,8 +26,6 @@
 #include <cstdint>
 
 #include "common/base/dtype.h"
-#include "kernels/device/cpu_common.h"
-#include "kernels/glu.h"
 
 #ifdef __CUDACC__
 #define PLUMB_OF_TILE __device__ __forceinline__
@@ -37,14 +37,17 @@
 
 namespace plumb::kernels {
 
-inline constexpr int kTileThreads = 256;
+inline constexpr int kProductThreads = 256;  // two groups multiply,
+inline constexpr int kCopyThreads = 128;     // and behind them one copies
+inline constexpr int kTileThreads = kProductThreads + kCopyThreads;
 inline constexpr int kStageTerms = 64;
-inline constexpr int kStages = 4;
+inline constexpr int kRingBytes = 192 << 10;
 inline constexpr int32_t kMostTileExperts = 1024;
-inline constexpr int kTileListBytes = 4 * (kMostTileExperts + 1 + kTileThreads);
+inline constexpr int kTileListBytes = 4 * (kMostTileExperts + kTileThreads + 4);
 
-// How the rows of an operand follow one another in memory: evenly; as an index says; or a half of
-// the tile's rows evenly and the other half so from another place on. The last two lie inner.
+// How the rows of an operand follow one another in memory: evenly; as an index says (of an operand
+// that lies outer: its terms); or a half of the tile's rows evenly and the other half so from
+// another place on, which lies inner.
 enum class RowOrder { kEven, kIndexed, kHalves };
 
 // One operand of a tile: what is left of it from `at` on.
@@ -53,7 +56,7 @@ struct TileOperand {
   int64_t stride = 0;              // from row to row of the memory
   int32_t width = 0;               // rows (kHalves: of a half); at most a tile's are taken
   int32_t terms = 0;               // in all
-  const int32_t* index = nullptr;  // kIndexed: of each row
+  const int32_t* index = nullptr;  // kIndexed: of each row, or term
   int64_t second = 0;              // kHalves: from `at` to where the other half begins
 };
 
@@ -65,58 +68,79 @@ class StageLoader {
 
   PLUMB_OF_TILE void Begin(const TileOperand& from) {
     from_ = from;
-    const int first = Chip::Thread() / kAcross, chunk = Chip::Thread() % kAcross;
-    if constexpr (Outer) {
-      const int term = first;
-      to_ = chunk / 8 * (kStageTerms * 128) + term * 128 + ((chunk % 8) ^ (term % 8)) * 16;
-      mine_ = from.at + term * from.stride + chunk * 8;
-    } else {
-      to_ = first * 128 + (chunk ^ (first % 8)) * 16;
-      mine_ = from.at + (Order == RowOrder::kIndexed ? 0 : first * from.stride) + chunk * 8;
-    }
-    if constexpr (Order == RowOrder::kIndexed) {
+    const int first = First(), chunk = Chunk();
+    constexpr bool kIndexed = Order == RowOrder::kIndexed;
+    to_ = (Outer ? chunk / 8 * (kStageTerms * 128) : 0) + first * 128 +
+          ((chunk % 8) ^ (first % 8)) * 16;
+    mine_ = from.at + (kIndexed ? 0 : first * from.stride) + chunk * 8;
+    if constexpr (kIndexed && !Outer) {
       PLUMB_UNROLLED_TILE
       for (int u = 0; u < kEach; ++u) {
         const int row = first + u * kStep;
-        rows_[u] = row < from.width ? from.index[row] * from.stride : 0;
+        rows_[u] = row < from.width ? from.index[row] : 0;
       }
     }
+    if constexpr (kIndexed && Outer) next_ = IndexOf(0);
   }
 
-  // The terms from `term` on.
-  PLUMB_OF_TILE void Load(int32_t term, unsigned char* stage) const {
-    const int first = Chip::Thread() / kAcross, chunk = Chip::Thread() % kAcross;
+  // The terms from `term` on; of one tile in ascending order.
+  PLUMB_OF_TILE void Load(int32_t term, unsigned char* stage) {
+    const int first = First(), chunk = Chunk();
+    const int32_t indices = next_;
+    if constexpr (Outer && Order == RowOrder::kIndexed) next_ = IndexOf(term + kStageTerms);
     PLUMB_UNROLLED_TILE
     for (int u = 0; u < kEach; ++u) {
       bool there;
       int64_t offset;
       if constexpr (Outer) {
         there = chunk * 8 < from_.width && term + first + u * kStep < from_.terms;
-        offset = (term + u * kStep) * from_.stride;
+        if constexpr (Order == RowOrder::kIndexed) {
+          const int32_t row = Chip::Shuffle(indices, first % kTermsAWarp + u * kTermsAWarp);
+          offset = row * from_.stride;
+        } else {
+          offset = (term + u * kStep) * from_.stride;
+        }
       } else {
         constexpr int kHalf = Width / 2;
         const bool second = Order == RowOrder::kHalves && u * kStep >= kHalf;
         const int step = u * kStep - (second ? kHalf : 0);
         there = first + step < from_.width && term + chunk * 8 < from_.terms;
-        if constexpr (Order == RowOrder::kIndexed) offset = rows_[u] + term;
+        if constexpr (Order == RowOrder::kIndexed) offset = rows_[u] * from_.stride + term;
         else offset = step * from_.stride + (second ? from_.second : 0) + term;
       }
-      Chip::CopyAsync(stage + to_ + u * kStep * 128, there ? mine_ + offset : from_.at, there);
+      // Lines that are not a multiple of 8 apart have other swizzles.
+      const int to = (to_ ^ (u * kStep % 8 * 16)) + u * kStep * 128;
+      Chip::CopyAsync(stage + to, there ? mine_ + offset : from_.at, there);
     }
   }
 
  private:
   // Threads beside each other copy 16 bytes beside each other: of a term, or of a row.
   static constexpr int kAcross = Outer ? Width / 8 : kStageTerms / 8;
-  static constexpr int kStep = kTileThreads / kAcross;
+  static constexpr int kStep = kCopyThreads / kAcross;
   static constexpr int kEach = (Outer ? kStageTerms : Width) / kStep;
-  static_assert(kStep % 8 == 0, "a thread's lines have one swizzle");
-  static_assert(!Outer || Order == RowOrder::kEven);
+  static constexpr int kTermsAWarp = 32 / kAcross;  // at a time
+  static_assert(kStep % 4 == 0 && kAcross <= 32);
+  static_assert(!Outer || Order != RowOrder::kHalves);
+  static_assert(Order != RowOrder::kHalves || Width / 2 % kStep == 0);
+
+  static PLUMB_OF_TILE int Copier() { return Chip::Thread() - kProductThreads; }
+  static PLUMB_OF_TILE int First() { return Copier() / kAcross; }
+  static PLUMB_OF_TILE int Chunk() { return Copier() % kAcross; }
+
+  // Of the terms that a warp copies of the stage from `term` on each lane looks one up; a warp
+  // takes kTermsAWarp of every kStep.
+  PLUMB_OF_TILE int32_t IndexOf(int32_t term) const {
+    const int lane = Copier() % 32, warp = Copier() / 32;
+    const int32_t at = term + lane / kTermsAWarp * kStep + warp * kTermsAWarp + lane % kTermsAWarp;
+    return lane < kEach * kTermsAWarp && at < from_.terms ? from_.index[at] : 0;
+  }
 
   TileOperand from_;
   const BFloat16* mine_ = nullptr;
   int to_ = 0;
-  int64_t rows_[Order == RowOrder::kIndexed ? kEach : 1] = {};
+  int32_t next_ = 0;  // an index of the next stage
+  int32_t rows_[Order == RowOrder::kIndexed && !Outer ? kEach : 1] = {};
 };
 
 // Where 16 terms of 64 (or of B, all) rows begin, as the tensor cores are told: bits 0 to 13 the
@@ -153,7 +177,7 @@ template <class Chip, int Rows>
 class RowTiles {
  public:
   PLUMB_OF_TILE void Make(const int32_t* begin, int32_t experts, int32_t* memory) {
-    constexpr int kEach = kMostTileExperts / kTileThreads;
+    constexpr int kEach = (kMostTileExperts + kTileThreads - 1) / kTileThreads;
     before_ = memory;
     int32_t* part = memory + kMostTileExperts + 1;
     const int thread = Chip::Thread();
@@ -166,7 +190,7 @@ class RowTiles {
     }
     part[thread] = sum;
     Chip::SyncBlock();
-    for (int offset = 1; offset < kTileThreads; offset *= 2) {
+    for (int offset = 1; offset * kEach < experts; offset *= 2) {
       const int32_t other = thread >= offset ? part[thread - offset] : 0;
       Chip::SyncBlock();
       part[thread] += other;
@@ -221,312 +245,170 @@ struct TilePart {
   }
 };
 
-// y of a tile: ExpertProduct.
-template <class Chip, int Rows, int Columns, bool ByColumns>
-struct RowsWork {
-  static constexpr bool kAOuter = false, kBOuter = ByColumns;
-  static constexpr RowOrder kAOrder = RowOrder::kEven, kBOrder = RowOrder::kEven;
-  static constexpr int kRows = Rows, kColumns = Columns;
-  using Part = TilePart<Rows, Columns>;
+// Where a thread is in a block's ring of stages: it goes on from one list of tiles to the next.
+struct RingPlace {
+  int stage = 0;
+  uint32_t turn = 0;  // parity of how often it went around
 
-  const BFloat16* x = nullptr;
-  const BFloat16* w = nullptr;
-  const BFloat16* bias = nullptr;
-  const int32_t* begin = nullptr;
-  int32_t experts = 0, n = 0, k = 0;
-  int64_t x_stride = 0, y_stride = 0;
-  float scale = 1;
-  bool accumulate = false;
-  BFloat16* y = nullptr;
-
-  struct Tile {
-    TileOperand a, b;
-    int32_t terms, expert, row, rows, column, columns;
-  };
-  using List = RowTiles<Chip, Rows>;
-
-  PLUMB_OF_TILE void Make(List& list, int32_t* memory) const { list.Make(begin, experts, memory); }
-  PLUMB_OF_TILE int32_t across() const { return ((ByColumns ? k : n) + Columns - 1) / Columns; }
-  PLUMB_OF_TILE int32_t Count(const List& list) const { return list.count(experts) * across(); }
-
-  PLUMB_OF_TILE Tile Find(const List& list, int32_t at) const {
-    Tile t;
-    const int32_t tile = at / across(), outputs = ByColumns ? k : n;
-    t.column = (at - tile * across()) * Columns;
-    t.columns = outputs - t.column;
-    t.expert = list.Expert(tile, experts);
-    t.row = begin[t.expert] + list.Within(tile, t.expert) * Rows;
-    t.rows = begin[t.expert + 1] - t.row;
-    t.terms = ByColumns ? n : k;
-    const BFloat16* matrix = w + int64_t{t.expert} * n * k;
-    t.a = {x + t.row * x_stride, x_stride, t.rows, t.terms};
-    t.b = {matrix + (ByColumns ? int64_t{t.column} : int64_t{t.column} * k), k, t.columns, t.terms};
-    return t;
-  }
-
-  // Four threads hold a row's 32 columns: each gives three parts of 16 bytes of it away for the
-  // rest of its own, and writes that at once.
-  PLUMB_OF_TILE void Finish(const Tile& t, const float (&sum)[Part::kSums]) const {
-    const int thread = Chip::Thread(), own = thread % 4, row = Part::FirstRow(thread),
-              column = Part::FirstColumn(thread);
-    PLUMB_UNROLLED_TILE
-    for (int j = 0; j < Part::kColumns / 8; j += 4) {
-      PLUMB_UNROLLED_TILE
-      for (int half = 0; half < 2; ++half) {
-        const int r = row + 8 * half;
-        unsigned words[4];
-        PLUMB_UNROLLED_TILE
-        for (int i = 0; i < 4; ++i) {
-          float even = sum[4 * (j + i) + 2 * half] * scale,
-                odd = sum[4 * (j + i) + 2 * half + 1] * scale;
-          const int c = column + 8 * (j + i) + 2 * own;
-          if (c < t.columns) {
-            if (bias) {
-              const BFloat16* add = bias + int64_t{t.expert} * n + t.column + c;
-              even += ToFloat(add[0]), odd += ToFloat(add[1]);
-            }
-            if (accumulate && r < t.rows) {
-              const BFloat16* add = y + (t.row + r) * y_stride + t.column + c;
-              even += ToFloat(add[0]), odd += ToFloat(add[1]);
-            }
-          }
-          words[i] = Chip::PackPair(even, odd);
-        }
-        TurnQuad<Chip>(words);
-        const int c = column + 8 * (j + own);
-        // What is added to has been read by all four before any of them writes: TurnQuad waits.
-        if (r < t.rows && c < t.columns)
-          Chip::StoreWords(y + (t.row + r) * y_stride + t.column + c, words);
-      }
+  PLUMB_OF_TILE void Next(int stages) {
+    if (++stage == stages) {
+      stage = 0;
+      turn ^= 1;
     }
   }
 };
 
-// Gates and ups of a tile and the gated unit of them: GatedExpertProduct. A tile has 128 gates and
-// behind them their 128 ups, so that a thread has both of an element.
-template <class Chip, Activation A>
-struct GatedWork {
-  static constexpr bool kAOuter = false, kBOuter = false;
-  static constexpr RowOrder kAOrder = RowOrder::kIndexed, kBOrder = RowOrder::kHalves;
-  static constexpr int kRows = 128, kColumns = 256, kGates = kColumns / 2;
-  using Part = TilePart<kRows, kColumns>;
-
-  const BFloat16* x = nullptr;
-  const int32_t* token = nullptr;
-  const BFloat16* w = nullptr;
-  const int32_t* begin = nullptr;
-  int32_t experts = 0, ffn = 0, k = 0;
-  BFloat16* gate_up = nullptr;
-  BFloat16* act = nullptr;
-
-  struct Tile {
-    TileOperand a, b;
-    int32_t terms, row, rows, column, columns;
-  };
-  using List = RowTiles<Chip, kRows>;
-
-  PLUMB_OF_TILE void Make(List& list, int32_t* memory) const { list.Make(begin, experts, memory); }
-  PLUMB_OF_TILE int32_t across() const { return (ffn + kGates - 1) / kGates; }
-  PLUMB_OF_TILE int32_t Count(const List& list) const { return list.count(experts) * across(); }
-
-  PLUMB_OF_TILE Tile Find(const List& list, int32_t at) const {
-    Tile t;
-    const int32_t tile = at / across(), expert = list.Expert(tile, experts);
-    t.column = (at - tile * across()) * kGates;
-    t.columns = ffn - t.column;
-    t.row = begin[expert] + list.Within(tile, expert) * kRows;
-    t.rows = begin[expert + 1] - t.row;
-    t.terms = k;
-    t.a = {x, k, t.rows, k, token + t.row, 0};
-    t.b = {
-        w + (int64_t{expert} * 2 * ffn + t.column) * k, k, t.columns, k, nullptr, int64_t{ffn} * k};
-    return t;
-  }
-
-  // Of what is rounded, as Glu reads it.
-  static PLUMB_OF_TILE float Gated(unsigned gate, unsigned up) {
-    const float g = Chip::FloatOf(gate);
-    return g / (1.0f + expf(-GateExponent<A>(g))) * Chip::FloatOf(up);
-  }
-
-  PLUMB_OF_TILE void Finish(const Tile& t, const float (&sum)[Part::kSums]) const {
-    const int thread = Chip::Thread(), own = thread % 4, row = Part::FirstRow(thread);
-    PLUMB_UNROLLED_TILE
-    for (int j = 0; j < kGates / 8; j += 4) {
-      PLUMB_UNROLLED_TILE
-      for (int half = 0; half < 2; ++half) {
-        unsigned gate[4], up[4], out[4];
-        PLUMB_UNROLLED_TILE
-        for (int i = 0; i < 4; ++i) {
-          const int s = 4 * (j + i) + 2 * half, of_up = s + kGates / 2;
-          gate[i] = Chip::PackPair(sum[s], sum[s + 1]);
-          up[i] = Chip::PackPair(sum[of_up], sum[of_up + 1]);
-          out[i] = Chip::PackPair(Gated(gate[i] << 16, up[i] << 16),
-                                  Gated(gate[i] & 0xFFFF0000u, up[i] & 0xFFFF0000u));
-        }
-        TurnQuad<Chip>(gate);
-        TurnQuad<Chip>(up);
-        TurnQuad<Chip>(out);
-        const int r = row + 8 * half, c = 8 * (j + own);
-        if (r < t.rows && c < t.columns) {
-          BFloat16* to = gate_up + (int64_t{t.row} + r) * 2 * ffn + t.column + c;
-          Chip::StoreWords(to, gate);
-          Chip::StoreWords(to + ffn, up);
-          Chip::StoreWords(act + (int64_t{t.row} + r) * ffn + t.column + c, out);
-        }
-      }
-    }
-  }
-};
-
-// dw of a tile: ExpertWeightProduct. Terms are the expert's rows.
-template <class Chip, int Rows, int Columns>
-struct WeightWork {
-  static constexpr bool kAOuter = true, kBOuter = true;
-  static constexpr RowOrder kAOrder = RowOrder::kEven, kBOrder = RowOrder::kEven;
-  static constexpr int kRows = Rows, kColumns = Columns;
-  using Part = TilePart<Rows, Columns>;
-
-  const BFloat16* dy = nullptr;
-  const BFloat16* x = nullptr;
-  const int32_t* begin = nullptr;
-  int32_t experts = 0, n = 0, k = 0;
-  int64_t dy_stride = 0, x_stride = 0;
-  float scale = 1;
-  float* dw = nullptr;
-
-  struct Tile {
-    TileOperand a, b;
-    int32_t terms, expert, row, rows, column, columns;
-  };
-  struct List {};
-
-  PLUMB_OF_TILE void Make(List&, int32_t*) const {}
-  PLUMB_OF_TILE int32_t across() const { return (k + Columns - 1) / Columns; }
-  PLUMB_OF_TILE int32_t down() const { return (n + Rows - 1) / Rows; }
-  PLUMB_OF_TILE int32_t Count(const List&) const { return experts * down() * across(); }
-
-  PLUMB_OF_TILE Tile Find(const List&, int32_t at) const {
-    Tile t;
-    const int32_t of_expert = down() * across();
-    t.expert = at / of_expert;
-    const int32_t within = at - t.expert * of_expert;
-    t.row = within / across() * Rows;
-    t.column = within % across() * Columns;
-    t.rows = n - t.row;
-    t.columns = k - t.column;
-    const int32_t first = begin[t.expert];
-    t.terms = begin[t.expert + 1] - first;
-    t.a = {dy + first * dy_stride + t.row, dy_stride, t.rows, t.terms};
-    t.b = {x + first * x_stride + t.column, x_stride, t.columns, t.terms};
-    return t;
-  }
-
-  // Reads 16 pairs before the first is written, so that they are on their way together.
-  PLUMB_OF_TILE void Finish(const Tile& t, const float (&sum)[Part::kSums]) const {
-    constexpr int kTogether = 8;
-    const int thread = Chip::Thread(), row = Part::FirstRow(thread),
-              column = Part::FirstColumn(thread) + thread % 4 * 2;
-    float* to = dw + (int64_t{t.expert} * n + t.row + row) * k + t.column + column;
-    PLUMB_UNROLLED_TILE
-    for (int j0 = 0; j0 < Part::kColumns / 8; j0 += kTogether) {
-      float there[2 * kTogether][2];
-      PLUMB_UNROLLED_TILE
-      for (int i = 0; i < 2 * kTogether; ++i) {
-        const int half = i % 2, c = 8 * (j0 + i / 2);
-        if (row + 8 * half < t.rows && column + c < t.columns)
-          Chip::LoadPair(to + half * 8 * int64_t{k} + c, there[i]);
-      }
-      PLUMB_UNROLLED_TILE
-      for (int i = 0; i < 2 * kTogether; ++i) {
-        const int half = i % 2, c = 8 * (j0 + i / 2), s = 4 * (j0 + i / 2) + 2 * half;
-        if (row + 8 * half < t.rows && column + c < t.columns) {
-          there[i][0] += scale * sum[s];
-          there[i][1] += scale * sum[s + 1];
-          Chip::StorePair(to + half * 8 * int64_t{k} + c, there[i]);
-        }
-      }
-    }
-  }
-};
-
-// All tiles of block `block` of `blocks`.
+// The tiles of a work that are block `block`'s of `blocks`: those whose number is block, block +
+// blocks and so on.
 template <class Chip, class Work>
 class WarpgroupTile {
   using Part = typename Work::Part;
   using ALoader = StageLoader<Chip, Work::kRows, Work::kAOuter, Work::kAOrder>;
   using BLoader = StageLoader<Chip, Work::kColumns, Work::kBOuter, Work::kBOrder>;
-  static constexpr int kStageBytes = ALoader::kBytes + BLoader::kBytes;
 
  public:
-  static constexpr int kBytes = kStages * kStageBytes + kTileListBytes;
+  static constexpr int kStageBytes = ALoader::kBytes + BLoader::kBytes;
+  static constexpr int kStages = kRingBytes / kStageBytes;
+  // Stages, a list of tiles, barriers: full and empty of each stage.
+  static constexpr int kBytes = kRingBytes + kTileListBytes + kStages * 16;
 
-  // memory: kBytes of shared memory from a multiple of 1,024 bytes on.
-  static PLUMB_OF_TILE void Run(const Work& work, int32_t block, int32_t blocks,
-                                unsigned char* memory) {
-    typename Work::List list;
-    work.Make(list, reinterpret_cast<int32_t*>(memory + kStages * kStageBytes));
+  struct Place {
+    unsigned char* memory;  // kBytes of shared memory, from a multiple of 1,024 bytes on
+    int32_t block, blocks;
+
+    PLUMB_OF_TILE int32_t* list() const { return reinterpret_cast<int32_t*>(memory + kRingBytes); }
+    PLUMB_OF_TILE unsigned char* full(int stage) const {
+      return memory + kRingBytes + kTileListBytes + stage * 16;
+    }
+    PLUMB_OF_TILE unsigned char* empty(int stage) const { return full(stage) + 8; }
+  };
+
+  // By all threads, before the others.
+  static PLUMB_OF_TILE void Prepare(const Place& at) {
+    if (Chip::Thread() == 0) {
+      for (int stage = 0; stage < kStages; ++stage) {
+        Chip::InitBarrier(at.full(stage), kCopyThreads);
+        Chip::InitBarrier(at.empty(stage), kProductThreads / 32);
+      }
+    }
+    Chip::SyncBlock();
+  }
+
+  // By the threads that copy.
+  static PLUMB_OF_TILE void Copy(const Work& work, const typename Work::List& list, const Place& at,
+                                 RingPlace& place) {
     const int32_t tiles = work.Count(list);
-
-    // What is copied next: term `term` of the tile before `ahead`.
     ALoader a;
     BLoader b;
-    int32_t ahead = block, term = 0, terms = 0;
-    const auto load = [&](int stage) {
-      while (term >= terms && ahead < tiles) {
-        const typename Work::Tile t = work.Find(list, ahead);
-        ahead += blocks;
-        a.Begin(t.a);
-        b.Begin(t.b);
-        terms = t.terms;
-        term = 0;
-      }
-      if (term < terms) {
-        unsigned char* to = memory + stage * kStageBytes;
+    for (int32_t tile = at.block; tile < tiles; tile += at.blocks) {
+      const typename Work::Tile t = work.Find(list, tile);
+      a.Begin(t.a);
+      b.Begin(t.b);
+      for (int32_t term = 0; term < t.terms; term += kStageTerms) {
+        // The first time around nothing has to become empty: that turn counts as done.
+        Chip::WaitBarrier(at.empty(place.stage), place.turn ^ 1);
+        unsigned char* to = at.memory + place.stage * kStageBytes;
         a.Load(term, to);
         b.Load(term, to + ALoader::kBytes);
-        term += kStageTerms;
+        Chip::ArriveWhenCopied(at.full(place.stage));
+        place.Next(kStages);
       }
-      Chip::CommitCopies();
-    };
-    PLUMB_UNROLLED_TILE
-    for (int stage = 0; stage < kStages - 2; ++stage) load(stage);
+    }
+  }
 
+  // By those that multiply.
+  static PLUMB_OF_TILE void Multiply(const Work& work, const typename Work::List& list,
+                                     const Place& at, RingPlace& place) {
+    const int32_t tiles = work.Count(list);
     const int group = Chip::Group();
-    const uint32_t base = Chip::Address(memory);
+    const uint32_t base = Chip::Address(at.memory);
     const uint32_t of_a = Part::kGroupsAcross == 1 ? group * (64 * 128) : 0,
                    of_b = ALoader::kBytes +
                           (Part::kGroupsAcross == 1 ? 0 : group * (Part::kColumns * 128));
-    int stage = 0;
     float sum[Part::kSums] = {};
-    for (int32_t at = block; at < tiles; at += blocks) {
-      const typename Work::Tile t = work.Find(list, at);
-      if (t.terms == 0) continue;
+    for (int32_t tile = at.block; tile < tiles; tile += at.blocks) {
+      const typename Work::Tile t = work.Find(list, tile);
+      if (t.terms == 0) {
+        if constexpr (Work::kWithoutTerms) work.FinishWithoutTerms(t);
+        continue;
+      }
+      // A group whose rows are all beyond the edge has nothing to multiply.
+      if (Part::kGroupsAcross == 1 && group * 64 >= t.rows) {
+        for (int32_t done = 0; done < t.terms; done += kStageTerms) {
+          Chip::WaitBarrier(at.full(place.stage), place.turn);
+          Chip::ArriveWarp(at.empty(place.stage));
+          place.Next(kStages);
+        }
+        continue;
+      }
+      Chip::EndProducts(sum);
+      int before = -1;  // the stage that the last products but these read
       for (int32_t done = 0; done < t.terms; done += kStageTerms) {
-        // This stage's copies have arrived, of all threads, and all are done with what was
-        // multiplied the step before the last: the next copies go there.
-        Chip::template WaitCopies<kStages - 3>();
+        Chip::WaitBarrier(at.full(place.stage), place.turn);
         Chip::ShowCopies();
-        Chip::SyncBlock();
-        Chip::BeginProducts(sum);
+        Chip::BeginProducts();
+        const uint32_t from = base + place.stage * kStageBytes;
         PLUMB_UNROLLED_TILE
         for (int s = 0; s < kStageTerms / 16; ++s) {
-          const uint32_t from = base + stage * kStageBytes;
           Chip::template Multiply<Part::kColumns, Work::kAOuter, Work::kBOuter>(
               sum, OperandDescriptor(from + of_a + s * TermStep(Work::kAOuter), Work::kAOuter),
               OperandDescriptor(from + of_b + s * TermStep(Work::kBOuter), Work::kBOuter),
               done > 0 || s > 0);
         }
         Chip::CommitProducts();
-        load((stage + kStages - 2) % kStages);
         Chip::template WaitProducts<1>();
-        stage = (stage + 1) % kStages;
+        if (before >= 0) Chip::ArriveWarp(at.empty(before));
+        before = place.stage;
+        place.Next(kStages);
       }
       Chip::template WaitProducts<0>();
       Chip::EndProducts(sum);
+      Chip::ArriveWarp(at.empty(before));
       work.Finish(t, sum);
     }
-    Chip::template WaitCopies<0>();
+  }
+};
+
+// A block of one work, or of several in turn whose stages have one size: what is left of a round of
+// blocks at the end of one goes on with the next.
+template <class Chip, class First, class... Others>
+struct WarpgroupBlock {
+  using Lead = WarpgroupTile<Chip, First>;
+  static constexpr int kBytes = Lead::kBytes;
+  static_assert(((WarpgroupTile<Chip, Others>::kStageBytes == Lead::kStageBytes) && ...));
+
+  // memory: kBytes of shared memory from a multiple of 1,024 bytes on. Of the works the first alone
+  // has a list of tiles that is made from the experts' rows.
+  static PLUMB_OF_TILE void Run(int32_t block, int32_t blocks, unsigned char* memory,
+                                const First& first, const Others&... others) {
+    const typename Lead::Place at{memory, block, blocks};
+    typename First::List list;
+    first.Make(list, at.list());
+    Lead::Prepare(at);
+    RingPlace place;
+    if (Chip::Group() == kProductThreads / 128) {
+      Chip::BeginCopying();
+      Lead::Copy(first, list, at, place);
+      [[maybe_unused]] int32_t before = first.Count(list);
+      (..., (WarpgroupTile<Chip, Others>::Copy(others, {}, Turned<Others>(at, before), place),
+             before += others.Count({})));
+      Chip::EndCopying();
+    } else {
+      Chip::BeginMultiplying();
+      Lead::Multiply(first, list, at, place);
+      [[maybe_unused]] int32_t before = first.Count(list);
+      (..., (WarpgroupTile<Chip, Others>::Multiply(others, {}, Turned<Others>(at, before), place),
+             before += others.Count({})));
+    }
+  }
+
+ private:
+  // Blocks begin where the works before left off.
+  template <class Work>
+  static PLUMB_OF_TILE typename WarpgroupTile<Chip, Work>::Place Turned(
+      const typename Lead::Place& at, int32_t before) {
+    const int32_t past = before % at.blocks;
+    return {at.memory, at.block >= past ? at.block - past : at.block - past + at.blocks, at.blocks};
   }
 };
 

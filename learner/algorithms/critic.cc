@@ -94,6 +94,13 @@ configs::OptimizerConfig OptimizerOf(const configs::Config& config) {
   return options;
 }
 
+// A shared head has the scale of the policy's passes, in which it is computed.
+TrainingRules RulesOf(const configs::Config& config) {
+  return {.seed = config.run.seed ^ kCriticSeed,
+          .scale_loss = config.model.products == configs::Products::kFp16 &&
+                        config.critic.mode == configs::CriticMode::kOwn};
+}
+
 // The gradients of a shared head come from the policy's passes, which know no parts of them.
 Sharing SharingOfCritic(const configs::Config& config, Ranks* ranks) {
   Sharing sharing = SharingOf(config, ranks);
@@ -111,15 +118,14 @@ void CheckCritic(const configs::Config& config, const policy_model::ModelShape& 
 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)),
-      optimizer_(weights_, OptimizerOf(config),
-                 TrainingRules{.seed = config.run.seed ^ kCriticSeed},
+      optimizer_(weights_, OptimizerOf(config), RulesOf(config),
                  SharingOfCritic(config, policy_train.ranks())),
       policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(
       weights_.shape(), weights_.flat().stream(), weights_.flat().dtype());
   transformer_->RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
-  transformer_->UseFp8(config.model.products == configs::Products::kFp8);
+  transformer_->UseProducts(config.model.products);
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens,
                                        policy_train.ranks());
   train_->UsePartsOf(weights_, optimizer_);

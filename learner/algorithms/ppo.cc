@@ -315,6 +315,8 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   };
 
   Optimizer& critic_optimizer = critic_.optimizer();
+  // Of the policy's passes, before its update changes it.
+  const double loss_scale = optimizer_.loss_scale();
   critic_optimizer.ZeroGrad();
   if (train_policy || shared) {
     optimizer_.ZeroGrad();
@@ -349,7 +351,8 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     ++totals.updates;
   }
   const UpdateResult update =
-      critic_optimizer.Update(critic_rate, shared ? policy_guard : value_loss);
+      shared ? critic_optimizer.Update(critic_rate, policy_guard, std::nullopt, loss_scale)
+             : critic_optimizer.Update(critic_rate, value_loss);
   totals.value_loss += value_loss;
   totals.critic_grad_norm += update.applied ? update.grad_norm : 0;
   totals.critic_applied += update.applied;

@@ -98,7 +98,7 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
   transformer_.SetGroup(share_ ? share_->group() : nullptr, weights.shape().vocab);
   transformer_.SetExpertGroup(experts_.exchange());
   transformer_.RecomputeLayers(again);
-  transformer_.UseFp8(config.model.products == configs::Products::kFp8);
+  transformer_.UseProducts(config.model.products);
   train_.UsePartsOf(trained(), own_optimizer_);
   train_.UsePipeline(PipelineOf(share_.get()), again);
 }

@@ -97,9 +97,11 @@ void AddActivations(const configs::Config& config, const Weights& weights, const
                     int64_t under_way = 1) {
   const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
   // Of a base with adapters none read FP8: what a plan advises may be one.
-  const bool fp8 = config.model.products == configs::Products::kFp8 && weights.adapters().empty();
-  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again, guest,
-                                                       /*of_group=*/TensorRanks(config) > 1, fp8);
+  const bool fp8 = config.model.products == configs::Products::kFp8,
+             dtype = fp8 && !weights.adapters().empty();
+  const PassBytes pass = policy_model::BytesOfTraining(
+      weights, size, again, guest, /*of_group=*/TensorRanks(config) > 1,
+      dtype ? configs::Products::kDType : config.model.products);
   plan.Add("activations" + of, under_way * pass.saved,
            (under_way > 1 ? std::to_string(under_way) + " micro-batches under way of " : "") +
                std::to_string(size.tokens) + " tokens" + (under_way > 1 ? "" : " a micro-batch") +

@@ -438,11 +438,8 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   metrics["perf/product_tflops"] = product_speed_ / 1e12;
   metrics["perf/train_tokens_per_s"] =
       metrics["perf/train_tokens"] / std::max(1e-9, metrics["time/train"]);
-  if (const auto clipped = optimizer_.TakeClippedShare()) metrics["optim/clipped_share"] = *clipped;
-  for (const NamedModel& model : Models()) {
-    if (const auto clipped = model.optimizer->TakeClippedShare())
-      metrics["optim/" + model.name + "_clipped_share"] = *clipped;
-  }
+  optimizer_.AddMetrics("", metrics);
+  for (const NamedModel& model : Models()) model.optimizer->AddMetrics(model.name + "_", metrics);
   if (const auto beside = optimizer_.TakeBesideTimes()) {
     metrics["time/ranks"] = beside->busy;
     metrics["time/ranks_wait"] = beside->waited;

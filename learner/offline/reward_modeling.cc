@@ -140,8 +140,8 @@ double RewardModeling::Accumulate(Batch pairs, const policy_model::Gradients& gr
                                        .margin = part[i]->has_margin ? part[i]->margin : 0.0},
                                       centering_);
           if (own) {
-            g_values_[2 * i] = static_cast<float>(scale * l.d_chosen);
-            g_values_[2 * i + 1] = static_cast<float>(scale * l.d_rejected);
+            g_values_[2 * i] = grad.loss_scale * static_cast<float>(scale * l.d_chosen);
+            g_values_[2 * i + 1] = grad.loss_scale * static_cast<float>(scale * l.d_rejected);
           }
           loss += scale * l.value;
           scored_.push_back(pair);

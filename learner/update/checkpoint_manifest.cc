@@ -16,6 +16,8 @@ using Json = nlohmann::json;  // written with its keys in order
 using Read = nlohmann::ordered_json;
 
 constexpr char kMomentsSha256[] = "moments_sha256";  // only of moments that were left out
+// Only where the loss has a scale: {"scale": 65536, "steps": 0}.
+constexpr char kLossScale[] = "loss_scale";
 
 std::string HashOf(const std::string& text) {
   Sha256 hash;
@@ -23,11 +25,17 @@ std::string HashOf(const std::string& text) {
   return hash.HexDigest();
 }
 
+void AddLossScale(const Optimizer::Counters& counters, Json& to) {
+  const LossScale::State& state = counters.loss_scale;
+  if (state.scale > 0) to[kLossScale] = {{"scale", state.scale}, {"steps", state.steps}};
+}
+
 Json ToJson(const CheckpointState::Model& m) {
   Json out = {{"updates", m.counters.updates},
               {"skipped", m.counters.skipped},
               {"skipped_in_a_row", m.counters.skipped_in_a_row},
               {"moment_steps", m.moment_steps}};
+  AddLossScale(m.counters, out);
   if (!m.moments_sha256.empty()) out[kMomentsSha256] = m.moments_sha256;
   return out;
 }
@@ -51,6 +59,7 @@ Json ToJson(const CheckpointState& s) {
               {"state", Json::parse(s.state_json)},
               {"algorithm", Json::parse(s.algorithm_json)},
               {"models", models}};
+  AddLossScale(s.counters, out);
   if (!s.base_digest.empty()) out["base_digest"] = s.base_digest;
   if (!s.moments_sha256.empty()) out[kMomentsSha256] = s.moments_sha256;
   return out;
@@ -103,9 +112,14 @@ class Object {
     return v.get<std::string>();
   }
   Optimizer::Counters Counters() const {
-    return {.updates = Count("updates"),
-            .skipped = Count("skipped"),
-            .skipped_in_a_row = Count("skipped_in_a_row")};
+    Optimizer::Counters counters{.updates = Count("updates"),
+                                 .skipped = Count("skipped"),
+                                 .skipped_in_a_row = Count("skipped_in_a_row")};
+    if (!Has(kLossScale)) return counters;
+    const Object of = In(kLossScale);
+    counters.loss_scale = {.scale = of.Number("scale"), .steps = of.Count("steps")};
+    if (!(counters.loss_scale.scale >= 1)) Corrupt("'scale' is not a number from 1 on");
+    return counters;
   }
   [[noreturn]] void Corrupt(const std::string& what) const {
     throw Error(ErrorCode::kCorruption, "malformed manifest: " + what, where_);

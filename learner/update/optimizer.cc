@@ -146,7 +146,8 @@ TrainingRules TrainingRulesOf(const configs::Config& config) {
   return {.learning_rates =
               configs::ReadPatternNumbers(config.policy.learning_rates, "policy.learning_rates"),
           .frozen = config.policy.frozen,
-          .seed = config.run.seed};
+          .seed = config.run.seed,
+          .scale_loss = config.model.products == configs::Products::kFp16};
 }
 
 namespace {
@@ -283,12 +284,15 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
   gradients_.adapters = adapter_grads_;
   gradients_.adapter_runs = adapter_runs_;
   norm_scratch_ = FlatBuffer(stream, DType::kInt64, kernels::kNormScratch + 1);
-  DrawDropoutKey();
+  if (rules.scale_loss) loss_scale_ = LossScale(options.loss_scale, options.loss_scale_steps);
+  PrepareGradients();
   AdoptWeights();
 }
 
-// Another for every update, whether it was applied or not, and the same after a resume.
-void Optimizer::DrawDropoutKey() {
+// What adapters drop by is another for every update, whether it was applied or not, and the same
+// after a resume.
+void Optimizer::PrepareGradients() {
+  gradients_.loss_scale = static_cast<float>(loss_scale_.scale());
   const auto update = static_cast<uint64_t>(updates_ + skipped_);
   const Random4 bits = RandomAt(seed_, kDropoutStream, static_cast<uint32_t>(update),
                                 static_cast<uint32_t>(update >> 32));
@@ -343,10 +347,11 @@ void Optimizer::Restore(const Counters& counters) {
   updates_ = counters.updates;
   skipped_ = counters.skipped;
   skipped_in_a_row_ = counters.skipped_in_a_row;
-  DrawDropoutKey();
+  loss_scale_.Restore(counters.loss_scale);
+  PrepareGradients();
 }
 
-void Optimizer::ClipValues() {
+void Optimizer::ClipValues(double loss_scale) {
   if (options_.clip_value <= 0) return;
   auto* scratch = static_cast<double*>(norm_scratch_.data());
   double clipped = 0;
@@ -356,13 +361,14 @@ void Optimizer::ClipValues() {
     for (size_t k = 0; k < state.kept.size(); ++k) {
       const Slice own = state.OwnGradient(state.kept[k]);
       if (own.size() == 0 || !Due(state, k)) continue;
-      kernels::Call({.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
-                    kernels::ClipValue{.grad = state.grad.at(own.begin),
-                                       .grad_dtype = state.grad.dtype(),
-                                       .n = own.size(),
-                                       .bound = static_cast<float>(options_.clip_value),
-                                       .scratch = scratch,
-                                       .out = scratch + kernels::kNormScratch});
+      kernels::Call(
+          {.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
+          kernels::ClipValue{.grad = state.grad.at(own.begin),
+                             .grad_dtype = state.grad.dtype(),
+                             .n = own.size(),
+                             .bound = static_cast<float>(options_.clip_value * loss_scale),
+                             .scratch = scratch,
+                             .out = scratch + kernels::kNormScratch});
       double count = 0;
       norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&count, 1)), kernels::kNormScratch);
       (OfExperts(state, k) ? of_experts : clipped) += count;
@@ -523,33 +529,20 @@ void Optimizer::UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
 }
 
 UpdateResult Optimizer::Update(double learning_rate, double loss,
-                               std::optional<double> weight_decay) {
+                               std::optional<double> weight_decay,
+                               std::optional<double> loss_scale) {
   Settle();
+  const double scale = loss_scale.value_or(loss_scale_.scale());
   AddUpGradients();
-  ClipValues();
+  ClipValues(scale);
   const double squares = SumOfSquares();
   UpdateResult result;
-  result.grad_norm = std::sqrt(squares);
-  if (!std::isfinite(loss)) result.why_skipped = "the loss is not finite";
-  else if (!std::isfinite(squares)) result.why_skipped = "the gradient is not finite";
-  if (!result.why_skipped.empty()) {
-    // Nor does what was lost of it come back, nor what experts waited with.
-    for (SetState& state : sets_) {
-      ZeroExperts(state, /*experts=*/true);
-      if (state.residual.elements() > 0) state.residual.Zero();
-    }
-    ++skipped_;
-    DrawDropoutKey();
-    if (++skipped_in_a_row_ >= options_.max_skipped_in_a_row) {
-      throw Error(ErrorCode::kNonFinite,
-                  std::to_string(skipped_in_a_row_) + " updates in a row were skipped because " +
-                      result.why_skipped +
-                      "; nothing of them was saved: resume from the last checkpoint, or begin "
-                      "again where there is none, with a lower learning rate",
-                  "optimizer");
-    }
-    return result;
-  }
+  result.grad_norm = std::sqrt(squares) / scale;
+  const bool loss_is_finite = std::isfinite(loss), finite = std::isfinite(squares);
+  if (!loss_is_finite) result.why_skipped = "the loss is not finite";
+  else if (!finite) result.why_skipped = "the gradient is not finite";
+  if (!result.why_skipped.empty())
+    return Skip(std::move(result), loss_scale_.on() && !finite, loss_is_finite);
 
   kernels::AdamwOptions adamw{
       .learning_rate = static_cast<float>(learning_rate),
@@ -557,10 +550,10 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
       .beta2 = static_cast<float>(options_.beta2),
       .eps = static_cast<float>(options_.eps),
       .weight_decay = static_cast<float>(weight_decay.value_or(options_.weight_decay)),
-      .grad_scale = 1.0f,
+      .grad_scale = static_cast<float>(1 / scale),
       .step = moment_steps_ + 1};
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {
-    adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6));
+    adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6) / scale);
   }
   const std::shared_ptr<StateStream> through = sets_.front().through;
   if (through) through->Begin();
@@ -587,7 +580,8 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   ++moment_steps_;
   left_out_.reset();
   ++updates_;
-  DrawDropoutKey();
+  if (loss_scale_.on()) loss_scale_.Passed();
+  PrepareGradients();
   skipped_in_a_row_ = 0;
   result.applied = true;
   return result;

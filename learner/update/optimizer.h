@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,6 +29,7 @@
 #include "learner/ranks/partition.h"
 #include "learner/ranks/ranks.h"
 #include "learner/update/compact_moments.h"
+#include "learner/update/guard/loss_scale.h"
 #include "policy_model/memory/pass_parts.h"
 #include "policy_model/memory/weights.h"
 
@@ -48,6 +50,7 @@ struct TrainingRules {
   std::vector<std::pair<std::string, double>> learning_rates = {};
   std::vector<std::string> frozen = {};
   uint64_t seed = 0;
+  bool scale_loss = false;  // products in float16: optimizer.loss_scale
 };
 TrainingRules TrainingRulesOf(const configs::Config& config);
 
@@ -177,10 +180,12 @@ class Optimizer {
   // Of several ranks the gradients are added up first, and what follows is the same on all of them.
   // Clip by value, norm, guard, clip by norm, update of weights in place. `loss` is checked too. A
   // skipped update leaves everything as it was and counts; max_skipped_in_a_row of them throw
-  // Error(kNonFinite). `weight_decay`: of a phase that has one of its own; else that of the
-  // options.
+  // Error(kNonFinite), and so does LossScale; one that only lowers that scale is none of them.
+  // `weight_decay`: of a phase that has one of its own; else that of the options. `loss_scale`: of
+  // gradients that passes of another optimizer's scale computed; else its own.
   UpdateResult Update(double learning_rate, double loss,
-                      std::optional<double> weight_decay = std::nullopt);
+                      std::optional<double> weight_decay = std::nullopt,
+                      std::optional<double> loss_scale = std::nullopt);
 
   Ranks* ranks() const { return sharing_.ranks; }
   // Masters and moments are spread over the ranks: what reads all of them is called by all ranks.
@@ -225,6 +230,8 @@ class Optimizer {
                  std::span<const std::byte> bytes) const;
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }
+  // That gradients() of the next passes have; 1 where there is none.
+  double loss_scale() const { return loss_scale_.scale(); }
 
   // Of a model with one trained set.
   policy_model::FlatBuffer& grad() { return sets().front().grad; }
@@ -232,15 +239,19 @@ class Optimizer {
   policy_model::FlatBuffer& v() { return sets_.front().v; }
   struct Counters {
     int64_t updates = 0, skipped = 0, skipped_in_a_row = 0;
+    LossScale::State loss_scale = {};
     bool operator==(const Counters&) const = default;
   };
-  Counters counters() const { return {updates_, skipped_, skipped_in_a_row_}; }
+  Counters counters() const { return {updates_, skipped_, skipped_in_a_row_, loss_scale_.state()}; }
   void Restore(const Counters& counters);
   // Forgets the moments (a new phase starts).
   void ResetMoments();
   // Of the updates since the last call, the mean share of gradients that optimizer.clip_value
   // clipped; nullopt: it is off, or there was none.
   std::optional<double> TakeClippedShare();
+  // "optim/..." of what came of the updates since the last call; `of` stands in front of their
+  // names.
+  void AddMetrics(const std::string& of, std::map<std::string, double>& metrics);
   // After weights changed from outside (loaded): takes them as the masters.
   void AdoptWeights();
 
@@ -248,7 +259,9 @@ class Optimizer {
   // Gradients that are still to be zeroed are (FreshGradients).
   void Settle();
   double SumOfSquares();
-  void ClipValues();
+  void ClipValues(double loss_scale);
+  // `overflow`: of gradients times a scale.
+  UpdateResult Skip(UpdateResult result, bool overflow, bool loss_is_finite);
   void AddUpGradients();
   // What a rank keeps of the gradient of a tensor.
   std::vector<std::span<float>> KeptGradients(SetState& state,
@@ -289,7 +302,7 @@ class Optimizer {
   // The same where some of its tensors are Muon's; `muon_rate` over the rate of `adamw`.
   void UpdateWithMuon(SetState& state, const SetState::KeptRun& run,
                       const kernels::AdamwOptions& adamw, double muon_rate);
-  void DrawDropoutKey();
+  void PrepareGradients();
   configs::OptimizerConfig options_;
   uint64_t seed_;
   const Sharing sharing_;
@@ -305,6 +318,7 @@ class Optimizer {
   policy_model::Gradients gradients_;
   policy_model::FlatBuffer norm_scratch_;
   int64_t updates_ = 0, skipped_ = 0, skipped_in_a_row_ = 0, moment_steps_ = 0;
+  LossScale loss_scale_;
   int64_t clip_updates_ = 0;   // since TakeClippedShare
   double clipped_shares_ = 0;  // their sum
   std::optional<std::string> left_out_;

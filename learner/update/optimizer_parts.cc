@@ -165,13 +165,15 @@ void Optimizer::AddUpGradients() {
       for (const Piece& piece : state.kept) {
         const int64_t at = state.grad_in_parts ? piece.at : piece.begin;
         const float* const left = state.residual.f32() + piece.begin;
+        const float scale = gradients_.loss_scale;
         if (state.grad.dtype() == DType::kBFloat16) {
           auto* const to = static_cast<BFloat16*>(state.grad.at(at));
-          for (int64_t i = 0; i < piece.size(); ++i) to[i] = ToBFloat16(ToFloat(to[i]) + left[i]);
+          for (int64_t i = 0; i < piece.size(); ++i)
+            to[i] = ToBFloat16(ToFloat(to[i]) + scale * left[i]);
           continue;
         }
         float* const to = state.grad.f32() + at;
-        for (int64_t i = 0; i < piece.size(); ++i) to[i] += left[i];
+        for (int64_t i = 0; i < piece.size(); ++i) to[i] += scale * left[i];
       }
       state.residual = {};
     }

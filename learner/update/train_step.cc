@@ -410,10 +410,10 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
         for (auto* buffer : {&g_logprob_, &g_entropy_, &g_value_, &g_measured_})
           buffer->resize(of.rows);
         for (size_t i = 0; i < of.rows; ++i) {
-          g_logprob_[i] = gradients_[i].logprob;
-          g_entropy_[i] = gradients_[i].entropy;
-          g_value_[i] = gradients_[i].value;
-          g_measured_[i] = gradients_[i].measured;
+          g_logprob_[i] = grad.loss_scale * gradients_[i].logprob;
+          g_entropy_[i] = grad.loss_scale * gradients_[i].entropy;
+          g_value_[i] = grad.loss_scale * gradients_[i].value;
+          g_measured_[i] = grad.loss_scale * gradients_[i].measured;
           any_entropy = any_entropy || gradients_[i].entropy != 0;
         }
       },
@@ -449,7 +449,7 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
         for (size_t i = 0; i < of.rows; ++i) {
           scored_[i].value = values[i];
           const float gradient = loss(scored_[i]).value;
-          if (Own(of)) g_value_[i] = gradient;
+          if (Own(of)) g_value_[i] = grad.loss_scale * gradient;
         }
       },
       [&](const MicroBatch&) { transformer().BackwardValues(weights, batch(), g_value_, grad); });

@@ -10,6 +10,8 @@
 // Experts that were recorded are taken again by the passes of the policy, those of a shared head
 // included. A reference and a critic of its own have other weights: their routers choose.
 // Errors: kConflict for recorded experts of another model.
+// Of a loss the passes compute grad.loss_scale times the gradient, which Optimizer::Update divides
+// again.
 // Ranks: every rank is given all sequences, computes every so manyth micro-batch, and learns what
 // the others found of theirs before the loss is asked: a loss sees all tokens in the same order on
 // every rank, and what it sums up is that of the whole batch, to the bit. Gradients are each rank's

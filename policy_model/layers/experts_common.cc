@@ -30,6 +30,10 @@ void ExpertsStage::Dispatch(const Pass& pass, int64_t n, Arena& kept, const Kept
                                             .slot_weight = kept.Floats(k.slot_weight)});
 }
 
+int64_t ExpertsStage::DweightParts(const Pass& pass) const {
+  return pass.launch.device().is_cuda() ? kernels::GatedExpertBackward::Parts(spec_.widest()) : 1;
+}
+
 void ExpertsStage::Combine(const Pass& pass, const void* rows, const int32_t* slot,
                            const float* weight, int64_t n, bool accumulate, void* out) const {
   Call(pass.launch, kernels::CombineExperts{.y = rows,

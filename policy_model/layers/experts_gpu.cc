@@ -29,16 +29,17 @@ kernels::Launch Floats(const Pass& pass) {
 
 }  // namespace
 
-// Where the numbers of a pass's load lie, one behind the other: doubles first.
-struct ExpertsStage::GpuCounts {
-  explicit GpuCounts(int64_t experts) : experts(experts) {}
-  int64_t bytes() const { return 8 * (experts + 3) + 4 * experts; }
+// Where the numbers of a layer's load lie, 8 bytes each.
+struct ExpertsStage::GpuLoad {
+  explicit GpuLoad(int64_t experts) : experts(experts) {}
+  int64_t bytes() const { return 8 * (experts + 5); }
 
-  double* share(void* at) const { return static_cast<double*>(at); }
-  double* entropy(void* at) const { return share(at) + experts; }
-  double* lse_squared(void* at) const { return share(at) + experts + 1; }
-  int64_t* otherwise(void* at) const { return reinterpret_cast<int64_t*>(share(at) + experts + 2); }
-  int32_t* chosen(void* at) const { return reinterpret_cast<int32_t*>(share(at) + experts + 3); }
+  int64_t* tokens(void* at) const { return static_cast<int64_t*>(at); }
+  int64_t* dropped(void* at) const { return tokens(at) + experts; }
+  int64_t* otherwise(void* at) const { return tokens(at) + experts + 1; }
+  double* entropy(void* at) const { return static_cast<double*>(at) + experts + 2; }
+  double* lse_squared(void* at) const { return static_cast<double*>(at) + experts + 3; }
+  double* aux(void* at) const { return static_cast<double*>(at) + experts + 4; }
 
   int64_t experts;
 };
@@ -73,10 +74,21 @@ void ExpertsStage::ForEachHalf(const Pass& pass, const kernels::ExpertGroups& gr
   }
 }
 
-void ExpertsStage::PlanCounts(int64_t n, Arena& arena, Passing& p) const {
-  p.counts = arena.Reserve(GpuCounts(spec_.count()).bytes());
-  p.shares = arena.Reserve(4 * n * (spec_.count() + 2));
+void ExpertsStage::PlanLoad(int64_t n, Arena& arena, Passing& p) const {
+  p.load = arena.Reserve(kernels::RouterLoad::ScratchBytes(RouterOf(n)));
   p.capacity = arena.Reserve(8 * spec_.count());
+}
+
+bool ExpertsStage::Together(const Pass& pass) const {
+  return spec_.equal() && !spec_.biased && !(spec_.glu_limit > 0) &&
+         !gate_up_adapters_.There(pass) && !down_adapters_.There(pass);
+}
+
+// Asks first whether it is to be written: then nothing is there, not even zeros.
+ExpertsStage::WeightGradient ExpertsStage::GradientOf(const PackedPass& pass, int64_t offset,
+                                                      int64_t elements) const {
+  const bool written = pass.TakeEmpty(offset, elements);
+  return {.at = pass.G(offset), .written = written};
 }
 
 ExpertsStage::RouterBiases ExpertsStage::BiasesOnGpu(const Pass& pass, Arena& arena,
@@ -194,15 +206,19 @@ void ExpertsStage::DownBackwardOnGpu(const PackedPass& pass, const kernels::Expe
 void ExpertsStage::DownWeightsOnGpu(const PackedPass& pass, const kernels::ExpertGroups& groups,
                                     const void* dy, const void* act) const {
   for (size_t e = 0; e < (spec_.equal() ? 1 : spec_.widths.size()); ++e) {
-    if (float* g = pass.G(at_.experts_down[e])) {
+    const int64_t experts = spec_.equal() ? spec_.count() : 1;
+    const WeightGradient g =
+        GradientOf(pass, at_.experts_down[e], experts * hidden_ * spec_.widths[e]);
+    if (g.at) {
       Call(pass.launch,
            kernels::ExpertWeightProduct{.groups = spec_.equal() ? groups : Alone(groups, e),
                                         .dy = dy,
                                         .x = act,
                                         .n = hidden_,
                                         .k = spec_.widths[e],
-                                        .dw = g,
-                                        .x_stride = spec_.widest()});
+                                        .dw = g.at,
+                                        .x_stride = spec_.widest(),
+                                        .written = g.written});
     }
   }
 }
@@ -237,10 +253,16 @@ void ExpertsStage::GateUpWeightsOnGpu(const PackedPass& pass, const kernels::Exp
                                       void* dgate_up, const void* x) const {
   const int64_t widest = spec_.widest();
   if (spec_.equal()) {
-    if (float* g = pass.G(at_.experts_gate_up)) {
-      Call(pass.launch,
-           kernels::ExpertWeightProduct{
-               .groups = groups, .dy = dgate_up, .x = x, .n = 2 * widest, .k = hidden_, .dw = g});
+    const WeightGradient g =
+        GradientOf(pass, at_.experts_gate_up, spec_.count() * 2 * widest * hidden_);
+    if (g.at) {
+      Call(pass.launch, kernels::ExpertWeightProduct{.groups = groups,
+                                                     .dy = dgate_up,
+                                                     .x = x,
+                                                     .n = 2 * widest,
+                                                     .k = hidden_,
+                                                     .dw = g.at,
+                                                     .written = g.written});
     }
     return;
   }
@@ -286,44 +308,57 @@ void ExpertsStage::ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Ke
   Combine(pass, rows, Ints(kept, k.slot), kept.Floats(k.weight), n, accumulate, out);
 }
 
-void ExpertsStage::CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const {
-  const int64_t n = pass.tokens(), count = spec_.count();
-  const GpuCounts at(count);
-  void* there = pass.scratch.At(passing_.counts);
-  Call(pass.launch, kernels::RouterSums{.shape = RouterOf(n),
+void* ExpertsStage::BeginLoad(const PackedPass& pass) {
+  if (load_.elements() == 0) {
+    load_ = FlatBuffer(pass.launch.stream, DType::kFloat32,
+                       GpuLoad(spec_.count()).bytes() / static_cast<int64_t>(sizeof(float)));
+  }
+  Routing& routing = *pass.routing;
+  routing.late.resize(routing.load.size());
+  auto& late = routing.late[static_cast<size_t>(place_)];
+  if (!late) late = [this](LayerLoad& load) { TakeLoadFromGpu(load); };
+  loaded_ = true;
+  return load_.data();
+}
+
+void ExpertsStage::CountOnGpu(const PackedPass& pass, void* there, const int64_t* capacity) const {
+  const int64_t n = pass.tokens();
+  const GpuLoad at(spec_.count());
+  Call(pass.launch, kernels::RouterLoad{.shape = RouterOf(n),
                                         .logits = pass.saved.Floats(kept_.logits),
-                                        .share = at.share(there),
+                                        .expert = Ints(pass.saved, kept_.expert),
+                                        .capacity = capacity,
+                                        .tokens = at.tokens(there),
+                                        .dropped = at.dropped(there),
                                         .entropy = at.entropy(there),
                                         .lse_squared = at.lse_squared(there),
-                                        .scratch = pass.scratch.Floats(passing_.shares)});
-  Call(pass.launch, kernels::CountChosen{.expert = Ints(pass.saved, kept_.expert),
-                                         .pairs = slots(n),
-                                         .experts = static_cast<int32_t>(count),
-                                         .count = at.chosen(there)});
-  std::vector<double> here(static_cast<size_t>(at.bytes() / 8 + 1));
-  kernels::CopyAndWait(pass.launch.stream, here.data(), there, static_cast<size_t>(at.bytes()));
+                                        .aux = at.aux(there),
+                                        .scratch = pass.scratch.At(passing_.load)});
   LayerLoad& load = pass.routing->load[static_cast<size_t>(place_)];
-  load.layer = layer_;
-  load.tokens.resize(static_cast<size_t>(count));
-  double aux = 0;
-  for (int64_t e = 0; e < count; ++e) {
-    const int64_t chosen = at.chosen(here.data())[e];
-    load.tokens[static_cast<size_t>(e)] += chosen;
-    aux += static_cast<double>(chosen) * at.share(here.data())[e];
-    if (!capacity.empty())
-      load.dropped += std::max<int64_t>(0, chosen - capacity[static_cast<size_t>(e)]);
-  }
   load.rows += n;
-  load.aux += static_cast<double>(count) * aux / static_cast<double>(n);
-  load.z += *at.lse_squared(here.data());
-  load.entropy += *at.entropy(here.data());
-  load.otherwise += *at.otherwise(here.data());
   const Routing& routing = *pass.routing;
   const int64_t stride = spec_.per_token * static_cast<int64_t>(routing.load.size());
   for (int64_t t = 0; routing.given_here && t < n; ++t) {
     const bool given = routing.given_here[t * stride + place_ * spec_.per_token] >= 0;
     load.given += given ? spec_.per_token : 0;
   }
+}
+
+void ExpertsStage::TakeLoadFromGpu(LayerLoad& load) {
+  if (!loaded_) return;
+  const GpuLoad at(spec_.count());
+  std::vector<int64_t> here(static_cast<size_t>(at.bytes() / 8));
+  load_.CopyToHost(std::as_writable_bytes(std::span(here)));
+  load_.Zero();
+  loaded_ = false;
+  load.layer = layer_;
+  load.tokens.resize(static_cast<size_t>(spec_.count()));
+  for (size_t e = 0; e < load.tokens.size(); ++e) load.tokens[e] += at.tokens(here.data())[e];
+  load.dropped += *at.dropped(here.data());
+  load.otherwise += *at.otherwise(here.data());
+  load.entropy += *at.entropy(here.data());
+  load.aux += *at.aux(here.data());
+  load.z += *at.lse_squared(here.data());
   if (!std::isfinite(*at.lse_squared(here.data()))) WarnNotFinite();
 }
 
@@ -335,16 +370,13 @@ void ExpertsStage::ForwardOnGpu(const PackedPass& pass, const void* in, bool acc
   if (!capacity.empty())
     kernels::CopyAndWait(pass.launch.stream, bound, capacity.data(), 8 * capacity.size());
   const bool count = pass.keep && !pass.again && pass.routing;
-  const GpuCounts counts(spec_.count());
-  void* there = pass.scratch.At(passing_.counts);
-  if (count) kernels::Zero(pass.launch.stream, there, static_cast<size_t>(counts.bytes()));
+  void* load = count ? BeginLoad(pass) : nullptr;
   RouteOnGpu(pass, in, n, pass.saved, kept_, BiasesOnGpu(pass, pass.scratch, passing_),
              capacity.empty() ? nullptr : bound,
-             count && pass.routing->given ? counts.otherwise(there) : nullptr);
-  if (count) CountOnGpu(pass, capacity);
+             count && pass.routing->given ? GpuLoad(spec_.count()).otherwise(load) : nullptr);
+  if (count) CountOnGpu(pass, load, capacity.empty() ? nullptr : bound);
   // In one with the experts' first product where nothing else reads the rows.
-  const bool together =
-      spec_.equal() && !spec_.biased && !(spec_.glu_limit > 0) && !gate_up_adapters_.There(pass);
+  const bool together = Together(pass);
   if (!together) {
     Call(pass.launch, kernels::GatherRows{.table = in,
                                           .index = Ints(pass.saved, kept_.token),
@@ -357,12 +389,53 @@ void ExpertsStage::ForwardOnGpu(const PackedPass& pass, const void* in, bool acc
              accumulate || shared_ != nullptr, out);
 }
 
-void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in,
-                                 bool accumulate, void* din) {
-  const int64_t n = pass.tokens(), s = slots(n), width = spec_.widest();
-  const kernels::ExpertGroups groups = Groups(pass.saved, kept_, n);
+void ExpertsStage::TogetherBackwardOnGpu(const PackedPass& pass, const void* dout, const void* in,
+                                         void* d, float* slot_dweight) const {
+  const int64_t width = spec_.widest();
+  const kernels::ExpertGroups groups = Groups(pass.saved, kept_, pass.tokens());
+  const int32_t* token = Ints(pass.saved, kept_.token);
+  void* gate_up = pass.saved.At(kept_.gate_up);
+  void* act = pass.scratch.At(again_.act);
+  void* rows = pass.scratch.At(again_.rows);
+  Call(pass.launch, kernels::GatedExpertBackward{.groups = groups,
+                                                 .dout = dout,
+                                                 .token = token,
+                                                 .w = pass.W(at_.experts_down[0]),
+                                                 .n = hidden_,
+                                                 .ffn = width,
+                                                 .activation = activation_,
+                                                 .weight = pass.saved.Floats(kept_.slot_weight),
+                                                 .gate_up = gate_up,
+                                                 .act = act,
+                                                 .dweight = slot_dweight,
+                                                 .rows = rows,
+                                                 .dact = pass.scratch.At(dact_)});
+  const WeightGradient first = GradientOf(pass, at_.experts_gate_up,
+                                          spec_.count() * 2 * width * hidden_),
+                       second =
+                           GradientOf(pass, at_.experts_down[0], spec_.count() * hidden_ * width);
+  Call(pass.launch, kernels::GatedExpertGradients{.groups = groups,
+                                                  .dout = dout,
+                                                  .x = in,
+                                                  .token = token,
+                                                  .w = pass.W(at_.experts_gate_up),
+                                                  .n = hidden_,
+                                                  .ffn = width,
+                                                  .dgate_up = gate_up,
+                                                  .act = act,
+                                                  .dw_first = first.at,
+                                                  .dw_second = second.at,
+                                                  .first_written = first.written,
+                                                  .second_written = second.written,
+                                                  .dx = d,
+                                                  .rows = rows});
+}
+
+void ExpertsStage::RowsBackwardOnGpu(const PackedPass& pass, const void* dout, const void* in,
+                                     void* d, float* slot_dweight) const {
+  const int64_t s = slots(pass.tokens()), width = spec_.widest();
+  const kernels::ExpertGroups groups = Groups(pass.saved, kept_, pass.tokens());
   void* x = pass.scratch.At(again_.rows);
-  void* d = pass.scratch.At(dslots_);
   void* gate_up = pass.saved.At(kept_.gate_up);
   for (const auto& [from, to] : {std::pair<const void*, void*>{in, x}, {dout, d}}) {
     Call(pass.launch, kernels::GatherRows{.table = from,
@@ -371,11 +444,8 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
                                           .width = hidden_,
                                           .out = to});
   }
-  // What every token goes through; everything of `dout` has been read before `din` is written.
-  float* dgate = SharedBackward(pass, dout, in, accumulate, din);
   void* act = pass.scratch.At(again_.act);
   void* dact = pass.scratch.At(dact_);
-  float* slot_dweight = pass.scratch.Floats(slot_dweight_);
   Activate(pass, gate_up, s, width, act);
   DownBackwardOnGpu(pass, groups, d, dact);
   down_adapters_.BackwardInputAll(pass, groups, d, dact);
@@ -405,13 +475,27 @@ void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const
   gate_up_adapters_.BackwardWeightsAll(pass, groups, gate_up, x);
   GateUpBackwardOnGpu(pass, groups, gate_up, d);
   gate_up_adapters_.BackwardInputAll(pass, groups, gate_up, d);
+}
+
+void ExpertsStage::BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in,
+                                 bool accumulate, void* din) {
+  const int64_t n = pass.tokens(), s = slots(n);
+  void* d = pass.scratch.At(dslots_);
+  float* slot_dweight = pass.scratch.Floats(slot_dweight_);
+  const bool together = Together(pass);
+  if (together) TogetherBackwardOnGpu(pass, dout, in, d, slot_dweight);
+  else RowsBackwardOnGpu(pass, dout, in, d, slot_dweight);
+  // What every token goes through; everything of `dout` has been read before `din` is written.
+  float* dgate = SharedBackward(pass, dout, in, accumulate, din);
   Combine(pass, d, Ints(pass.saved, kept_.slot), nullptr, n, accumulate || shared_ != nullptr, din);
   // The router: the objective through the weights, and the losses of its own.
   float* dweight = pass.scratch.Floats(dweight_);
   Call(pass.launch, kernels::TakeSlots{.slot_dweight = slot_dweight,
                                        .slot = Ints(pass.saved, kept_.slot),
                                        .pairs = s,
-                                       .dweight = dweight});
+                                       .dweight = dweight,
+                                       .parts = together ? DweightParts(pass) : 1,
+                                       .slots = s});
   float* dshare = nullptr;
   double z = 0;
   if (pass.routing) {

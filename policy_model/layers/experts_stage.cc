@@ -313,7 +313,7 @@ void ExpertsStage::PlanForward(const PackedPass& pass) {
   const int64_t n = pass.tokens();
   kept_ = PlanKept(pass, n, pass.saved);
   passing_ = PlanPassing(pass, n, pass.scratch);
-  if (pass.launch.device().is_cuda()) PlanCounts(n, pass.scratch, passing_);
+  if (pass.launch.device().is_cuda()) PlanLoad(n, pass.scratch, passing_);
   if (VisitsOf(pass)) PlanVisits(pass, n);
   if (shared_) shared_->PlanForward(pass);
 }
@@ -368,7 +368,7 @@ void ExpertsStage::PlanBackward(const PackedPass& pass) {
   again_ = PlanPassing(pass, n, pass.scratch);
   dslots_ = pass.scratch.Reserve(pass.Bytes(s * hidden_));
   if (!VisitsOf(pass)) dact_ = pass.scratch.Reserve(pass.Bytes(s * spec_.widest()));
-  slot_dweight_ = pass.scratch.Reserve(4 * s);
+  slot_dweight_ = pass.scratch.Reserve(4 * s * DweightParts(pass));
   dweight_ = pass.scratch.Reserve(4 * s);
   dlogits_ = pass.scratch.Reserve(4 * n * spec_.count());
   dlogits_rounded_ = pass.scratch.Reserve(pass.Bytes(n * spec_.count()));

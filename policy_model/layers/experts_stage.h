@@ -6,10 +6,10 @@
 // The router computes in float32 from its logits on. Saved for the backward: logits, the choice,
 // gate and up. On the CPU in float32 a step's row has the same bits in any batch.
 // On a GPU (experts_gpu.cc) all experts are one product over rows that lie by expert, and where
-// each begins stays there: a step waits for nothing; a pass that a backward follows waits once a
-// layer, for the load. There experts have one width (kUnsupported when others are planned).
-// Where ranks share the experts out (experts_visited.cc, CPU) rows go to the ranks that have theirs
-// and come back; what an expert is given then are the rows of all ranks.
+// each begins stays there: neither a step nor a pass waits for anything; loads are added up there
+// until somebody takes them (Routing::TakeLoad). There experts have one width (kUnsupported when
+// others are planned). Where ranks share the experts out (experts_visited.cc, CPU) rows go to the
+// ranks that have theirs and come back; what an expert is given then are the rows of all ranks.
 // Thread safety, protocol: stage.h.
 #pragma once
 
@@ -22,6 +22,7 @@
 #include "policy_model/layers/expert_visits.h"
 #include "policy_model/layers/ffn_stage.h"
 #include "policy_model/layers/routing.h"
+#include "policy_model/memory/flat_buffer.h"
 
 namespace plumb::policy_model {
 
@@ -50,7 +51,7 @@ class ExpertsStage : public Stage {
   };
   struct Passing {
     int64_t rows = 0, act = 0, bias = 0, logit_bias = 0;  // rows: T[S, H]
-    int64_t counts = 0, shares = 0, capacity = 0;         // of a pass on a GPU
+    int64_t load = 0, capacity = 0;                       // of a pass on a GPU
   };
   // [E] or nullptr: added where experts are chosen, and to the logits.
   struct RouterBiases {
@@ -122,10 +123,18 @@ class ExpertsStage : public Stage {
   void Count(const PackedPass& pass, const int32_t* expert, const float* logits) const;
   const void* GateUp(const Pass& pass, int32_t expert) const;
 
-  // The same on a GPU. Counts are what a pass of training copies to the host.
-  struct GpuCounts;
+  // The same on a GPU.
+  struct GpuLoad;
   kernels::ExpertGroups Groups(Arena& kept, const Kept& k, int64_t n) const;
-  void PlanCounts(int64_t n, Arena& arena, Passing& p) const;
+  void PlanLoad(int64_t n, Arena& arena, Passing& p) const;
+  // Whether nothing reads the experts' rows between their products: these are one with the gated
+  // unit then.
+  bool Together(const Pass& pass) const;
+  struct WeightGradient {
+    float* at;     // nullptr: not trained
+    bool written;  // instead of added to
+  };
+  WeightGradient GradientOf(const PackedPass& pass, int64_t offset, int64_t elements) const;
   RouterBiases BiasesOnGpu(const Pass& pass, Arena& arena, const Passing& p) const;
   void RouteOnGpu(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
                   const RouterBiases& biases, const int64_t* capacity, int64_t* otherwise) const;
@@ -148,7 +157,16 @@ class ExpertsStage : public Stage {
   // in: the tokens, whose rows are not gathered yet; nullptr: they lie in `p.rows`.
   void ApplyOnGpu(const Pass& pass, int64_t n, Arena& kept, const Kept& k, Arena& passing,
                   const Passing& p, const void* in, bool accumulate, void* out) const;
-  void CountOnGpu(const PackedPass& pass, std::span<const int64_t> capacity) const;
+  // What the load of a pass is added to, on the GPU.
+  void* BeginLoad(const PackedPass& pass);
+  void CountOnGpu(const PackedPass& pass, void* there, const int64_t* capacity) const;
+  void TakeLoadFromGpu(LayerLoad& load);
+  // The experts' part of a backward, up to the rows' gradients in d.
+  void RowsBackwardOnGpu(const PackedPass& pass, const void* dout, const void* in, void* d,
+                         float* slot_dweight) const;
+  void TogetherBackwardOnGpu(const PackedPass& pass, const void* dout, const void* in, void* d,
+                             float* slot_dweight) const;
+  int64_t DweightParts(const Pass& pass) const;
   void ForwardOnGpu(const PackedPass& pass, const void* in, bool accumulate, void* out);
   void BackwardOnGpu(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
                      void* din);
@@ -163,6 +181,8 @@ class ExpertsStage : public Stage {
   std::unique_ptr<FfnStage> shared_;
   ExpertAdapters gate_up_adapters_, down_adapters_;
   LayerVisits visits_;
+  FlatBuffer load_;      // GpuLoad; of the first pass on
+  bool loaded_ = false;  // something is in it
 
   // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's
   // scratch.

@@ -89,6 +89,13 @@ void LinearLayer::Plan(const Pass& pass, int64_t n, Arena& scratch) {
 
 void LinearLayer::Plan(const PackedPass& pass, int64_t n, Arena& scratch) {
   Plan(static_cast<const Pass&>(pass), n, scratch);
+  if (pass.fp16) {
+    int64_t rank = 0;
+    ForEachPart(pass, weight_, [&](size_t, const ParameterSet&, const LowRank& part) {
+      rank = std::max(rank, part.rank);
+    });
+    fp16_.Plan(pass, n, rows_, columns_, rank, scratch);
+  }
   if (!pass.fp8) return;
   PLUMB_CHECK(rank_ == 0, "products of a base with adapters read the model's type");
   fp8_.Plan(pass, n, scratch);
@@ -177,9 +184,28 @@ void LinearLayer::BackwardJoined(const PackedPass& pass, const void* dy, const v
   });
 }
 
-void LinearLayer::Apply(Product product, const Pass& pass, int64_t n, Arena& scratch, const void* x,
-                        bool accumulate, void* y) const {
-  product(pass.launch, x, pass.W(weight_), n, rows_, columns_, accumulate, y);
+void LinearLayer::Times(const PackedPass& pass, const void* x, const void* w, int64_t m, int64_t n,
+                        int64_t k, bool accumulate, void* y) const {
+  if (pass.fp16) fp16_.Linear(pass, x, w, m, n, k, accumulate, y);
+  else ops::Linear(pass.launch, x, w, m, n, k, accumulate, y);
+}
+
+void LinearLayer::TimesBack(const PackedPass& pass, const void* dy, const void* w, int64_t m,
+                            int64_t n, int64_t k, bool accumulate, void* dx) const {
+  if (pass.fp16) fp16_.BackwardInput(pass, dy, w, m, n, k, accumulate, dx);
+  else ops::LinearBackwardInput(pass.launch, dy, w, m, n, k, accumulate, dx);
+}
+
+void LinearLayer::TimesOuter(const PackedPass& pass, const void* dy, const void* x, int64_t m,
+                             int64_t n, int64_t k, float* dw, bool accumulate) const {
+  if (pass.fp16) fp16_.BackwardWeight(pass, dy, x, m, n, k, dw, accumulate);
+  else ops::LinearBackwardWeight(pass.launch, dy, x, m, n, k, dw, accumulate);
+}
+
+template <class Product>
+void LinearLayer::Apply(const Product& product, const Pass& pass, int64_t n, Arena& scratch,
+                        const void* x, bool accumulate, void* y) const {
+  product(x, pass.W(weight_), n, rows_, columns_, accumulate, y);
   ForEachPart(pass, weight_, [&](size_t i, const ParameterSet& set, const LowRank& part) {
     const int64_t rank = part.rank;
     void* low = scratch.At(low_);
@@ -188,21 +214,21 @@ void LinearLayer::Apply(Product product, const Pass& pass, int64_t n, Arena& scr
       Drop(pass, i, set, part, x, n, columns_, false, scratch.At(dropped_));
       in = scratch.At(dropped_);
     }
-    product(pass.launch, in, set.flat.at(part.a), n, rank, columns_, false, low);
+    product(in, set.flat.at(part.a), n, rank, columns_, false, low);
     Weigh(pass, i, part, n, low);
     if (part.rows == rows_) {
-      product(pass.launch, low, set.flat.at(part.b), n, rows_, rank, true, y);
+      product(low, set.flat.at(part.b), n, rows_, rank, true, y);
       return;
     }
     void* added = scratch.At(part_);
-    product(pass.launch, low, set.flat.at(part.b), n, part.rows, rank, false, added);
+    product(low, set.flat.at(part.b), n, part.rows, rank, false, added);
     ops::AddToColumns(pass.launch, added, n, part.rows, rows_, part.row_begin, y);
   });
 }
 
 void LinearLayer::Forward(const PackedPass& pass, const void* x, bool accumulate, void* y) const {
   if (pass.fp8) return fp8_.Forward(pass, pass.W(weight_), x, accumulate, y);
-  if (Joins(pass)) {
+  if (!pass.fp16 && Joins(pass)) {
     const Joined j = Join(pass, pass.scratch);
     ops::Linear(pass.launch, x, j.a, pass.tokens(), j.rank, columns_, false, j.low);
     ScaleParts(pass, pass.tokens(), j.low);
@@ -210,11 +236,15 @@ void LinearLayer::Forward(const PackedPass& pass, const void* x, bool accumulate
                       {.rows = j.low, .matrix = j.b, .rank = j.rank}, accumulate, y);
     return;
   }
-  Apply(ops::Linear, pass, pass.tokens(), pass.scratch, x, accumulate, y);
+  const auto product = [&](const void* of, const void* w, int64_t m, int64_t n, int64_t k, bool add,
+                           void* to) { Times(pass, of, w, m, n, k, add, to); };
+  Apply(product, pass, pass.tokens(), pass.scratch, x, accumulate, y);
 }
 
 void LinearLayer::Step(const PagedPass& pass, const void* x, bool accumulate, void* y) const {
-  Apply(ops::LinearRows, pass, pass.rows.rows, pass.scratch, x, accumulate, y);
+  const auto product = [&](const void* of, const void* w, int64_t m, int64_t n, int64_t k, bool add,
+                           void* to) { ops::LinearRows(pass.launch, of, w, m, n, k, add, to); };
+  Apply(product, pass, pass.rows.rows, pass.scratch, x, accumulate, y);
 }
 
 bool LinearLayer::HasParts(const Pass& pass) const {
@@ -226,8 +256,7 @@ bool LinearLayer::HasParts(const Pass& pass) const {
 void LinearLayer::BackwardInput(const PackedPass& pass, const void* dy, bool accumulate,
                                 void* dx) const {
   if (pass.fp8) return fp8_.BackwardInput(pass, pass.W(weight_), dy, accumulate, dx);
-  ops::LinearBackwardInput(pass.launch, dy, pass.W(weight_), pass.tokens(), rows_, columns_,
-                           accumulate, dx);
+  TimesBack(pass, dy, pass.W(weight_), pass.tokens(), rows_, columns_, accumulate, dx);
 }
 
 void LinearLayer::BackwardWeight(const PackedPass& pass, const void* dy, const void* x) const {
@@ -235,16 +264,17 @@ void LinearLayer::BackwardWeight(const PackedPass& pass, const void* dy, const v
   const bool empty = !narrow && pass.TakeEmpty(weight_, rows_ * columns_);
   float* const g = narrow ? nullptr : pass.G(weight_);
   if (!narrow && !g) return;
-  if (narrow)
-    ops::LinearBackwardWeightNarrow(pass.launch, dy, x, pass.tokens(), rows_, columns_, narrow);
-  else ops::LinearBackwardWeight(pass.launch, dy, x, pass.tokens(), rows_, columns_, g, !empty);
+  if (!narrow) TimesOuter(pass, dy, x, pass.tokens(), rows_, columns_, g, !empty);
+  else if (pass.fp16)
+    fp16_.BackwardWeightNarrow(pass, dy, x, pass.tokens(), rows_, columns_, narrow);
+  else ops::LinearBackwardWeightNarrow(pass.launch, dy, x, pass.tokens(), rows_, columns_, narrow);
 }
 
 void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,
                            void* dx) const {
   const int64_t n = pass.tokens();
   BackwardWeight(pass, dy, x);
-  if (Joins(pass)) {
+  if (!pass.fp16 && Joins(pass)) {
     BackwardJoined(pass, dy, x, accumulate, dx);
     return;
   }
@@ -274,9 +304,9 @@ void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x
       Drop(pass, i, set, part, x, n, columns_, false, dropped);
       return static_cast<const void*>(dropped);
     };
-    ops::LinearBackwardInput(pass.launch, d, b, n, part.rows, rank, false, dlow);
+    TimesBack(pass, d, b, n, part.rows, rank, false, dlow);
     if (gate) {
-      ops::Linear(pass.launch, drop_input(), a, n, rank, columns_, false, low);
+      Times(pass, drop_input(), a, n, rank, columns_, false, low);
       kernels::Call(pass.launch, kernels::WeighGroupsBackward{.d = dlow,
                                                               .x = low,
                                                               .rows = n,
@@ -291,18 +321,18 @@ void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x
     } else {
       ops::Scale(pass.launch, n * rank, part.scale, dlow);
     }
-    ops::LinearBackwardInput(pass.launch, dlow, a, n, rank, columns_, !drops, drops ? dropped : dx);
+    TimesBack(pass, dlow, a, n, rank, columns_, !drops, drops ? dropped : dx);
     if (drops) Drop(pass, i, set, part, dropped, n, columns_, true, dx);
     if (!grad_a && !grad_b) return;
     const void* in = drop_input();
     if (grad_b) {
       if (!gate) {
-        ops::Linear(pass.launch, in, a, n, rank, columns_, false, low);
+        Times(pass, in, a, n, rank, columns_, false, low);
         ops::Scale(pass.launch, n * rank, part.scale, low);
       }
-      ops::LinearBackwardWeight(pass.launch, d, low, n, part.rows, rank, grad_b);
+      TimesOuter(pass, d, low, n, part.rows, rank, grad_b);
     }
-    if (grad_a) ops::LinearBackwardWeight(pass.launch, dlow, in, n, rank, columns_, grad_a);
+    if (grad_a) TimesOuter(pass, dlow, in, n, rank, columns_, grad_a);
   });
 }
 

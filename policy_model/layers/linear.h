@@ -8,6 +8,7 @@
 // columns].
 #pragma once
 
+#include "policy_model/layers/fp16/fp16_linear.h"
 #include "policy_model/layers/fp8/fp8_linear.h"
 #include "policy_model/layers/stage.h"
 
@@ -33,10 +34,17 @@ class LinearLayer {
   void BackwardWeight(const PackedPass& pass, const void* dy, const void* x) const;
 
  private:
-  using Product = void (*)(const kernels::Launch&, const void*, const void*, int64_t, int64_t,
-                           int64_t, bool, void*);
-  void Apply(Product product, const Pass& pass, int64_t n, Arena& scratch, const void* x,
+  // `product`: (x, w, m, n, k, accumulate, y), as ops::Linear.
+  template <class Product>
+  void Apply(const Product& product, const Pass& pass, int64_t n, Arena& scratch, const void* x,
              bool accumulate, void* y) const;
+  // Those of ops.h, whose operands are float16 where the pass says so.
+  void Times(const PackedPass& pass, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
+             bool accumulate, void* y) const;
+  void TimesBack(const PackedPass& pass, const void* dy, const void* w, int64_t m, int64_t n,
+                 int64_t k, bool accumulate, void* dx) const;
+  void TimesOuter(const PackedPass& pass, const void* dy, const void* x, int64_t m, int64_t n,
+                  int64_t k, float* dw, bool accumulate = true) const;
 
   // All parts of all adapters as one low-rank matrix B A, where the product takes it along
   // (ops::JoinsLowRank) and nothing is dropped: A's rows follow each other, B has each part's
@@ -54,7 +62,8 @@ class LinearLayer {
                       void* dx) const;
 
   const int64_t weight_, rows_, columns_;
-  Fp8Linear fp8_;  // of a pass whose products read FP8
+  Fp8Linear fp8_;    // of a pass whose products read FP8
+  Fp16Linear fp16_;  // the same of float16
   // Offsets of the last plan: T[n, rank] twice, T[n, rows of a part] where a part is not all of the
   // tensor, and T[n, columns] where something is dropped.
   int64_t low_ = 0, dlow_ = 0, part_ = 0, dropped_ = 0;

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -69,7 +70,14 @@ struct Routing {
   const int32_t* given_here = nullptr;
   int32_t* taken_there = nullptr;
 
+  // Of layers on a GPU, which add their load up there: each adds what it has to the load once that
+  // is taken, so that no pass waits for it.
+  std::vector<std::function<void(LayerLoad&)>> late;
+
   std::vector<LayerLoad> TakeLoad() {
+    for (size_t i = 0; i < late.size(); ++i) {
+      if (late[i]) late[i](load[i]);
+    }
     return std::exchange(load, std::vector<LayerLoad>(load.size()));
   }
   size_t Choices(int64_t rows, int64_t per_token) const {

@@ -79,6 +79,7 @@ struct PackedPass : Pass {
   bool again = false;
   bool output = true;  // false: only what is saved is wanted; `out` may stay as it is
   bool fp8 = false;    // products of layers read FP8 (fp8/fp8_linear.h); REQUIRES: no adapters
+  bool fp16 = false;   // or float16 (fp16/fp16_linear.h)
 
   int64_t tokens() const { return attention.tokens; }
   // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not

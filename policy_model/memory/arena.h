@@ -35,7 +35,9 @@ class Arena {
   void Rewind(int64_t mark) { used_ = mark; }
   void Commit() {
     if (longest_ > static_cast<int64_t>(buffer_.bytes())) {
+      const bool grows = buffer_.bytes() > 0;
       buffer_ = FlatBuffer();  // old memory goes first
+      if (backed_ && grows) GiveBackUnused(stream_);
       const int64_t floats = (longest_ + longest_ / 8) / 4 + 1;
       buffer_ = backed_ ? FlatBuffer(stream_, DType::kFloat32, floats)
                         : FlatBuffer::WithoutMemory(stream_, DType::kFloat32, floats);

@@ -1,6 +1,7 @@
 #include "policy_model/memory/flat_buffer.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <sys/mman.h>
 
 #include <cstring>
@@ -117,6 +118,11 @@ void FlatBuffer::CopyFromHost(std::span<const std::byte> in, int64_t first) {
   if (!in_host_memory_) return kernels::CopyAndWait(stream_, at(first), in.data(), in.size());
   stream_.Synchronize();
   if (!in.empty()) std::memcpy(at(first), in.data(), in.size());
+}
+
+void GiveBackUnused(const Stream& stream) {
+  if (stream.device().is_cpu()) return;
+  at::getDeviceAllocator(TorchDevice(stream.device()).type())->emptyCache();
 }
 
 void ConvertFloat(std::span<const float> in, DType dtype, void* out) {

@@ -64,6 +64,11 @@ class FlatBuffer {
   std::shared_ptr<void> owner_;
 };
 
+// What LibTorch's allocator keeps of a GPU's memory and nobody has any more goes back to the card;
+// waits for the card. Nothing on the CPU. For who takes another size than before, once: a buffer
+// that grew would leave its old memory to nobody.
+void GiveBackUnused(const Stream& stream);
+
 // Converts n elements between float and another type, in host memory.
 void ConvertFloat(std::span<const float> in, DType dtype, void* out);
 void ConvertToFloat(const void* in, DType dtype, std::span<float> out);

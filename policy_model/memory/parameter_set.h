@@ -64,6 +64,9 @@ struct Gradients {
   std::span<const std::span<const TrainedRun>> adapter_runs = {};
   // What adapters drop by in the passes that these are of: another for every update.
   uint64_t dropout_key = 0;
+  // What the loss is multiplied by in these passes (learner/update/guard/loss_scale.h), and with it
+  // all of these.
+  float loss_scale = 1;
 
   Gradients() = default;
   Gradients(FlatBuffer& of_base) : base(&of_base) {}  // NOLINT: a model that is its base alone

@@ -81,7 +81,7 @@ struct Policy {
     transformer.SetGroup(share ? share->group() : nullptr, whole.shape().vocab);
     transformer.SetExpertGroup(experts.exchange());
     transformer.RecomputeLayers(again);
-    transformer.UseFp8(config.model.products == configs::Products::kFp8);
+    transformer.UseProducts(config.model.products);
     train.UsePartsOf(weights, optimizer);
     train.UsePipeline(learner::PipelineOf(share.get()), again);
   }

@@ -138,13 +138,15 @@ bool RunActorAt(const Session& session, const ActorAt& at) {
   const RpcClientOptions rpc{.curve = at.curve};
   replay::ReplayClient replay(
       at.replay, {.actor = at.name, .epoch = at.epoch, .report_interval = kReports, .rpc = rpc});
-  actor::RemoteWeightSource source(at.weights, rpc);
+  std::optional<actor::RemoteWeightSource> remote;
+  if (!at.source) remote.emplace(at.weights, rpc);
+  WeightSource* const source = at.source ? at.source : &*remote;
   policy_model::UseThreads(ThreadSharesOf(session.config()).actor);
   // Whichever has the actor; where it is apart, its device has nothing else.
   const auto apart = PlanActors(session, RanksHere(session.config()));
   const RunMemory memory = apart ? *apart : PlanRun(session);
   actor::FetchedPolicy policy(
-      WithPlan(memory, [&] { return EmptyWeights(session, session.stream()); }), &source);
+      WithPlan(memory, [&] { return EmptyWeights(session, session.stream()); }), source);
 
   std::optional<LeadingRank> leading;
   if (at.ranks) WithPlan(memory, [&] { leading.emplace(*at.ranks, session); });
@@ -166,7 +168,8 @@ bool RunActorAt(const Session& session, const ActorAt& at) {
                          .policy = policy,
                          .sink = sink,
                          .stop = at.stop,
-                         .leading = leading ? &*leading : nullptr});
+                         .leading = leading ? &*leading : nullptr,
+                         .counters = at.counters});
   });
   if (!finished && at.flush_when_stopped.count() == 0) return false;
   const Deadline until = After(finished ? milliseconds(30'000) : at.flush_when_stopped);

@@ -135,6 +135,9 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
       AddAgentCounters(rollout.agent_counters(), counters);
       for (const auto& [counted, n] : agents->door().Counters()) counters[counted] += n;
     }
+    if (ends.counters) {
+      for (const auto& [counted, n] : ends.counters()) counters[counted] += n;
+    }
     ends.store.Report(name, counters);
   }
   if (more) rollout.Stop();

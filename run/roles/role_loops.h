@@ -75,6 +75,7 @@ struct ActorEnds {
   actor::GroupSink sink;
   std::function<bool()> stop;
   class LeadingRank* leading = nullptr;  // of several processes that compute the model together
+  std::function<std::map<std::string, int64_t>()> counters = {};  // told to the store besides
 };
 // Generates until the run has finished (true), or `stop`: then the leases that are not answered are
 // given back.

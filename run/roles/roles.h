@@ -73,6 +73,7 @@ struct Endpoints {
 struct ActorAt {
   std::string name;
   std::string replay, weights;       // endpoints
+  WeightSource* source = nullptr;    // of weights, instead of that endpoint
   std::vector<std::string> rewards;  // those of the reward workers; groups are shared out by lease
   CurveClient curve = {};            // of all of them
   uint64_t epoch = 0;                // 0: the time
@@ -81,6 +82,8 @@ struct ActorAt {
   learner::Ranks* ranks = nullptr;
   // After a stop: how long groups that are sent may take to be acknowledged.
   std::chrono::milliseconds flush_when_stopped{0};
+  // What is counted besides, for the store.
+  std::function<std::map<std::string, int64_t>()> counters = {};
 };
 // Generates until the run has finished (true) or `stop`; the process's threads and memory are the
 // actor's.

@@ -17,6 +17,7 @@
 #include "kernels/device/device_memory.h"
 #include "learner/update/checkpoint_size.h"
 #include "policy_model/families/tensor_share.h"
+#include "policy_model/kept_logits.h"
 #include "policy_model/memory/out_of_memory.h"
 #include "policy_model/pass_bytes.h"
 #include "run/roles/observer.h"
@@ -114,6 +115,24 @@ void AddHandOver(const Config& config, const policy_model::Weights& weights, Mem
            "the newest version on its way to the actors");
 }
 
+// On a GPU each process has, besides what it asks for: the driver's part, code, and what products
+// work in. Of an H200 with CUDA 13.
+constexpr int64_t kCudaBytes = 600'000'000;
+
+// What a pass keeps of its logits where a quarter of what is left holds them
+// (policy_model/kept_logits.h): there is always room for it, so it makes no plan too large.
+void AddKeptLogits(const Config& config, const ModelShape& shape, Device device, int64_t free,
+                   MemoryPlan& plan) {
+  const configs::Parallel parallel = configs::ReadParallel(config.run.parallel);
+  if (device.is_cpu() || free == 0 || parallel.tp * parallel.pp > 1 ||
+      config.algorithm.name == configs::AlgorithmName::kRewardModel)
+    return;
+  const int64_t floats = learner::LargestBatch(config, shape).rows * shape.vocab,
+                bytes = 4 * (floats + floats / 8);
+  if (policy_model::KeptLogits::Fits(bytes, free - plan.total()))
+    plan.Add("logits", bytes, "kept for the backward, where a quarter of what is free holds them");
+}
+
 MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device) {
   ModelShape shape = policy;
   if (config.algorithm.name == configs::AlgorithmName::kRewardModel) shape.scalar_head = true;
@@ -121,6 +140,7 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
   MemoryPlan plan = learner::PlanLearner(config, weights);
   const bool processes = config.run.roles == configs::Roles::kProcesses;
   const int64_t ranks = processes ? configs::ReadParallel(config.run.parallel).ranks() : 1;
+  if (device.is_cuda()) plan.Add("CUDA", kCudaBytes, "the driver's, and what products work in");
   plan.Add("other ranks", (ranks - 1) * plan.total(),
            std::to_string(ranks - 1) + " more with as much");
   if (configs::IsOffline(config)) return plan;
@@ -128,6 +148,12 @@ MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device)
     if (device.is_cpu())
       plan.Add("hand-over", WeightBytes(weights, /*trained=*/false),
                "the newest version, kept for actors that join");
+    // Of it an older one may be on its way, and what has changed since.
+    const int64_t more = (config.run.relay > 0 || config.run.weight_deltas ? 1 : 0) +
+                         (config.run.weight_deltas ? 1 : 0);
+    if (device.is_cpu() && more > 0)
+      plan.Add("weights in blocks", more * WeightBytes(weights, /*trained=*/true),
+               "an older version that is on its way, and what has changed");
     return plan;
   }
   if (!configs::ActorsApart(config)) AddActors(config, weights, plan);
@@ -199,7 +225,7 @@ std::string Smaller(const Config& config, const ModelShape& shape, Device device
   if (parallel.dp > 1 && parallel.pp == 1 && config.run.zero < 2)
     consider("run.zero = 2", [](Config& c) { c.run.zero = 2; });
   if (whole && config.policy.adapter == configs::Adapter::kNone &&
-      config.model.products == configs::Products::kDType &&
+      config.model.products != configs::Products::kFp8 &&
       config.algorithm.name != configs::AlgorithmName::kRewardModel) {
     consider("policy.adapter = \"lora\"",
              [](Config& c) { c.policy.adapter = configs::Adapter::kLora; });
@@ -299,6 +325,7 @@ RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, 
   memory.waits_for_checkpoints =
       learner::CopiesCheckpoints(config) && !planned.checkpoint.background;
   memory.smaller = Smaller(planned, shape, device, memory.plan.total());
+  if (memory.fits()) AddKeptLogits(planned, shape, device, free, memory.plan);
   return memory;
 }
 

@@ -12,12 +12,14 @@
 #include "common/base/json/strict_json.h"
 #include "common/base/rng.h"
 #include "common/base/size_text.h"
+#include "kernels/device/device_memory.h"
 #include "learner/loop/memory_plan.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/train_step.h"
 #include "policy_model/memory/threads.h"
 #include "policy_model/speed.h"
 #include "policy_model/transformer.h"
+#include "run/roles/planning/gpu_probe.h"
 #include "run/roles/roles.h"
 
 namespace plumb::run {
@@ -40,9 +42,14 @@ constexpr size_t kMostRounds = 25;
 constexpr double kBusy = 1.5;  // the median over the fastest, of an idle machine at most
 constexpr size_t kMaxFileBytes = 1 << 16;
 
-// Of this program on one H200 (docs/benchmarks.md): training of 0.5B and 1.5B models reached 20 to
-// 31 % of the card's products, decode kernels 63 % of its memory.
-constexpr double kTrainShare = 0.25, kForwardShare = 0.3, kMemoryShare = 0.6;
+// Of this program on one H200 (docs/benchmarks.md, "Training steps on a GPU", "Generation with
+// attention on tensor cores"). Training without its updates reached 43, 51 and 59 % of the card's
+// published products at widths of 896, 1,536 and 3,584: norms and activations take a time beside
+// products that falls with the width. Steps of generation: their products, their reads, and what
+// each layer takes whatever it computes.
+constexpr double kTrainSlope = 720, kTrainLimit = 1.5;  // 1 / share = limit + slope / width
+constexpr double kDecodeShare = 0.45, kDecodeMemoryShare = 0.62, kDecodeLayerSeconds = 55e-6;
+constexpr double kUpdateShare = 0.85, kMemoryShare = 0.6;
 // Of PCIe, with pieces coming and going at once (learner/update/offload/state_stream.h).
 constexpr double kLinkShare = 0.7;
 // Of a CPU's best square product, what a layer with its norms and scores reaches.
@@ -128,6 +135,8 @@ Seconds TimeModel(const Config& config, const ModelShape& shape, const Stream& s
   Weights weights(shape, stream, type);
   weights.Initialise(1, 0.02);
   policy_model::Transformer transformer(shape, stream, type);
+  if (config.policy.adapter == configs::Adapter::kNone)
+    transformer.UseProducts(config.model.products);
   learner::TrainStep step(transformer, sizes.sequences * sizes.length);
   learner::Optimizer optimizer(weights, config.optimizer);
   step.UsePartsOf(weights, optimizer);
@@ -218,6 +227,11 @@ Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream
   const ModelShape one = Shallow(shape, 1), two = Shallow(shape, 2);
   const StepWork work = CountStep(config, shape, lengths, configs::Recompute::kNone);
   // Of layers of several kinds no two stand for all: then products alone are measured, too.
+  if (stream.device().is_cuda()) {
+    const auto speeds =
+        ProbeGpu(config, shape, stream, lengths, kernels::DeviceBytesFree(stream.device()));
+    return speeds ? *speeds : OfProducts(stream, config.model.dtype, "could not be tried");
+  }
   const bool mixed = shape.hybrid.count() > 0 || !shape.experts.dense.empty();
   if (mixed) return OfProducts(stream, config.model.dtype, "are of several kinds");
   if (static_cast<double>(policy_model::ParametersInProducts(two)) > kMostParameters)
@@ -254,12 +268,9 @@ Speeds MeasureSpeeds(const Config& config, const ModelShape& shape, const Stream
   speeds.forward_layers = Rate(trained, first.forward.best, second.forward.best);
   speeds.forward_head = tokens * head / rest(first.forward.best, trained / speeds.forward_layers);
   const double parameters = static_cast<double>(policy_model::ParametersInProducts(two));
-  const learner::StateBytes state = learner::BytesOfState(static_cast<int64_t>(parameters), 0,
-                                                          config.model.dtype, config.optimizer);
-  speeds.update_bytes = static_cast<double>(3 * state.gradients +
-                                            2 * (state.moments + state.masters + state.weights)) /
-                        second.update.best;
-  speeds.publish_bytes = static_cast<double>(state.weights) / second.digest.best;
+  speeds.update_bytes = UpdateBytes(config, parameters) / second.update.best;
+  speeds.publish_bytes =
+      parameters * static_cast<double>(ElementSize(config.model.dtype)) / second.digest.best;
   if (second.decode.best > 0) {
     const auto rows = static_cast<double>(sizes.rows);
     const double drawn = rows * (layer + seen * static_cast<double>(sizes.prompt));
@@ -295,26 +306,27 @@ const Card& FindCard(const std::string& name) {
               "--gpu");
 }
 
-Speeds SpeedsOf(const Card& card, DType type) {
-  const double products = card.products / (type == DType::kFloat32 ? 2 : 1);  // TF32
-  const double train = kTrainShare * products, forward = kForwardShare * products,
-               memory = kMemoryShare * card.memory;
-  char text[200];
+Speeds SpeedsOf(const Card& card, const configs::ModelConfig& model, const ModelShape& shape) {
+  const double head = card.products / (model.dtype == DType::kFloat32 ? 2 : 1),  // TF32
+      layers = model.products == configs::Products::kFp16 ? card.products : head,
+               share = 1 / (kTrainLimit + kTrainSlope / static_cast<double>(shape.hidden));
+  char text[240];
   std::snprintf(text, sizeof text,
-                "%s, published: %.0f TFLOP/s, %s/s; reached in training %.0f %%, of memory "
-                "%.0f %% (docs/benchmarks.md)",
-                card.name, products / 1e12, SizeText(static_cast<int64_t>(card.memory)).c_str(),
-                100 * kTrainShare, 100 * kMemoryShare);
+                "%s, published: %.0f TFLOP/s, %s/s; reached in training at this width %.0f %%, in "
+                "generation %.0f %%, of memory %.0f %% (docs/benchmarks.md)",
+                card.name, layers / 1e12, SizeText(static_cast<int64_t>(card.memory)).c_str(),
+                100 * share, 100 * kDecodeShare, 100 * kDecodeMemoryShare);
   return {.source = text,
-          .train_layers = train,
-          .train_head = train,
-          .forward_layers = forward,
-          .forward_head = forward,
-          .decode_layers = forward,
-          .decode_head = forward,
-          .decode_bytes = memory,
-          .update_bytes = memory,
-          .publish_bytes = memory,
+          .train_layers = share * layers,
+          .train_head = share * head,
+          .forward_layers = share * layers,
+          .forward_head = share * head,
+          .decode_layers = kDecodeShare * head,
+          .decode_head = kDecodeShare * head,
+          .decode_bytes = kDecodeMemoryShare * card.memory,
+          .decode_layer_s = kDecodeLayerSeconds,
+          .update_bytes = kUpdateShare * card.memory,
+          .publish_bytes = kMemoryShare * card.memory,
           .link_bytes = kLinkShare * card.link};
 }
 

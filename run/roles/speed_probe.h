@@ -1,14 +1,13 @@
 // The speeds that a plan of time is made with (run/roles/step_time.h): measured on this machine,
 // known of a card, or read from a file.
 //
-// Purpose: measured is what the run itself would do, a forward with its backward, a forward, steps
-// of generation, an update and a digest, on a model of the recipe's width with one layer and with
-// two: the difference is a layer, the rest the head. Each is measured several times, about five
-// seconds in all, and the fastest counts: what else the machine does only makes it slower. Random
-// weights of some seconds' life; a model whose layers are too large for that gets the speed of this
-// machine's products, which is said.
-// Thread safety: one thread. Errors: kInvalidArgument for a card that is not known and a file of
-// another form.
+// Purpose: measured (of a GPU: run/roles/planning/gpu_probe.h) is what the run itself would do, a
+// forward with its backward, a forward, steps of generation, an update and a digest, on a model of
+// the recipe's width with one layer and with two: the difference is a layer, the rest the head.
+// Each is measured several times, about five seconds in all, and the fastest counts: what else the
+// machine does only makes it slower. Random weights of some seconds' life; a model whose layers are
+// too large for that gets the speed of this machine's products, which is said. Thread safety: one
+// thread. Errors: kInvalidArgument for a card that is not known and a file of another form.
 #pragma once
 
 #include <optional>
@@ -30,7 +29,8 @@ Speeds MeasureSpeeds(const configs::Config& config, const policy_model::ModelSha
 // operations a second of both.
 std::string BusyText(double fastest, double middling, double ratio);
 
-// What is published of a card, times what this program reached of it (docs/benchmarks.md).
+// What is published of a card, times what this program reached of it (docs/benchmarks.md), which
+// hangs on the width of the model.
 struct Card {
   const char* name;
   double memory_gb;
@@ -40,7 +40,8 @@ struct Card {
 };
 // kInvalidArgument, with the names that are known.
 const Card& FindCard(const std::string& name);
-Speeds SpeedsOf(const Card& card, DType type);
+Speeds SpeedsOf(const Card& card, const configs::ModelConfig& model,
+                const policy_model::ModelShape& shape);
 
 // {"train": 1e14, "forward": 2e14, "decode": 1e14, "memory": 3e12}: operations and bytes a second;
 // "link": 5e10 too, where optimizer.offload is planned.

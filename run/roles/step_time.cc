@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "actor/pages/kv_pages.h"
 #include "configs/checks/distill_check.h"
 #include "learner/algorithms/algorithm.h"
 #include "learner/loop/memory_plan.h"
+#include "learner/offline/preference_batch.h"
 #include "learner/offline/preference_loss.h"
 #include "policy_model/speed.h"
+#include "run/roles/roles.h"
 
 namespace plumb::run {
 namespace {
@@ -20,7 +23,36 @@ double HeadParameters(const ModelShape& s) {
   return static_cast<double>(s.hidden * (s.scalar_head ? 1 : s.vocab));
 }
 
-// Operations of the layers for one token that sees `context` others.
+// Of one update: masters and moments that come from the host's memory, and as many go back.
+double LinkBytes(const Config& config, double trained) {
+  if (!config.optimizer.offload) return 0;
+  const learner::StateBytes state =
+      learner::BytesOfState(static_cast<int64_t>(trained), 0, config.model.dtype, config.optimizer);
+  return static_cast<double>(state.masters + state.moments);
+}
+
+// Of answers with keys and values: as many as the recipe allows and the budget has pages for, each
+// promised those of its longest; of a group whole pages of the prompt are there once.
+double RowsAtATime(const Config& config, const ModelShape& shape, const StepWork& work) {
+  const double most =
+      std::min(static_cast<double>(config.rollout.max_batch),
+               static_cast<double>(work.groups) * static_cast<double>(work.answers));
+  if (shape.window > 0 || shape.hybrid.count() > 0) return most;  // others give pages back
+  const actor::EngineOptions engine = EngineOptionsOf(config, shape);
+  const auto page = static_cast<double>(engine.page_tokens);
+  const double pages = static_cast<double>(engine.kv_budget_mb) * (1 << 20) /
+                       static_cast<double>(actor::KvPages::PageBytes(
+                           shape, config.model.dtype, engine.page_tokens, engine.kv_format));
+  const double shared = std::floor(work.prompt / page),
+               own = std::ceil((work.prompt + work.answer) / page) - shared +
+                     shared / static_cast<double>(work.answers);
+  return std::clamp(std::floor(pages / own), 1.0, most);
+}
+
+double Bounded(double given, double most) { return given > 0 ? std::min(given, most) : most; }
+
+}  // namespace
+
 double LayerOperations(const ModelShape& s, double context) {
   const double products =
       static_cast<double>(policy_model::ParametersInProducts(s)) - HeadParameters(s);
@@ -34,27 +66,19 @@ double LayerOperations(const ModelShape& s, double context) {
   return 2 * products + 4 * static_cast<double>(s.heads * s.head_dim) * seen;
 }
 
-// Of one update: gradients written, read for the norm and once more; moments, masters and weights
-// read and written. Gradients in bfloat16 are joined from float32, once at least.
+double HeadOperations(const ModelShape& shape) { return 2 * HeadParameters(shape); }
+
+// Gradients are read for the norm and once more, moments and masters read and written, weights
+// written, and read where they are the masters. Gradients in bfloat16 are joined from float32, once
+// at least.
 double UpdateBytes(const Config& config, double trained) {
   const learner::StateBytes state =
       learner::BytesOfState(static_cast<int64_t>(trained), 0, config.model.dtype, config.optimizer);
   const bool joined = config.optimizer.gradients == configs::Gradients::kBFloat16;
-  return static_cast<double>(3 * state.gradients + (joined ? 6 * state.gradients : 0) +
-                             2 * (state.moments + state.masters + state.weights));
+  return static_cast<double>((joined ? 8 : 2) * state.gradients +
+                             2 * (state.moments + state.masters) +
+                             (state.masters > 0 ? 1 : 2) * state.weights);
 }
-
-// Of one update: masters and moments that come from the host's memory, and as many go back.
-double LinkBytes(const Config& config, double trained) {
-  if (!config.optimizer.offload) return 0;
-  const learner::StateBytes state =
-      learner::BytesOfState(static_cast<int64_t>(trained), 0, config.model.dtype, config.optimizer);
-  return static_cast<double>(state.masters + state.moments);
-}
-
-double Bounded(double given, double most) { return given > 0 ? std::min(given, most) : most; }
-
-}  // namespace
 
 StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths& lengths,
                    configs::Recompute recompute) {
@@ -64,6 +88,9 @@ StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths&
   const auto positions = static_cast<double>(shape.max_positions);
   double passes = 1, forwards = 0;  // over all tokens
   if (offline) {
+    const bool compares = config.algorithm.name == AlgorithmName::kDpo &&
+                          learner::UsesReference(learner::LossesOf(config.preference));
+    forwards += compares ? 1 : 0;  // in a run's first pass over its pairs
     const double longest = std::min(
         static_cast<double>(sft ? config.sft.max_tokens : config.preference.max_tokens), positions);
     work.groups = sft ? config.sft.batch : config.preference.batch;
@@ -95,7 +122,7 @@ StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths&
                parts = group <= budget ? 1 : std::ceil(answers / std::min(answers, in_one));
   work.trained_tokens = passes * groups * (parts * work.prompt + answers * work.answer);
   const double scored = groups * answers * work.answer, context = (work.prompt + work.answer) / 2,
-               layer = LayerOperations(shape, context), head = 2 * HeadParameters(shape);
+               layer = LayerOperations(shape, context), head = HeadOperations(shape);
   const bool adapter = config.policy.adapter != configs::Adapter::kNone;
   const double backward = adapter ? 1 : 2;  // a base that is not trained has no gradient
   const double again = recompute == configs::Recompute::kLayer ? 1 : 0;
@@ -117,17 +144,21 @@ StepWork CountStep(const Config& config, const ModelShape& shape, const Lengths&
   work.link_bytes = models * updates * LinkBytes(config, trained);
   work.publish_bytes = offline ? 0 : trained * element;
   if (offline) return work;
-  work.rows = std::min<int64_t>(config.rollout.max_batch, work.groups * work.answers);
+  work.rows = static_cast<int64_t>(RowsAtATime(config, shape, work));
   work.prefill = groups * work.prompt * LayerOperations(shape, work.prompt / 2) + groups * head;
   const double drawn = groups * answers * work.answer;
   work.decode_layers = drawn * LayerOperations(shape, work.prompt + work.answer / 2);
   work.decode_head = drawn * head;
-  // A step reads the weights once, and what each answer has seen.
+  // A step reads the weights once, and what each answer has seen, a group's prompt for all of its
+  // answers at once; logits are written and read again to draw from.
+  constexpr double kLogitPasses = 4;
   const double steps = drawn / static_cast<double>(work.rows),
                cached = 2 * static_cast<double>(shape.kv_width() * shape.layers) * element;
   work.decode_bytes =
-      steps * static_cast<double>(policy_model::ParametersInProducts(shape)) * element +
-      drawn * (work.prompt + work.answer / 2) * cached;
+      steps * static_cast<double>(policy_model::ParametersInProducts(shape)) * element;
+  work.decode_row_bytes = drawn * ((work.prompt / answers + work.answer / 2) * cached +
+                                   kLogitPasses * 4 * static_cast<double>(shape.vocab));
+  work.decode_layer_steps = steps * static_cast<double>(shape.layers);
   return work;
 }
 
@@ -139,7 +170,9 @@ StepTime TimeOf(const StepWork& work, const Speeds& speeds) {
   const double drawing =
       over(work.decode_layers, speeds.decode_layers) + over(work.decode_head, speeds.decode_head);
   time.generate = over(work.prefill, speeds.forward_layers) +
-                  std::max(drawing, over(work.decode_bytes, speeds.decode_bytes));
+                  std::max(drawing, over(work.decode_bytes, speeds.decode_bytes)) +
+                  over(work.decode_row_bytes, speeds.decode_bytes) +
+                  work.decode_layer_steps * speeds.decode_layer_s;
   time.train = over(work.train_layers, speeds.train_layers) +
                over(work.train_head, speeds.train_head) +
                over(work.forward_layers, speeds.forward_layers) +

@@ -193,6 +193,9 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   has("[model]\nmemory_table = \"t\"\n", "model.memory_table is for memory layers");
   has("[model]\nattention = \"latent\"\nwindow = 9\ngate_top_k = 4\n", "are of model.attention");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
+  has("[run]\nrelay = 2\n", "run.relay and run.weight_deltas are of run.roles = \"cluster\"");
+  has("[run]\nweight_deltas = true\n", "run.relay and run.weight_deltas are of run.roles");
+  has("[run]\nrelay = 65\n", "run.relay = 65 has to be");
 }
 
 // TRL's switch is true or false, ours has names.

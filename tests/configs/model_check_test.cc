@@ -46,6 +46,17 @@ TEST(ModelCheck, ProductsInEightBitsGoWithWholeModels) {
     EXPECT_EQ(Refused(set), "") << set.back();
 }
 
+TEST(ModelCheck, ProductsInFloat16GoWithWholeModelsAndAdapters) {
+  for (const std::vector<std::string>& set : std::vector<std::vector<std::string>>{
+           {"model.products=fp16"},
+           {"model.products=fp16", "run.device=cuda"},
+           {"model.products=fp16", "run.device=cuda", "model.dtype=bfloat16"},
+           {"model.products=fp16", "model.path=m", "policy.adapter=lora"},
+           {"model.products=fp16", "optimizer.loss_scale=1024", "optimizer.loss_scale_steps=10"},
+           {"model.products=fp16", "run.parallel=dp=2", "run.roles=processes"}})
+    EXPECT_EQ(Refused(set), "") << set.back();
+}
+
 TEST(ModelCheck, ContradictionsNameTheirOptions) {
   const struct {
     std::vector<std::string> set;
@@ -65,6 +76,14 @@ TEST(ModelCheck, ContradictionsNameTheirOptions) {
       {{"model.products=fp8", "experts.count=4"}, "leaves experts out"},
       {{"model.products=fp8", "run.device=cuda"}, "set model.dtype to \"bfloat16\""},
       {{"model.products=fp8", "run.parallel=tp=2"}, "take tp, pp and ep out"},
+      {{"model.products=fp16", "experts.count=4"}, "leaves experts out"},
+      {{"model.products=fp16", "run.parallel=tp=2"}, "share the work as dp"},
+      {{"model.products=fp16", "run.parallel=dp=2", "run.gradient_wire=int8"},
+       "leave run.gradient_wire at \"float32\""},
+      {{"model.products=fp16", "optimizer.loss_scale=1000"}, "is 1000, and a power of two"},
+      {{"model.products=fp16", "optimizer.loss_scale=0.5"}, "optimizer.loss_scale"},
+      {{"optimizer.loss_scale=1024"}, "set model.products = \"fp16\""},
+      {{"model.products=fp8", "optimizer.loss_scale_steps=3"}, "set model.products = \"fp16\""},
       {{"model.path=m", "model.window=4"}, "says itself what it has"},
       {{"model.path=m", "policy.rank_pattern=[\"q=1.5\"]"}, "whole number from 1"},
       {{"policy.rslora=true"}, "policy.adapter = \"lora\""},

@@ -5,6 +5,7 @@
 #include "common/net/rpc/call_frame.h"
 #include "common/net/stream/stream_frame.h"
 #include "common/net/weight_wire.h"
+#include "common/net/weights/block_change.h"
 #include "common/record/codec.h"
 #include "common/record/group_body.h"
 #include "replay/store/record.h"
@@ -114,7 +115,7 @@ Seeds RecordSeeds() {
 void FuzzFrames(std::string_view input) {
   if (input.empty()) return;
   const std::string_view bytes = input.substr(1);
-  switch (input[0] % 4) {
+  switch (input[0] % 7) {
     case 0: {
       const StreamFrame frame = DecodeStreamFrame(bytes);
       PLUMB_CHECK(EncodeStreamFrame(frame) == bytes);
@@ -135,6 +136,21 @@ void FuzzFrames(std::string_view input) {
       PLUMB_CHECK(weight_wire::EncodeVersion(version) == bytes);
       return Use(version.digest.size());
     }
+    case 4: {
+      const auto question = weight_wire::DecodeBlocksQuestion(bytes);
+      PLUMB_CHECK(weight_wire::EncodeBlocksQuestion(question) == bytes);
+      return Use(question.most);
+    }
+    case 5: return Use(weight_wire::DecodeBlocks(Payload(std::string(bytes))).size());
+    case 6: {
+      // What is read of a change is that change.
+      const std::vector<std::byte> base(101, std::byte{5});
+      std::vector<std::byte> into(base.size()), again(base.size());
+      DecodeBlock(bytes, base, into);
+      DecodeBlock(EncodeBlock(into, base), base, again);
+      PLUMB_CHECK(into == again, "a change is another one the second time");
+      return Use(into.size());
+    }
   }
 }
 
@@ -154,9 +170,17 @@ Seeds FrameSeeds() {
   offer.version = {4, "digest"};
   offer.sets.push_back({"base", "a", 16});
   offer.sets.push_back({"lora", "b", 4});
-  return {Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
+  const std::vector<weight_wire::BlockOnWire> blocks = {{Payload(std::string("abc")), true},
+                                                        {Payload(SameBlock()), false}};
+  return {Tagged(0, EncodeStreamFrame(stream)),
+          Tagged(1, EncodeCallFrame(call)),
           Tagged(2, weight_wire::EncodeOffer(offer)),
-          Tagged(3, weight_wire::EncodeVersion(offer.version))};
+          Tagged(3, weight_wire::EncodeVersion(offer.version)),
+          Tagged(4, weight_wire::EncodeBlocksQuestion(
+                        {.who = "a", .version = 1, .set = "s", .base = "b", .first = 2})),
+          Tagged(5, weight_wire::EncodeBlocks(blocks)),
+          Tagged(6, std::string("\1\2\0\3\7\7\7\7", 8)),
+          Tagged(6, std::string("\2\3\0\0\0\0\0\0\1\1\1\1", 12))};
 }
 
 void FuzzStoreRecords(std::string_view input) {

@@ -115,25 +115,38 @@ TEST_F(ExpertsCudaTest, TokensGoWhereTheCpuSendsThemAndComeBack) {
     // Derivatives are differences of terms up to scale * |dw| / temperature, about 10.
     ExpectClose(tdlogits.Host(), ToDouble(dlogits), 0, 10 * Tolerance(s), "gradient of " + what);
 
-    std::vector<double> share(static_cast<size_t>(s.experts), 1.0);
-    double entropy = 2, lse_squared = 3;
-    RouterSums sums = {.shape = s,
+    // Added to what is there; with a capacity that some have beyond.
+    const auto experts = static_cast<size_t>(s.experts);
+    const std::vector<int64_t> capacity(experts, s.rows * s.per_token / s.experts);
+    std::vector<int64_t> tokens(experts, 3);
+    int64_t dropped = 4;
+    double entropy = 2, lse_squared = 3, aux = 1;
+    RouterLoad load = {.shape = s,
                        .logits = logits.data(),
-                       .share = share.data(),
+                       .expert = expert.data(),
+                       .capacity = capacity.data(),
+                       .tokens = tokens.data(),
+                       .dropped = &dropped,
                        .entropy = &entropy,
-                       .lse_squared = &lse_squared};
-    Call(kCpu, sums);
-    auto tsum = There(std::vector<double>(static_cast<size_t>(s.experts), 1.0));
-    auto tentropy = There(std::vector<double>{2}), tlse = There(std::vector<double>{3});
-    Array<float> scratch(kGpu, count + 2 * static_cast<size_t>(s.rows));
-    sums.logits = tlogits.data(), sums.share = tsum.data(), sums.entropy = tentropy.data();
-    sums.lse_squared = tlse.data(), sums.scratch = scratch.data();
-    Call(Gpu(), sums);
-    const auto shares = tsum.Host();
-    for (size_t e = 0; e < share.size(); ++e)
-      EXPECT_NEAR(shares[e], share[e], Tolerance(s) * share[e]) << what;
-    EXPECT_NEAR(tentropy.Host()[0], entropy, 4 * Tolerance(s) * entropy) << what;
-    EXPECT_NEAR(tlse.Host()[0], lse_squared, Tolerance(s) * lse_squared) << what;
+                       .lse_squared = &lse_squared,
+                       .aux = &aux};
+    Call(kCpu, load);
+    auto tcapacity = There(capacity), ttokens = There(std::vector<int64_t>(experts, 3)),
+         tdropped = There(std::vector<int64_t>{4});
+    auto tsums = There(std::vector<double>{2, 3, 1});
+    Array<double> scratch(kGpu, static_cast<size_t>(RouterLoad::ScratchBytes(s) / 8 + 1));
+    load.logits = tlogits.data(), load.expert = texpert.data();
+    load.capacity = tcapacity.data(), load.tokens = ttokens.data();
+    load.dropped = tdropped.data(), load.entropy = tsums.data();
+    load.lse_squared = tsums.data() + 1, load.aux = tsums.data() + 2;
+    load.scratch = scratch.data();
+    Call(Gpu(), load);
+    EXPECT_EQ(ttokens.Host(), tokens) << what;
+    EXPECT_EQ(tdropped.Host()[0], dropped) << what;
+    const auto got = tsums.Host();
+    EXPECT_NEAR(got[0], entropy, 4 * Tolerance(s) * entropy) << what;
+    EXPECT_NEAR(got[1], lse_squared, Tolerance(s) * lse_squared) << what;
+    EXPECT_NEAR(got[2], aux, Tolerance(s) * aux) << what;
   }
 }
 
@@ -219,6 +232,17 @@ TEST_F(ExpertsCudaTest, SlotsAreTheCpus) {
       chosen.expert = texpert.data(), chosen.count = tcount.data(), chosen.share = tshare.data();
       Call(Gpu(), chosen);
       EXPECT_EQ(tdweight.Host(), dweight) << what;
+      // Of two parts the sum.
+      const auto halves = Normal(2 * pairs, 7);
+      take.slot_dweight = halves.data(), take.parts = 2;
+      take.slots = static_cast<int64_t>(pairs);
+      Call(kCpu, take);
+      auto thalves = There(halves);
+      take.slot_dweight = thalves.data(), take.slot = tslot.data();
+      std::vector<float> want_halves = dweight;
+      take.dweight = tdweight.data();
+      Call(Gpu(), take);
+      EXPECT_EQ(tdweight.Host(), want_halves) << what;
       EXPECT_EQ(tcount.Host(), count) << what;
       EXPECT_EQ(tshare.Host(), share) << what;
     }

@@ -286,6 +286,34 @@ TEST(ExpertsKernelTest, SumsAreThoseOfTheRows) {
     for (size_t e = 0; e < share.size(); ++e) EXPECT_NEAR(share[e], want[e], 1e-5);
     EXPECT_NEAR(entropy, want_entropy, 1e-4);
     EXPECT_NEAR(lse_squared, want_lse, 1e-4);
+    // What a load adds up: the same, who chose whom, and the two along each other.
+    std::vector<int32_t> expert;
+    std::vector<int64_t> tokens(share.size(), 2), want_tokens = tokens;
+    for (int64_t i = 0; i < s.rows * s.per_token; ++i) {
+      expert.push_back(static_cast<int32_t>(i * i % s.experts));
+      ++want_tokens[static_cast<size_t>(expert.back())];
+    }
+    const std::vector<int64_t> capacity(share.size(), 1);
+    double load_entropy = 0, load_lse = 0, aux = 5, want_aux = 0;
+    int64_t dropped = 1, want_dropped = 1;
+    for (size_t e = 0; e < share.size(); ++e) {
+      want_aux += static_cast<double>(want_tokens[e] - 2) * (share[e] - 1);
+      want_dropped += std::max<int64_t>(0, want_tokens[e] - 2 - 1);
+    }
+    Call(kFloat, RouterLoad{.shape = s,
+                            .logits = in.data(),
+                            .expert = expert.data(),
+                            .capacity = capacity.data(),
+                            .tokens = tokens.data(),
+                            .dropped = &dropped,
+                            .entropy = &load_entropy,
+                            .lse_squared = &load_lse,
+                            .aux = &aux});
+    EXPECT_EQ(tokens, want_tokens);
+    EXPECT_EQ(dropped, want_dropped);
+    EXPECT_NEAR(load_entropy, entropy - 2, 1e-9);
+    EXPECT_NEAR(load_lse, lse_squared - 3, 1e-9);
+    EXPECT_NEAR(aux, 5 + s.experts * want_aux / static_cast<double>(s.rows), 1e-9);
   }
 }
 

@@ -4,7 +4,7 @@
     tests/reliability/chaos.py PLUMB [--seconds 480] [--folder build/chaos]
 
 The machines are network namespaces of this one (tests/reliability/machines.py): a head on a small disk of its own, two actors, a reward
-worker. The faults: kill -9 of an actor, SIGSTOP of the reward worker, an actor's link down, an actor's bandwidth cut, the head's disk
+worker. Weights come as what has changed, to one actor from the other (run.weight_deltas, run.relay = 1). The faults: kill -9 of an actor, SIGSTOP of the reward worker, an actor's link down, an actor's bandwidth cut, the head's disk
 full, a reward that takes 200 times as long, kill -9 of the head, SIGSTOP of an actor. What ends is started again, as launchers do. Then:
 
   * the head ended with exit code 0, and so did all roles;
@@ -129,7 +129,7 @@ class Cluster:
         plumb, listen = self.args.plumb, f"tcp://{self.places.address('head')}:17770"
         if name == "head":
             line = [plumb, "train", str(self.args.folder / "recipe.toml"), "--out", str(self.run), "--steps", str(self.steps), "--quiet",
-                    "--insecure", "--set", "run.roles=cluster", "--set", f"run.listen={listen}"]
+                    "--insecure", "--set", "run.roles=cluster", "--set", f"run.listen={listen}", "--set", "run.relay=1", "--set", "run.weight_deltas=true"]
             return line + (["--resume"] if (self.run / "run.json").exists() else [])
         return [plumb, "role", name.partition("-")[0], "--join", listen, "--insecure", "--name", name, "--set", "run.threads=1",
                 "--work", str(self.args.folder / "work" / name)]
@@ -319,6 +319,8 @@ def main():
     ends = [json.loads((each / "summary.json").read_text()) for each in (whole, run)]
     for digest in ("policy_digest", "weights_sha256", "optimizer_sha256"):
         check(ends[0][digest] == ends[1][digest], f"{digest} is that of the unbroken run")
+    handed = ends[1]["counters"].get("actor/weight_bytes_handed_on", 0)
+    check(handed > 0, f"weights that one actor had from the other: {handed / 1e6:.1f} MB")
     names = ("step", "reward/mean", "policy/loss", "optim/grad_norm")
     lines = [[[line[name] for name in names] for line in metrics_of(each)] for each in (whole, run)]
     check(lines[0] == lines[1], f"the metrics of all {len(lines[0])} steps are those of the unbroken run")

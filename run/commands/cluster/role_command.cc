@@ -14,7 +14,7 @@ namespace plumb::run {
 namespace {
 
 struct RoleArguments {
-  std::string kind, join, keys, name, recipe, work;
+  std::string kind, join, keys, name, recipe, work, hands_on;
   std::vector<std::string> overrides;
   int64_t wait = 300;
   bool insecure = false;
@@ -46,6 +46,7 @@ int Role(const RoleArguments& a) {
                         .recipe = a.recipe,
                         .overrides = a.overrides,
                         .work = a.work.empty() ? DefaultWorkFolder() : a.work,
+                        .hands_on = a.hands_on,
                         .patience = std::chrono::seconds(a.wait),
                         .stop = &StopRequested()};
   return RunMember(options) ? 0 : kExitFewerSteps;
@@ -77,6 +78,9 @@ void AddRoleCommand(CLI::App& app, CliResult& result) {
       "--work", a->work,
       "where the role's temporary folder is made (default: ~/.cache/plumb; reward code "
       "cannot see /tmp)");
+  role->add_option("--hands-on", a->hands_on,
+                   "where an actor listens to hand weights on, if the recipe has run.relay: "
+                   "tcp://address:port, or none (default: its address on the way to the head)");
   role->add_flag("--insecure", a->insecure, "join without keys and unencrypted");
   role->footer(
       "SIGTERM: it gives back what it has not answered and leaves. Exit codes: 0 the run has "

@@ -11,6 +11,7 @@
 #include "common/base/size_text.h"
 #include "configs/checks/actor_device.h"
 #include "configs/parallel.h"
+#include "kernels/device/device_memory.h"
 #include "run/commands/checked_numbers.h"
 #include "run/roles/cluster/ring_model.h"
 #include "run/roles/observer.h"
@@ -97,10 +98,12 @@ std::optional<Speeds> KnownSpeeds(const configs::Config& config, const Session& 
                                   const RunMemory& memory, const Card* card,
                                   const PlanArguments& arguments) {
   if (!arguments.rates.empty()) return ReadSpeeds(arguments.rates);
-  if (card != nullptr) return SpeedsOf(*card, config.model.dtype);
+  if (card != nullptr) return SpeedsOf(*card, config.model, session.shape());
   if (memory.device.is_cpu())
     return MeasureSpeeds(config, session.shape(), Device::kCpu, arguments.lengths);
-  return std::nullopt;
+  if (kernels::DeviceBytesFree(memory.device) == 0) return std::nullopt;  // it is not here
+  const OwnedStream stream(memory.device);
+  return MeasureSpeeds(config, session.shape(), stream, arguments.lengths);
 }
 
 // How long a step would take on several machines, by what a finished run measured on one.
@@ -122,6 +125,7 @@ void PlanRing(const PlanArguments& arguments, const configs::Config& config,
   rates.group_bytes *= static_cast<double>(config.rollout.samples_per_prompt) /
                        static_cast<double>(measured.rollout.samples_per_prompt);
   rates.network_bytes_per_s = arguments.network * 1e9;
+  rates.relay = config.run.relay;
   const policy_model::Weights weights =
       PlannedWeights(config, session.shape(), Stream(Device::kCpu));
   for (const auto& set : weights.sets())

@@ -19,6 +19,7 @@
 #include "run/roles/cluster/cluster_keys.h"
 #include "run/roles/cluster/model_digest.h"
 #include "run/roles/cluster/reception.h"
+#include "run/roles/cluster/relay_desk.h"
 #include "run/roles/cluster/role_files.h"
 #include "run/roles/cluster/scoring_hub.h"
 #include "run/roles/observer.h"
@@ -107,8 +108,14 @@ class Doors {
         &table, listen.At(1), RpcServerOptions{.curve = keys.actors},
         replay::ReplayVerbs{.only = {"lease", "renew", "release", "finished", "report"},
                             .others = {}});
-    publisher_ = std::make_unique<learner::WeightPublisher>(listen.At(2),
-                                                            RpcServerOptions{.curve = keys.actors});
+    publisher_ = std::make_unique<learner::WeightPublisher>(
+        listen.At(2), RpcServerOptions{.curve = keys.actors}, /*lends=*/false,
+        learner::WeightBlocks{.on = config.run.relay > 0 || config.run.weight_deltas,
+                              .changes = config.run.weight_deltas});
+    if (config.run.relay > 0) {
+      relays_ = std::make_unique<RelayDesk>(
+          RelayDeskOptions{.fanout = config.run.relay, .doors = keys.actors, .reach = {}});
+    }
     groups_ = std::make_unique<Receiver>(
         ReceiverOptions{
             .endpoint = listen.At(3),
@@ -141,10 +148,16 @@ class Doors {
                                    .groups = PortOf(groups_->endpoint()),
                                    .scores = PortOf(scores_->endpoint())},
                          .lost_after = kLostAfter,
-                         .gone = [this](const Member& member) {
-                           if (member.kind == MemberKind::kActor) table_.ReleaseActor(member.name);
-                           else hub_.Left(member.name);
-                         }});
+                         .gone =
+                             [this](const Member& member) {
+                               if (member.kind != MemberKind::kActor) return hub_.Left(member.name);
+                               table_.ReleaseActor(member.name);
+                               if (relays_) relays_->Gone(member.name);
+                             },
+                         .relay =
+                             [this](const std::string& name, const RelaySaying& saying) {
+                               return relays_ ? relays_->Hear(name, saying) : std::nullopt;
+                             }});
     keeper_ = std::thread([this] { Keep(); });
   }
   ~Doors() {
@@ -164,6 +177,10 @@ class Doors {
     for (const auto& [name, count] : reception_->counters()) counters[kCounted + name] = count;
     for (const auto& [name, count] : hub_.counters())
       counters[std::string(kCounted) + "groups_" + name] = count;
+    for (const auto& [name, count] : publisher_->counters()) counters[kCounted + name] = count;
+    if (relays_) {
+      for (const auto& [name, count] : relays_->counters()) counters[kCounted + name] = count;
+    }
     // Keys that only other doors have refused.
     int64_t& refused = counters[std::string(kCounted) + "keys_refused"];
     for (const replay::ReplayServer* server : {leases_.get(), scores_.get()}) {
@@ -203,6 +220,7 @@ class Doors {
   ScoringHub hub_;
   std::unique_ptr<replay::ReplayServer> leases_;
   std::unique_ptr<learner::WeightPublisher> publisher_;
+  std::unique_ptr<RelayDesk> relays_;  // where actors hand weights on
   std::unique_ptr<Receiver> groups_;
   std::unique_ptr<replay::ReplayServer> scores_;
   std::unique_ptr<Reception> reception_;

@@ -6,7 +6,8 @@
 //   + 3  groups      Receiver, acknowledged when durable         actors
 //   + 4  scores      ReplayServer: prompts, insert; ScoringHub   reward workers
 //
-// Only the head listens: roles may be behind anything that lets them out. The loops of the roles
+// Only the head listens: roles may be behind anything that lets them out. With run.relay actors
+// that can be reached listen, too, and hand weights on (relay_desk.h). The loops of the roles
 // are those of every run (run/roles/role_loops.h). While no reward worker is there, the head
 // scores. Thread safety: called once a process. Errors: what ends the run is thrown; kDeadline
 // where no actor comes within run.stall_seconds.

@@ -18,6 +18,7 @@
 #include "common/record/group_body.h"
 #include "replay/table/remote.h"
 #include "run/roles/cluster/cluster_keys.h"
+#include "run/roles/cluster/member_weights.h"
 #include "run/roles/cluster/model_digest.h"
 #include "run/roles/cluster/scoring_hub.h"
 #include "run/roles/cluster/welcome.h"
@@ -35,6 +36,7 @@ constexpr milliseconds kCall{5'000};  // a word from the head
 constexpr milliseconds kFirstBackoff{200}, kLongestBackoff{5'000};
 constexpr milliseconds kFlush{3'000};  // of a role that is stopped
 constexpr milliseconds kReports{200};
+constexpr milliseconds kTried{4'000};  // until the head has tried to reach this actor
 constexpr char kKeyRefused[] = "does not accept our key";  // common/net/wire_socket.cc
 
 uint64_t EpochNow() {
@@ -93,7 +95,7 @@ class HeadLink {
   }
   void Leave() noexcept {
     try {
-      rpc_.Call(kLeaveVerb, EncodeWho(options_.name, epoch_), After(milliseconds(2'000)));
+      rpc_.Call(kLeaveVerb, EncodeWho({options_.name, epoch_, {}}), After(milliseconds(2'000)));
     } catch (const std::exception& e) {
       LogInfo(std::string("left without a goodbye: ") + e.what());
     }
@@ -102,6 +104,11 @@ class HeadLink {
   enum class State { kThere, kEnded, kAnew, kAway };
   void Begin() {
     thread_ = std::thread([this] { Beats(); });
+  }
+  // From now on beats speak of `weights`, until nullptr is given; borrowed.
+  void SpeakOf(MemberWeights* weights) {
+    MutexLock lock(weights_mu_);
+    weights_ = weights;
   }
   void End() {
     stop_.store(true);
@@ -120,10 +127,18 @@ class HeadLink {
 
  private:
   void Beat() {
+    Who who{options_.name, epoch_, {}};
+    {
+      MutexLock lock(weights_mu_);
+      if (weights_) who.relay = weights_->Saying();
+    }
     try {
-      const BeatReply reply =
-          DecodeBeat(rpc_.Call(kBeatVerb, EncodeWho(options_.name, epoch_), After(kCall)));
+      const BeatReply reply = DecodeBeat(rpc_.Call(kBeatVerb, EncodeWho(who), After(kCall)));
       heard_.store(SteadyClock::now());
+      {
+        MutexLock lock(weights_mu_);
+        if (weights_ && reply.relay) weights_->Hear(*reply.relay);
+      }
       if (reply.ended) state_.store(State::kEnded);
       else if (!reply.known || reply.life != life_) state_.store(State::kAnew);
     } catch (const Error& e) {
@@ -156,6 +171,8 @@ class HeadLink {
   std::atomic<SteadyClock::time_point> heard_{SteadyClock::now()};
   mutable Mutex mu_;
   std::exception_ptr error_ PLUMB_GUARDED_BY(mu_);
+  Mutex weights_mu_;
+  MemberWeights* weights_ PLUMB_GUARDED_BY(weights_mu_) = nullptr;
   std::thread thread_;
 };
 
@@ -194,16 +211,48 @@ std::unique_ptr<Session> OpenSession(const MemberOptions& options, const Welcome
   return session;
 }
 
+// Beats speak of an actor's weights while this lives.
+class Spoken {
+ public:
+  Spoken(HeadLink& link, MemberWeights& weights) : link_(link) { link_.SpeakOf(&weights); }
+  ~Spoken() { link_.SpeakOf(nullptr); }
+  Spoken(const Spoken&) = delete;
+
+ private:
+  HeadLink& link_;
+};
+
 bool ActorWork(const Session& session, const MemberOptions& options, const Welcome& welcome,
-               uint64_t epoch, const std::function<bool()>& stop) {
-  return RunActorAt(session, {.name = options.name,
-                              .replay = DoorAt(options, welcome.ports.leases),
-                              .weights = DoorAt(options, welcome.ports.weights),
-                              .rewards = {DoorAt(options, welcome.ports.groups)},
-                              .curve = options.keys,
-                              .epoch = epoch,
-                              .stop = stop,
-                              .flush_when_stopped = kFlush});
+               uint64_t epoch, const std::function<bool()>& stop, HeadLink& link) {
+  ActorAt at{.name = options.name,
+             .replay = DoorAt(options, welcome.ports.leases),
+             .weights = DoorAt(options, welcome.ports.weights),
+             .rewards = {DoorAt(options, welcome.ports.groups)},
+             .curve = options.keys,
+             .epoch = epoch,
+             .stop = stop,
+             .flush_when_stopped = kFlush};
+  const configs::RunConfig& run = session.config().run;
+  if (run.relay == 0 && !run.weight_deltas) return RunActorAt(session, at);
+  MemberWeights weights(session.config(), {.name = options.name,
+                                           .learner = at.weights,
+                                           .head = options.join,
+                                           .listen = options.hands_on,
+                                           .keys = options.keys,
+                                           .folder = session.folder().path});
+  std::optional<Spoken> spoken;
+  if (weights.relays()) {
+    spoken.emplace(link, weights);
+    // Its first weights come from where the head says, and those who come with it are told of it.
+    const Deadline until = After(kTried);
+    while (!weights.Tried() && !stop() && SteadyClock::now() < until) {
+      link.Ask();
+      std::this_thread::sleep_for(milliseconds(50));
+    }
+  }
+  at.source = &weights.source();
+  at.counters = [&] { return weights.counters(); };
+  return RunActorAt(session, at);
 }
 
 // Asks for groups, scores and stores them, and says which are done.
@@ -321,7 +370,7 @@ bool RunMember(const MemberOptions& options) {
       const auto session = OpenSession(options, *welcome, folder.path(), link);
       const auto stop = [&] { return stopped() || link.state() != HeadLink::State::kThere; };
       if (options.kind == MemberKind::kActor)
-        finished = ActorWork(*session, options, *welcome, epoch, stop);
+        finished = ActorWork(*session, options, *welcome, epoch, stop, link);
       else RewardWork(*session, options, *welcome, epoch, stop);
     } catch (const Error& e) {
       // What went wrong may have been the head's end; then there is another one, or will be.

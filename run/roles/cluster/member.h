@@ -27,7 +27,10 @@ struct MemberOptions {
   // Options of this machine, section.key=value: run.threads, run.device, run.memory_gb,
   // rollout.max_batch, rollout.kv_budget_mb.
   std::vector<std::string> overrides;
-  std::string work;                             // where its folder is made
+  std::string work;  // where its folder is made
+  // Where an actor listens to hand weights on (run.relay): tcp://address:port; empty: at its
+  // address on the way to the head; "none": nowhere.
+  std::string hands_on;
   std::chrono::milliseconds patience{300'000};  // for a head that is away
   const std::atomic<bool>* stop = nullptr;
 };

@@ -119,8 +119,13 @@ std::string Reception::Handle(const RpcRequest& request, RpcResponder& responder
   }
   if (request.verb == kBeatVerb) {
     const Who who = DecodeWho(request.payload);
-    return EncodeBeat(
-        {.life = life_, .known = roster_.Beat(who.name, who.epoch), .ended = ended_.load()});
+    BeatReply reply{.life = life_,
+                    .known = roster_.Beat(who.name, who.epoch),
+                    .ended = ended_.load(),
+                    .relay = {}};
+    if (reply.known && who.relay && options_.relay)
+      reply.relay = options_.relay(who.name, *who.relay);
+    return EncodeBeat(reply);
   }
   if (request.verb == kLeaveVerb) {
     const Who who = DecodeWho(request.payload);

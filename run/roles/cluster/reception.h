@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/base/mutex.h"
@@ -30,6 +31,8 @@ struct ReceptionOptions {
   std::chrono::milliseconds lost_after{10'000};
   // A role has gone, or a newer life has taken its place: what it held is free.
   std::function<void(const Member&)> gone;
+  // What an actor hears of handing weights on (run.relay); empty: nothing.
+  std::function<std::optional<RelayWord>(const std::string& name, const RelaySaying&)> relay = {};
 };
 
 class Reception {

@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kGenerate = 0, kReward = 1, kStore = 2, kTransfer = 3, kLearner = 4;
 constexpr double kInsertsASync = 64;  // ScoringOptions::insert_groups
+constexpr double kAnswerBytes = 8e6;  // BlockShelfOptions::answer_bytes
 
 // A median of small writes, each synced, and of the bytes a second of a large one.
 void MeasureDisk(const std::string& folder, RingRates& rates) {
@@ -123,8 +124,15 @@ RingTime PredictStep(const RingRates& r, const Ring& ring) {
   time.stage[kReward] = r.reward_s / static_cast<double>(std::max<int64_t>(1, ring.rewards));
   time.stage[kStore] = Up(r.groups, kInsertsASync) * r.sync_s +
                        r.groups * r.group_bytes / std::max(1.0, r.disk_bytes_per_s);
+  // In a tree all send to as many at a time, and a level begins an answer behind the one above.
+  double copies = actors, levels = 0;
+  if (r.relay > 0) {
+    copies = std::min(actors, static_cast<double>(r.relay));
+    for (double there = copies, level = copies; there < actors; there += level *= copies) ++levels;
+  }
+  const double behind = levels * std::min(kAnswerBytes, r.weight_bytes) * copies;
   time.stage[kTransfer] =
-      (r.weight_bytes * actors + r.groups * r.group_bytes) / r.network_bytes_per_s;
+      (r.weight_bytes * copies + behind + r.groups * r.group_bytes) / r.network_bytes_per_s;
   // Gradients to their owners and sums back, 8 bytes a trained parameter of 4 (docs/ranks.md).
   const double sums = 2 * r.weight_bytes * (learners - 1) / learners / r.network_bytes_per_s;
   time.stage[kLearner] = r.train_s / learners + sums + r.publish_s + r.other_s;

@@ -3,7 +3,8 @@
 //   generate   tokens over the actors' rate; an actor answers whole groups
 //   reward     seconds of the scorers, shared out
 //   store      groups written and synced, at the speed of the disk that was measured
-//   transfer   weights from the head to every actor, groups back, through the head's network
+//   transfer   weights from the head to every actor, or to the first of a tree (run.relay), groups
+//              back, through the head's network
 //   learner    forward, backward and update, over its ranks, with the sums between them; publishing
 //
 // Under sync the learner waits for generation (rewards and store run beside it), then actors wait
@@ -39,7 +40,8 @@ struct RingRates {
   double weight_bytes = 0;                  // that change with a version
   double group_bytes = 0;                   // of one group in the store
   double disk_bytes_per_s = 0, sync_s = 0;  // of the store's disk
-  double network_bytes_per_s = 1.25e9;      // of the head; 10 Gbit/s
+  double network_bytes_per_s = 1.25e9;      // of the head, and of each actor; 10 Gbit/s
+  int64_t relay = 0;                        // actors that one hands weights on to; 0: none does
 };
 
 // Means of the run's steps, without the first, which warms up; `actors` generated. `sync`,

@@ -112,6 +112,8 @@ std::string RecipeDigest(configs::Config config) {
   config.run.memory_gb = plain.run.memory_gb;
   config.run.listen = plain.run.listen;
   config.run.keys = plain.run.keys;
+  config.run.relay = plain.run.relay;
+  config.run.weight_deltas = plain.run.weight_deltas;
   return Sha256Hex(configs::ToToml(config));
 }
 

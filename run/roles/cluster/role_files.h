@@ -43,7 +43,8 @@ RoleFiles FilesOf(const configs::Config& config, MemberKind kind);
 // SHA-256 of a file's bytes, hex.
 std::string DigestOfFile(const std::string& path);
 
-// What makes two recipes one run: all options but where it lies and what machines it uses.
+// What makes two recipes one run: all options but where it lies, what machines it uses and how
+// weights get to them.
 std::string RecipeDigest(configs::Config config);
 // Of the recipe that a run keeps in its config.toml, its paths as they stand there: the same from
 // whatever folder the head is started again.

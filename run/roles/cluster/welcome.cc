@@ -1,8 +1,10 @@
 #include "run/roles/cluster/welcome.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
+#include "common/base/hash/digest.h"
 #include "common/base/json/strict_json.h"
 #include "run/session/built.h"
 
@@ -11,7 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;  // 2: beats speak of run.relay
+constexpr size_t kMaxKeys = Roster::kMaxMembers, kMaxText = 512;
 constexpr int kMaxPort = 65535;
 
 Json Read(std::string_view text, const std::string& what) {
@@ -49,6 +52,54 @@ int PortOf(const Json& ports, const char* name) {
   if (port < 1 || port > kMaxPort)
     throw Error(ErrorCode::kCorruption, "a port that is none", "the welcome");
   return static_cast<int>(port);
+}
+
+std::string Short(const Json& text) {
+  std::string value = text.get<std::string>();
+  if (value.size() > kMaxText)
+    throw Error(ErrorCode::kCorruption, "a text of " + std::to_string(value.size()) + " bytes",
+                "a beat");
+  return value;
+}
+
+std::string TextOf(const Json& json, const char* name) { return Short(json.at(name)); }
+
+std::vector<std::string> TextsOf(const Json& json, const char* name, size_t most) {
+  std::vector<std::string> texts;
+  for (const Json& each : json.at(name)) {
+    if (texts.size() == most)
+      throw Error(ErrorCode::kCorruption, "more than " + std::to_string(most) + " " + name,
+                  "a beat");
+    texts.push_back(Short(each));
+  }
+  return texts;
+}
+
+Json ToJson(const RelayWord& word) {
+  Json places = Json::array();
+  for (const weight_wire::Place& place : word.places)
+    places.push_back({{"name", place.name}, {"endpoint", place.endpoint}, {"key", place.key}});
+  return {{"state", static_cast<int>(word.state)},
+          {"places", std::move(places)},
+          {"keys", word.keys},
+          {"below", word.below}};
+}
+
+RelayWord RelayWordOf(const Json& json) {
+  RelayWord word;
+  const int state = json.at("state").get<int>();
+  if (state < 0 || state > static_cast<int>(RelayState::kUnreachable) ||
+      json.at("places").size() > RelayWord::kMaxPlaces)
+    throw Error(ErrorCode::kCorruption, "a word about weights that is none", "a beat");
+  word.state = static_cast<RelayState>(state);
+  for (const Json& place : json.at("places")) {
+    word.places.push_back({.name = TextOf(place, "name"),
+                           .endpoint = TextOf(place, "endpoint"),
+                           .key = TextOf(place, "key")});
+  }
+  word.keys = TextsOf(json, "keys", kMaxKeys);
+  word.below = json.at("below").get<int64_t>();
+  return word;
 }
 
 }  // namespace
@@ -134,27 +185,52 @@ Welcome DecodeWelcome(std::string_view text) {
   });
 }
 
+uint64_t SumOf(const RelayWord& word) {
+  return std::max<uint64_t>(1, HashBytes(ToJson(word).dump()));
+}
+
 std::string EncodeBeat(const BeatReply& reply) {
-  return Json{
-      {"format", kFormat}, {"life", reply.life}, {"known", reply.known}, {"ended", reply.ended}}
+  return Json{{"format", kFormat},
+              {"life", reply.life},
+              {"known", reply.known},
+              {"ended", reply.ended},
+              {"relay", reply.relay ? ToJson(*reply.relay) : Json(nullptr)}}
       .dump();
 }
 
 BeatReply DecodeBeat(std::string_view text) {
   return From(text, "the head's answer to a beat", [](const Json& json) {
-    return BeatReply{.life = json.at("life").get<std::string>(),
-                     .known = json.at("known").get<bool>(),
-                     .ended = json.at("ended").get<bool>()};
+    BeatReply reply{.life = json.at("life").get<std::string>(),
+                    .known = json.at("known").get<bool>(),
+                    .ended = json.at("ended").get<bool>(),
+                    .relay = {}};
+    const Json& relay = json.at("relay");
+    if (!relay.is_null()) reply.relay = RelayWordOf(relay);
+    return reply;
   });
 }
 
-std::string EncodeWho(const std::string& name, uint64_t epoch) {
-  return Json{{"format", kFormat}, {"name", name}, {"epoch", epoch}}.dump();
+std::string EncodeWho(const Who& who) {
+  Json json = {{"format", kFormat}, {"name", who.name}, {"epoch", who.epoch}, {"relay", nullptr}};
+  if (who.relay) {
+    json["relay"] = {{"endpoint", who.relay->endpoint},
+                     {"key", who.relay->key},
+                     {"left", who.relay->left},
+                     {"heard", who.relay->heard}};
+  }
+  return json.dump();
 }
 
 Who DecodeWho(std::string_view text) {
   return From(text, "a role's word", [](const Json& json) {
-    return Who{json.at("name").get<std::string>(), json.at("epoch").get<uint64_t>()};
+    Who who{json.at("name").get<std::string>(), json.at("epoch").get<uint64_t>(), {}};
+    const Json& relay = json.at("relay");
+    if (relay.is_null()) return who;
+    who.relay = {.endpoint = TextOf(relay, "endpoint"),
+                 .key = TextOf(relay, "key"),
+                 .left = TextsOf(relay, "left", kMaxKeys),
+                 .heard = relay.at("heard").get<uint64_t>()};
+    return who;
   });
 }
 

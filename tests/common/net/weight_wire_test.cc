@@ -58,5 +58,59 @@ TEST(WeightWire, LyingHeadersAreRefused) {
   EXPECT_THROW(DecodeOffer(EncodeOffer({kVersion, {{"base", std::string(129, 'a'), 1}}})), Error);
 }
 
+const BlocksQuestion kQuestion{.who = "actor-0",
+                               .version = 3,
+                               .set = "d1",
+                               .base = "d0",
+                               .first = uint64_t{1} << 40,
+                               .most = 8,
+                               .more = 1};
+
+TEST(WeightWire, QuestionsForBlocksComeBackAsTheyWere) {
+  const std::string bytes = EncodeBlocksQuestion(kQuestion);
+  const BlocksQuestion back = DecodeBlocksQuestion(bytes);
+  EXPECT_EQ(back.who, "actor-0");
+  EXPECT_EQ(back.base, "d0");
+  EXPECT_EQ(back.first, uint64_t{1} << 40);
+  EXPECT_EQ(back.more, 1);
+  EXPECT_EQ(EncodeBlocksQuestion(back), bytes);
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_THROW(DecodeBlocksQuestion(std::string_view(bytes).substr(0, n)), Error) << n;
+  for (const auto& spoil :
+       {+[](BlocksQuestion& q) { q.most = 0; }, +[](BlocksQuestion& q) { q.most = kMaxBlocks + 1; },
+        +[](BlocksQuestion& q) { q.version = -1; },
+        +[](BlocksQuestion& q) { q.who = std::string(129, 'a'); }}) {
+    BlocksQuestion question = kQuestion;
+    spoil(question);
+    EXPECT_THROW(DecodeBlocksQuestion(EncodeBlocksQuestion(question)), Error);
+  }
+}
+
+TEST(WeightWire, BlocksAreCutWhereTheyEnd) {
+  const std::vector<BlockOnWire> blocks = {{Payload(std::string("abc")), /*raw=*/true},
+                                           {Payload(std::string("\1\0", 2)), /*raw=*/false}};
+  const std::string bytes = EncodeBlocks(blocks);
+  const auto back = DecodeBlocks(Payload(bytes));
+  ASSERT_EQ(back.size(), 2u);
+  EXPECT_EQ(back[0].view(), std::string_view("\0abc", 4));
+  EXPECT_EQ(back[1].view(), std::string_view("\1\0", 2));
+  EXPECT_TRUE(DecodeBlocks(Payload(EncodeBlocks({}))).empty());
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_THROW(DecodeBlocks(Payload(bytes.substr(0, n))), Error) << n;
+  EXPECT_THROW(DecodeBlocks(Payload(bytes + "x")), Error);
+  EXPECT_THROW(DecodeBlocks(Payload(std::string(4, '\xff'))), Error);
+}
+
+TEST(WeightWire, LeavesAreThoseOfTheirDigest) {
+  const std::vector<std::byte> set(kDigestBlockBytes + 5, std::byte{7});
+  const auto leaves = HashBlocks(set);
+  const std::string bytes = EncodeLeaves(leaves);
+  EXPECT_EQ(DecodeLeaves(bytes, WeightDigest(set), set.size()), leaves);
+  EXPECT_THROW(DecodeLeaves(bytes, "another", set.size()), Error);
+  EXPECT_THROW(DecodeLeaves(bytes, WeightDigest(set), set.size() + 1), Error);
+  EXPECT_THROW(DecodeLeaves(bytes, WeightDigest(set), uint64_t{1} << 60), Error);
+  EXPECT_THROW(DecodeLeaves(bytes.substr(1), WeightDigest(set), set.size()), Error);
+}
+
 }  // namespace
 }  // namespace plumb::weight_wire

@@ -50,6 +50,10 @@ class EmulatedBlock {
   // Of the warp, or of all threads.
   void SyncWarp() { Sync(warps_[static_cast<size_t>(thread_ / 32)], 32); }
   void SyncAll() { Sync(all_, static_cast<int>(fibers_.size())); }
+  // Among `count` threads that name the same number.
+  void SyncSome(int number, int count) { Sync(named_[number], count); }
+  // Lets the others go on.
+  void Yield() { swapcontext(&fibers_[static_cast<size_t>(thread_)]->context, &main_); }
 
   // What every lane of the warp gives, for all of them; valid until the next exchange.
   template <class V>
@@ -124,7 +128,7 @@ class EmulatedBlock {
   ucontext_t main_{};
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Meeting> warps_;
-  Meeting all_;
+  Meeting all_, named_[16];
   int thread_ = 0;
   uint64_t turns_ = 0;
 };

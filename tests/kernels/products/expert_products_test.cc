@@ -264,6 +264,89 @@ TEST_P(ExpertProductsTest, GatedProductIsGatherProductAndUnit) {
   }
 }
 
+TEST_P(ExpertProductsTest, BackwardThroughTheUnitIsItsParts) {
+  const auto count = [](int64_t n) { return static_cast<size_t>(n); };
+  for (const auto& [largest, ffn, n] : {Sizes{2, 5, 3}, {700, 264, 72}, {400, 136, 200}}) {
+    const std::vector<int32_t> begin = Begins(largest);
+    const int32_t experts = static_cast<int32_t>(begin.size()) - 1;
+    const int64_t rows = begin.back(), tokens = rows / 2 + 1,
+                  parts = GatedExpertBackward::Parts(ffn);
+    std::vector<int32_t> token;
+    for (int64_t s = 0; s < rows; ++s) token.push_back(static_cast<int32_t>(s * 7 % tokens));
+    Array<int32_t> tbegin(device(), begin), ttoken(device(), token);
+    Tensor dout(GetParam(), Normal(count(tokens * n), 1, dtype())),
+        x(GetParam(), Normal(count(tokens * n), 2, dtype())),
+        first(GetParam(), Normal(count(experts * 2 * ffn * n), 3, dtype(), 0.2f)),
+        second(GetParam(), Normal(count(experts * n * ffn), 4, dtype(), 0.2f)),
+        rows_of(GetParam(), count(rows * n)), dact(GetParam(), count(rows * ffn));
+    const auto gates = Normal(count(rows * 2 * ffn), 5, dtype());
+    Array<float> weight(device(), Normal(count(rows), 6));
+    for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+      Tensor gate_up(GetParam(), gates), want_gate_up(GetParam(), gates),
+          act(GetParam(), count(rows * ffn)), want_act(GetParam(), count(rows * ffn));
+      Array<float> dweight(device(), count(parts * rows)), want_dweight(device(), count(rows));
+      GatedExpertBackward back{.groups = {tbegin.data(), experts, rows},
+                               .dout = dout.data(),
+                               .token = ttoken.data(),
+                               .w = second.data(),
+                               .n = n,
+                               .ffn = ffn,
+                               .activation = activation,
+                               .weight = weight.data(),
+                               .gate_up = gate_up.data(),
+                               .act = act.data(),
+                               .dweight = dweight.data(),
+                               .rows = rows_of.data(),
+                               .dact = dact.data()};
+      Call(launch(), back);
+      back.gate_up = want_gate_up.data(), back.act = want_act.data();
+      back.dweight = want_dweight.data();
+      back.ForEachPart(rows, [&](const auto& part) { Call(launch(), part); });
+      // Compilers fuse products with sums where they like: a rounding or two of the result.
+      const double rounding = device().is_cpu() ? 0 : 2 * OutputRounding(dtype()) + 8 * kEps;
+      ExpectClose(gate_up.Host(), ToDouble(want_gate_up.Host()), rounding, 1e-6, "gate and up");
+      ExpectClose(act.Host(), ToDouble(want_act.Host()), rounding, 1e-6, "act");
+      const std::vector<float> of_parts = dweight.Host();
+      std::vector<float> sums(count(rows));
+      for (int64_t p = 0; p < parts; ++p) {
+        for (int64_t s = 0; s < rows; ++s) sums[count(s)] += of_parts[count(p * rows + s)];
+      }
+      ExpectClose(sums, ToDouble(want_dweight.Host()), 1e-5, 32 * SumError(ffn * n), "dweight");
+
+      // Of the first matrix' gradient nothing is left, the second's is added to what is there, and
+      // again all of it is the same.
+      std::vector<float> got[3];
+      for (const bool apart : {false, false, true}) {
+        Array<float> dfirst(device(), std::vector<float>(count(experts * 2 * ffn * n), kPoison)),
+            dsecond(device(), std::vector<float>(count(experts * n * ffn), 0.5f));
+        Tensor dx(GetParam(), std::vector<float>(count(rows * n), kPoison));
+        const GatedExpertGradients all{.groups = {tbegin.data(), experts, rows},
+                                       .dout = dout.data(),
+                                       .x = x.data(),
+                                       .token = ttoken.data(),
+                                       .w = first.data(),
+                                       .n = n,
+                                       .ffn = ffn,
+                                       .dgate_up = gate_up.data(),
+                                       .act = act.data(),
+                                       .dw_first = dfirst.data(),
+                                       .dw_second = dsecond.data(),
+                                       .first_written = true,
+                                       .dx = dx.data(),
+                                       .rows = rows_of.data()};
+        if (apart) all.ForEachPart(rows, [&](const auto& part) { Call(launch(), part); });
+        else Call(launch(), all);
+        const std::vector<float> now[] = {dfirst.Host(), dsecond.Host(), dx.Host()};
+        for (int i = 0; i < 3; ++i) {
+          if (!got[i].empty())
+            ExpectSameBits(now[i], got[i], std::string(apart ? "part " : "again ") + "abc"[i]);
+          got[i] = now[i];
+        }
+      }
+    }
+  }
+}
+
 TEST_P(ExpertProductsTest, WeightsAreSumsOverTheirRows) {
   for (const Sizes& size : kSizes) {
     const std::vector<int32_t> begin = Begins(size.largest);

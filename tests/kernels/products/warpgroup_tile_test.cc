@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 #include "kernels/products/warpgroup_products.h"
+#include "kernels/products/warpgroup_work.h"
 #include "tests/kernels/attention/emulated_chip.h"
 
 namespace plumb::kernels {
@@ -24,23 +28,62 @@ struct WarpgroupChip {
   static unsigned ShuffleXor(unsigned x, int mask) {
     return EmulatedBlock::current().Exchange(x)[Thread() % 32 ^ mask];
   }
+  static int32_t Shuffle(int32_t x, int lane) { return EmulatedChip::Shuffle(x, lane); }
   static uint32_t Address(const unsigned char* at) { return static_cast<uint32_t>(at - base); }
 
+  // Where copies are not eager they happen once a barrier that they were announced to is waited
+  // for, and every other turn of a barrier's count is checked.
   static void CopyAsync(unsigned char* to, const BFloat16* from, bool there) {
-    auto* target = reinterpret_cast<BFloat16*>(to);
-    if (!eager_copies) return EmulatedChip::CopyAsync(target, from, there ? 16 : 0);
-    std::memset(target, 0, 16);
-    if (there) std::memcpy(target, from, 16);
+    PLUMB_CHECK(reinterpret_cast<uintptr_t>(to) % 16 == 0);
+    PLUMB_CHECK(!there || reinterpret_cast<uintptr_t>(from) % 16 == 0);
+    const auto copy = [=] {
+      std::memset(to, 0, 16);
+      if (there) std::memcpy(to, from, 16);
+    };
+    if (eager_copies) copy();
+    else copies[static_cast<size_t>(Thread())].push_back(copy);
   }
-  static void CommitCopies() { EmulatedChip::CommitCopies(); }
-  template <int Left>
-  static void WaitCopies() {
-    EmulatedChip::WaitCopies<Left>();
+  struct Barrier {
+    int count = 0, arrived = 0;
+    uint32_t turns = 0;  // that are over
+    std::vector<std::function<void()>> copies;
+  };
+  static void InitBarrier(unsigned char* at, int count) {
+    PLUMB_CHECK(Address(at) % 8 == 0);
+    barriers[Address(at)] = {.count = count, .copies = {}};
   }
+  static void ArriveWhenCopied(unsigned char* at) {
+    auto& mine = copies[static_cast<size_t>(Thread())];
+    auto& all = BarrierAt(at).copies;
+    all.insert(all.end(), mine.begin(), mine.end());
+    mine.clear();
+    Arrive(at);
+  }
+  static void ArriveWarp(unsigned char* at) {
+    EmulatedBlock::current().SyncWarp();
+    if (Thread() % 32 == 0) Arrive(at);
+  }
+  // Lanes look together, so that they go on together.
+  static void WaitBarrier(unsigned char* at, uint32_t turn) {
+    for (bool over = false; !over;) {
+      const int mine = BarrierAt(at).turns % 2 != turn ? 1 : 0;
+      const int* all = EmulatedBlock::current().Exchange(mine);
+      over = std::count(all, all + 32, 1) == 32;
+    }
+    Barrier& barrier = BarrierAt(at);
+    for (const auto& copy : barrier.copies) copy();
+    barrier.copies.clear();
+  }
+  static void BeginCopying() {}
+  static void BeginMultiplying() {}
+  static void EndCopying() {
+    PLUMB_CHECK(copies[static_cast<size_t>(Thread())].empty(), "copies that nobody waits for");
+  }
+  static inline std::vector<std::vector<std::function<void()>>> copies;  // of a thread
+  static inline std::map<uint32_t, Barrier> barriers;
   static void ShowCopies() {}
 
-  template <int N>
-  static void BeginProducts(float (&)[N]) {}
+  static void BeginProducts() {}
   template <int N>
   static void EndProducts(float (&)[N]) {}
 
@@ -81,7 +124,16 @@ struct WarpgroupChip {
     std::memcpy(&x, &bits, 4);
     return x;
   }
+  static unsigned BitsOf(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+  }
   static unsigned PackPair(float low, float high) { return EmulatedChip::PackPair(low, high); }
+  static void LoadWords(const BFloat16* from, unsigned (&words)[4]) {
+    PLUMB_CHECK(reinterpret_cast<uintptr_t>(from) % 16 == 0);
+    std::memcpy(words, from, 16);
+  }
   static void StoreWords(BFloat16* to, const unsigned (&words)[4]) {
     PLUMB_CHECK(reinterpret_cast<uintptr_t>(to) % 16 == 0);
     std::memcpy(to, words, 16);
@@ -93,6 +145,17 @@ struct WarpgroupChip {
   static inline std::vector<std::vector<Products>> products;  // of a thread, by group
 
  private:
+  static Barrier& BarrierAt(unsigned char* at) {
+    const auto found = barriers.find(Address(at));
+    PLUMB_CHECK(found != barriers.end(), "a barrier that was not made");
+    return found->second;
+  }
+  static void Arrive(unsigned char* at) {
+    Barrier& barrier = BarrierAt(at);
+    if (++barrier.arrived < barrier.count) return;
+    barrier.arrived = 0;
+    ++barrier.turns;
+  }
   static std::vector<Products>& Groups() { return products[static_cast<size_t>(Thread())]; }
   static void Finish(Products& group) {
     for (const auto& product : group) product();
@@ -122,16 +185,18 @@ std::vector<BFloat16> Few(size_t count, uint32_t seed) {
   return out;
 }
 
-template <class Work>
-void RunBlocks(const Work& work, int32_t blocks) {
-  using Block = WarpgroupTile<WarpgroupChip, Work>;
+template <class... Works>
+void RunBlocks(int32_t blocks, const Works&... works) {
+  using Block = WarpgroupBlock<WarpgroupChip, Works...>;
   std::vector<unsigned char> memory(Block::kBytes + 1024);
   const size_t past = reinterpret_cast<uintptr_t>(memory.data()) % 1024;
   WarpgroupChip::base = memory.data() + (1024 - past) % 1024;
   for (int32_t b = 0; b < blocks; ++b) {
     std::memset(memory.data(), 0xFF, memory.size());  // NaN
     WarpgroupChip::products.assign(kTileThreads, std::vector<WarpgroupChip::Products>(1));
-    EmulatedBlock::Run(kTileThreads, [&] { Block::Run(work, b, blocks, WarpgroupChip::base); });
+    WarpgroupChip::copies.assign(kTileThreads, {});
+    WarpgroupChip::barriers.clear();
+    EmulatedBlock::Run(kTileThreads, [&] { Block::Run(b, blocks, WarpgroupChip::base, works...); });
   }
 }
 
@@ -175,20 +240,19 @@ void CheckRows(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t
       }
     }
   }
-  RunBlocks(
-      RowsWork<WarpgroupChip, Rows, Columns, ByColumns>{.x = x.data(),
-                                                        .w = w.data(),
-                                                        .bias = biased ? bias.data() : nullptr,
-                                                        .begin = begin.data(),
-                                                        .experts = experts,
-                                                        .n = n,
-                                                        .k = k,
-                                                        .x_stride = x_stride,
-                                                        .y_stride = y_stride,
-                                                        .scale = 2,
-                                                        .accumulate = accumulate,
-                                                        .y = y.data()},
-      blocks);
+  RunBlocks(blocks, RowsWork<WarpgroupChip, Rows, Columns, ByColumns>{
+                        .x = x.data(),
+                        .w = w.data(),
+                        .bias = biased ? bias.data() : nullptr,
+                        .begin = begin.data(),
+                        .experts = experts,
+                        .n = n,
+                        .k = k,
+                        .x_stride = x_stride,
+                        .y_stride = y_stride,
+                        .scale = 2,
+                        .accumulate = accumulate,
+                        .y = y.data()});
   for (int64_t i = 0; i < (rows + 2) * y_stride; ++i) {
     ASSERT_EQ(y[At(i)].bits, want[At(i)].bits)
         << "row " << i / y_stride << " column " << i % y_stride << " of " << n << " x " << k
@@ -196,35 +260,46 @@ void CheckRows(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t
   }
 }
 
-template <int Columns>
-void CheckWeights(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t blocks) {
+// by_token: rows of dy, or of x, are found by an index. written: what was there does not count.
+template <int Columns, RowOrder Dy = RowOrder::kEven, RowOrder X = RowOrder::kEven>
+void CheckWeights(const std::vector<int32_t>& counts, int32_t n, int32_t k, int32_t blocks,
+                  bool written = false) {
   const std::vector<int32_t> begin = Begins(counts);
   const auto experts = static_cast<int32_t>(counts.size());
   const int64_t rows = begin.back(), dy_stride = n + 16, x_stride = k + 8;
   const std::vector<BFloat16> dy = Few(At((rows + 1) * dy_stride), 4),
                               x = Few(At((rows + 1) * x_stride), 5);
+  std::vector<int32_t> token;
+  for (int64_t s = 0; s < rows; ++s) token.push_back(static_cast<int32_t>(s * 7 % (rows + 1)));
   std::vector<float> dw(At(int64_t{experts} * n * k + 2), 3.0f), want = dw;
+  if (written) {
+    std::fill(dw.begin(), dw.end() - 2, NAN);
+    std::fill(want.begin(), want.end() - 2, 0.0f);
+  }
   for (int32_t e = 0; e < experts; ++e) {
     for (int64_t s = begin[At(e)]; s < begin[At(e) + 1]; ++s) {
+      const int64_t of_dy = Dy == RowOrder::kIndexed ? token[At(s)] : s,
+                    of_x = X == RowOrder::kIndexed ? token[At(s)] : s;
       for (int64_t j = 0; j < n; ++j) {
         for (int64_t i = 0; i < k; ++i) {
           want[At((e * int64_t{n} + j) * k + i)] +=
-              0.5f * ToFloat(dy[At(s * dy_stride + j)]) * ToFloat(x[At(s * x_stride + i)]);
+              0.5f * ToFloat(dy[At(of_dy * dy_stride + j)]) * ToFloat(x[At(of_x * x_stride + i)]);
         }
       }
     }
   }
-  RunBlocks(WeightWork<WarpgroupChip, 128, Columns>{.dy = dy.data(),
-                                                    .x = x.data(),
-                                                    .begin = begin.data(),
-                                                    .experts = experts,
-                                                    .n = n,
-                                                    .k = k,
-                                                    .dy_stride = dy_stride,
-                                                    .x_stride = x_stride,
-                                                    .scale = 0.5f,
-                                                    .dw = dw.data()},
-            blocks);
+  RunBlocks(blocks, WeightWork<WarpgroupChip, Columns, Dy, X>{.dy = dy.data(),
+                                                              .x = x.data(),
+                                                              .token = token.data(),
+                                                              .begin = begin.data(),
+                                                              .experts = experts,
+                                                              .n = n,
+                                                              .k = k,
+                                                              .dy_stride = dy_stride,
+                                                              .x_stride = x_stride,
+                                                              .scale = 0.5f,
+                                                              .written = written,
+                                                              .dw = dw.data()});
   for (size_t i = 0; i < dw.size(); ++i) {
     ASSERT_EQ(dw[i], want[i]) << "element " << i << " of " << n << " x " << k << ", columns of "
                               << Columns;
@@ -258,20 +333,154 @@ void CheckGated(const std::vector<int32_t>& counts, int32_t ffn, int32_t k, int3
       }
     }
   }
-  RunBlocks(GatedWork<WarpgroupChip, Activation::kSilu>{.x = x.data(),
-                                                        .token = token.data(),
-                                                        .w = w.data(),
-                                                        .begin = begin.data(),
-                                                        .experts = experts,
-                                                        .ffn = ffn,
-                                                        .k = k,
-                                                        .gate_up = gate_up.data(),
-                                                        .act = act.data()},
-            blocks);
+  RunBlocks(blocks, GatedWork<WarpgroupChip, Activation::kSilu>{.x = x.data(),
+                                                                .token = token.data(),
+                                                                .w = w.data(),
+                                                                .begin = begin.data(),
+                                                                .experts = experts,
+                                                                .ffn = ffn,
+                                                                .k = k,
+                                                                .gate_up = gate_up.data(),
+                                                                .act = act.data()});
   for (size_t i = 0; i < gate_up.size(); ++i)
     ASSERT_EQ(gate_up[i].bits, want_gate_up[i].bits) << "gate or up " << i << " of " << ffn;
   for (size_t i = 0; i < act.size(); ++i)
     ASSERT_EQ(act[i].bits, want_act[i].bits) << "act " << i << " of " << ffn;
+}
+
+// Against the CPU's kernels; all products are sums of whole numbers, and what is rounded besides
+// differs by a rounding or two.
+void CheckBackward(const std::vector<int32_t>& counts, int32_t n, int32_t ffn, int32_t blocks) {
+  const std::vector<int32_t> begin = Begins(counts);
+  const auto experts = static_cast<int32_t>(counts.size());
+  const int64_t rows = begin.back(), tokens = rows / 2 + 1;
+  const std::vector<BFloat16> dout = Few(At(tokens * n), 8), w = Few(At(experts * n * ffn), 9);
+  std::vector<BFloat16> gate_up = Few(At((rows + 1) * 2 * ffn), 10),
+                        act(At((rows + 1) * ffn), BFloat16{kNobodys}), scratch(At(rows * n)),
+                        dact(At(rows * ffn));
+  std::vector<int32_t> token;
+  std::vector<float> weight;
+  for (int64_t s = 0; s < rows; ++s) {
+    token.push_back(static_cast<int32_t>(s * 7 % tokens));
+    weight.push_back(static_cast<float>(s % 5 + 1) / 8);
+  }
+  const int64_t parts = GatedExpertBackward::Parts(ffn);
+  std::vector<float> dweight(At(parts * rows + 1), NAN), want_dweight(At(parts * rows));
+  std::vector<BFloat16> want_gate_up = gate_up, want_act = act;
+  Call({.stream = Device::kCpu, .dtype = DType::kBFloat16},
+       GatedExpertBackward{.groups = {begin.data(), experts, rows},
+                           .dout = dout.data(),
+                           .token = token.data(),
+                           .w = w.data(),
+                           .n = n,
+                           .ffn = ffn,
+                           .weight = weight.data(),
+                           .gate_up = want_gate_up.data(),
+                           .act = want_act.data(),
+                           .dweight = want_dweight.data(),
+                           .rows = scratch.data(),
+                           .dact = dact.data()});
+  RunBlocks(blocks, GatedBackwardWork<WarpgroupChip, Activation::kSilu>{.dout = dout.data(),
+                                                                        .token = token.data(),
+                                                                        .w = w.data(),
+                                                                        .begin = begin.data(),
+                                                                        .experts = experts,
+                                                                        .n = n,
+                                                                        .ffn = ffn,
+                                                                        .slots = rows,
+                                                                        .weight = weight.data(),
+                                                                        .gate_up = gate_up.data(),
+                                                                        .act = act.data(),
+                                                                        .dweight = dweight.data()});
+  const auto near = [](const std::vector<BFloat16>& got, const std::vector<BFloat16>& want,
+                       const char* what) {
+    for (size_t i = 0; i < got.size(); ++i) {
+      if (got[i].bits == want[i].bits) continue;
+      const float g = ToFloat(got[i]), f = ToFloat(want[i]);
+      ASSERT_LE(std::abs(g - f), std::abs(f) / 64 + 1e-6f) << what << " " << i;
+    }
+  };
+  near(gate_up, want_gate_up, "gradient of gate or up");
+  near(act, want_act, "act");
+  EXPECT_TRUE(std::isnan(dweight.back()));
+  for (int64_t s = 0; s < rows; ++s) {
+    float sum = 0, want = 0, size = 0;
+    for (int64_t p = 0; p < parts; ++p) {
+      sum += dweight[At(p * rows + s)];
+      want += want_dweight[At(p * rows + s)];
+      size += std::abs(dweight[At(p * rows + s)]);
+    }
+    ASSERT_NEAR(sum, want, 0.02f * (size + std::abs(want)) + 1e-3f) << "weight of slot " << s;
+  }
+}
+
+// The three works of GatedExpertGradients in one block, of which the rows' begin first.
+void CheckGradients(const std::vector<int32_t>& counts, int32_t n, int32_t ffn, int32_t blocks,
+                    bool trained) {
+  const std::vector<int32_t> begin = Begins(counts);
+  const auto experts = static_cast<int32_t>(counts.size());
+  const int64_t rows = begin.back(), tokens = rows / 2 + 1;
+  const std::vector<BFloat16> dout = Few(At(tokens * n), 11), x = Few(At(tokens * n), 12),
+                              w = Few(At(experts * 2 * ffn * n), 13),
+                              dgate_up = Few(At(rows * 2 * ffn), 14), act = Few(At(rows * ffn), 15);
+  std::vector<int32_t> token;
+  for (int64_t s = 0; s < rows; ++s) token.push_back(static_cast<int32_t>(s * 7 % tokens));
+  std::vector<BFloat16> dx(At(rows * n), BFloat16{kNobodys}), want_dx = dx, scratch = dx;
+  std::vector<float> first(At(experts * 2 * ffn * n), NAN), second(At(experts * n * ffn), 2.0f),
+      want_first = first, want_second = second;
+  const GatedExpertGradients all{.groups = {begin.data(), experts, rows},
+                                 .dout = dout.data(),
+                                 .x = x.data(),
+                                 .token = token.data(),
+                                 .w = w.data(),
+                                 .n = n,
+                                 .ffn = ffn,
+                                 .dgate_up = dgate_up.data(),
+                                 .act = act.data(),
+                                 .dw_first = trained ? want_first.data() : nullptr,
+                                 .dw_second = want_second.data(),
+                                 .first_written = true,
+                                 .dx = want_dx.data(),
+                                 .rows = scratch.data()};
+  Call({.stream = Device::kCpu, .dtype = DType::kBFloat16}, all);
+  constexpr RowOrder kToken = RowOrder::kIndexed, kSlot = RowOrder::kEven;
+  RunBlocks(blocks,
+            RowsWork<WarpgroupChip, 128, 256, true>{.x = dgate_up.data(),
+                                                    .w = w.data(),
+                                                    .begin = begin.data(),
+                                                    .experts = experts,
+                                                    .n = 2 * ffn,
+                                                    .k = n,
+                                                    .x_stride = 2 * ffn,
+                                                    .y_stride = n,
+                                                    .y = dx.data()},
+            WeightWork<WarpgroupChip, 256, kSlot, kToken>{.dy = dgate_up.data(),
+                                                          .x = x.data(),
+                                                          .token = token.data(),
+                                                          .begin = begin.data(),
+                                                          .experts = experts,
+                                                          .n = 2 * ffn,
+                                                          .k = n,
+                                                          .dy_stride = 2 * ffn,
+                                                          .x_stride = n,
+                                                          .written = true,
+                                                          .dw = trained ? first.data() : nullptr},
+            WeightWork<WarpgroupChip, 256, kToken, kSlot>{.dy = dout.data(),
+                                                          .x = act.data(),
+                                                          .token = token.data(),
+                                                          .begin = begin.data(),
+                                                          .experts = experts,
+                                                          .n = n,
+                                                          .k = ffn,
+                                                          .dy_stride = n,
+                                                          .x_stride = ffn,
+                                                          .dw = second.data()});
+  for (size_t i = 0; i < dx.size(); ++i) ASSERT_EQ(dx[i].bits, want_dx[i].bits) << "dx " << i;
+  for (size_t i = 0; i < second.size(); ++i) ASSERT_EQ(second[i], want_second[i]) << "second " << i;
+  for (size_t i = 0; i < first.size(); ++i) {
+    if (trained) ASSERT_EQ(first[i], want_first[i]) << "first " << i;
+    else ASSERT_TRUE(std::isnan(first[i]));
+  }
 }
 
 const std::vector<int32_t> kRows = {0, 1, 15, 16, 0, 127, 128, 129, 0};
@@ -313,6 +522,25 @@ TEST_P(WarpgroupTileTest, WeightsAreSumsOverTheirRows) {
   CheckWeights<128>({0, 1, 15, 16, 0, 129}, 136, 72, 3);
   CheckWeights<256>({70, 0, 400}, 72, 264, 2);
   CheckWeights<128>({0, 0}, 8, 8, 1);
+}
+
+TEST_P(WarpgroupTileTest, WeightsMayBeWrittenAndTheirRowsFoundByToken) {
+  constexpr RowOrder kToken = RowOrder::kIndexed, kSlot = RowOrder::kEven;
+  CheckWeights<128>({0, 17, 0}, 136, 72, 2, true);
+  CheckWeights<256, kToken, kSlot>({70, 0, 190}, 72, 264, 2, true);
+  CheckWeights<256, kSlot, kToken>({70, 0, 190}, 136, 72, 2);
+  CheckWeights<128, kSlot, kToken>({3, 1, 64, 65}, 8, 136, 1);
+}
+
+TEST_P(WarpgroupTileTest, WhatTheUnitGaveIsWeighedAndItsGradientGoesThrough) {
+  CheckBackward({0, 1, 15, 0, 129}, 72, 136, 2);
+  CheckBackward({60, 3}, 200, 8, 1);
+}
+
+TEST_P(WarpgroupTileTest, AllGradientsOfExpertsShareTheBlocks) {
+  CheckGradients({0, 1, 130, 0, 70}, 136, 72, 3, true);
+  CheckGradients({40, 3}, 264, 8, 2, false);
+  CheckGradients({40, 3}, 8, 72, 7, true);
 }
 
 }  // namespace

@@ -31,7 +31,11 @@ struct Rig {
   std::unique_ptr<ReferencePolicy> reference;
   std::unique_ptr<Ppo> ppo;
 
-  explicit Rig(const configs::Config& c) : config(c), optimizer(Initialised(), config.optimizer) {
+  explicit Rig(const configs::Config& c)
+      : config(c),
+        optimizer(Initialised(), config.optimizer,
+                  {.scale_loss = config.model.products == configs::Products::kFp16}) {
+    transformer.UseProducts(config.model.products);
     if (config.algorithm.kl_coef > 0) {
       reference = std::make_unique<ReferencePolicy>(weights, train);
       reference->weights().Initialise(4, 0.1);  // not the policy itself: the KL is not 0

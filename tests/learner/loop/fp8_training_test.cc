@@ -25,7 +25,7 @@ Curve Train(const Stream& stream, const policy_model::ModelShape& shape, bool fp
   weights.Initialise(2, std);
   Optimizer optimizer(weights, {.weight_decay = 0});
   policy_model::Transformer transformer(shape, stream, DType::kBFloat16);
-  transformer.UseFp8(fp8);
+  transformer.UseProducts(fp8 ? configs::Products::kFp8 : configs::Products::kDType);
   TrainStep train(transformer, 16384);
   train.UsePartsOf(weights, optimizer);
   Curve curve;

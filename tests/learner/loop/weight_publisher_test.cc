@@ -9,6 +9,7 @@
 
 #include "common/base/hash/digest.h"
 #include "common/net/weight_wire.h"
+#include "common/net/weights/block_change.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::learner {
@@ -146,6 +147,57 @@ TEST(WeightPublisherTest, LendsWhatItHasOnOneMachine) {
   EXPECT_THROW(
       other.client.Call(weight_wire::kLendVerb, WeightDigest(first), After(milliseconds(5000))),
       Error);
+}
+
+// In blocks: their hashes, what has changed since the version before, and how much was sent.
+TEST(WeightPublisherTest, GivesBlocksAndWhatHasChangedInThem) {
+  const testing::TempFolder folder;
+  WeightPublisher publisher(folder.Ipc("weights"), {}, /*lends=*/false,
+                            {.on = true, .changes = true});
+  Caller caller(folder.Ipc("weights"));
+  const auto ask = [&](const Digest& set, const Digest& base, uint32_t most) {
+    const weight_wire::BlocksQuestion question{
+        .who = "a", .version = 0, .set = set, .base = base, .first = 0, .most = most};
+    return weight_wire::DecodeBlocks(caller.client.CallPayload(
+        weight_wire::kBlocksVerb, Payload(weight_wire::EncodeBlocksQuestion(question)),
+        After(milliseconds(10000))));
+  };
+  const auto leaves = [&](const std::vector<std::byte>& bytes) {
+    return weight_wire::DecodeLeaves(
+        caller.client.Call(weight_wire::kLeavesVerb, WeightDigest(bytes),
+                           After(milliseconds(9000))),
+        WeightDigest(bytes), bytes.size());
+  };
+  const auto frozen = Buffer(1000, 9);
+  auto bytes = Buffer(2'500'000, 1);
+  const Digest first = WeightDigest(bytes);
+  const auto publish = [&](int64_t version) {
+    std::vector<WeightSet> sets = {{"base", WeightDigest(frozen), frozen},
+                                   {"lora", WeightDigest(bytes), bytes}};
+    if (version > 0) sets[0].bytes = {};
+    publisher.Publish({version, "v" + std::to_string(version)}, sets);
+  };
+  publish(0);
+  EXPECT_EQ(leaves(bytes), HashBlocks(bytes));
+  EXPECT_EQ(ask(first, "", 3).size(), 3u);
+  EXPECT_EQ(publisher.counters().at("weight_bytes"), 2'500'000 + 3 * 16);
+  bytes[5] ^= std::byte{1};
+  publish(1);
+  const Digest second = WeightDigest(bytes);
+  const auto changes = ask(second, first, 3);
+  ASSERT_EQ(changes.size(), 3u);
+  std::vector<std::byte> block(kDigestBlockBytes);
+  const auto before = Buffer(2'500'000, 1);
+  DecodeBlock(changes[0], std::span(before).first(kDigestBlockBytes), block);
+  EXPECT_EQ(HashBlock(block), HashBlocks(bytes)[0]);
+  EXPECT_EQ(changes[1].view(), SameBlock());
+  EXPECT_LT(publisher.counters().at("weight_bytes"), 2'500'000 + 200);
+  EXPECT_GT(publisher.counters().at("weight_bytes_saved"), 2'499'000);
+  EXPECT_EQ(ask(WeightDigest(frozen), "", 1).size(), 1u) << "for who joins late";
+  EXPECT_EQ(WholeBlock(ask(second, "another", 1)[0]).size(), kDigestBlockBytes);
+  EXPECT_THROW(ask(first, "", 1), Error) << "nobody was in the middle of it";
+  EXPECT_THROW(leaves(before), Error);
+  EXPECT_EQ(DigestOf(caller.Bytes(second)), second) << "and as today";
 }
 
 TEST(WeightPublisherTest, AnUnknownVerbIsAnError) {

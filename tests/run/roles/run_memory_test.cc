@@ -184,6 +184,34 @@ TEST(RunMemoryTest, ACardIsPlannedForWithoutOne) {
   EXPECT_LT(BytesOf(less, "gradients"), gradients);
 }
 
+// What a card holds besides what is asked for, and logits where there is room for them.
+TEST(RunMemoryTest, OnAGpuTheDriversPartAndKeptLogitsArePlanned) {
+  Config config = Recipe();
+  EXPECT_EQ(BytesOf(PlanRun(config, Shape(), Device::kCpu, int64_t{1} << 40), "CUDA"), 0);
+  config.run.device = "cuda";
+  const RunMemory unknown = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  EXPECT_GT(BytesOf(unknown, "CUDA"), 4e8);
+  EXPECT_EQ(BytesOf(unknown, "logits"), 0);
+  const RunMemory roomy = PlanRun(config, Shape(), Device::Cuda(0), int64_t{1} << 40);
+  const int64_t logits = BytesOf(roomy, "logits");
+  EXPECT_GT(logits, 4 * Shape().vocab);
+  EXPECT_EQ(roomy.plan.total(), unknown.plan.total() + logits);
+  // No plan is too large for them: they are left out first.
+  const RunMemory tight =
+      PlanRun(config, Shape(), Device::Cuda(0), unknown.plan.total() + 4 * logits - 1);
+  EXPECT_EQ(BytesOf(tight, "logits"), 0);
+  EXPECT_TRUE(tight.fits());
+}
+
+TEST(RunMemoryTest, Float16IsPlannedWithItsOperands) {
+  Config config = Recipe();
+  const int64_t scratch = BytesOf(PlanRun(config, Shape(), Device::kCpu, 0), "scratch");
+  config.model.products = configs::Products::kFp16;
+  const RunMemory memory = PlanRun(config, Shape(), Device::kCpu, 0);
+  EXPECT_GT(BytesOf(memory, "scratch"), scratch);
+  EXPECT_TRUE(Has(memory.smaller, "policy.adapter")) << memory.smaller;
+}
+
 // Products in FP8 are of a whole model: no adapter is advised, and what it would take is not asked.
 TEST(RunMemoryTest, FP8IsPlannedWithWhatGoesWithIt) {
   Config config = Recipe();

@@ -78,6 +78,51 @@ TEST(StepTimeTest, IsWorkOverSpeed) {
   EXPECT_EQ(TimeOf(work, speeds).generate, 3 + 30) << "memory is what it waits for";
 }
 
+// A page of 16 tokens takes 16 x 2 x 4 x 4 x 2 = 1,024 bytes in two layers, so 1 MiB has 1,024 of
+// them. An answer of 40 tokens behind a prompt of 20 has one page of the prompt, which 4 share, and
+// 3 of its own.
+TEST(StepTimeTest, AsManyAnswersRunAsThereArePagesFor) {
+  Config config = Recipe();
+  config.rollout.kv_budget_mb = 1;
+  config.rollout.prompts_per_step = 1000;
+  config.rollout.max_batch = 4000;
+  config.rollout.max_new_tokens = 40;
+  config.data.max_prompt_tokens = 20;
+  const StepWork work = CountStep(config, Shape(), {}, Recompute::kNone);
+  EXPECT_EQ(work.rows, 315) << 1024 / 3.25;
+  const double steps = 1000 * 4 * 40 / 315.0;
+  EXPECT_NEAR(work.decode_layer_steps, 2 * steps, 1e-6);
+  EXPECT_NEAR(work.decode_bytes, steps * 4 * (2 * 576 + 80), 1);
+  // A group's prompt is read once for its answers; logits are written and read again.
+  EXPECT_NEAR(work.decode_row_bytes, 1000 * 4 * 40 * ((20 / 4.0 + 20) * 2 * 4 * 2 * 4 + 16.0 * 10),
+              1);
+  config.rollout.max_batch = 100;
+  EXPECT_EQ(CountStep(config, Shape(), {}, Recompute::kNone).rows, 100);
+}
+
+TEST(StepTimeTest, AStepOfACardTakesItsProductsReadsAndLayers) {
+  StepWork work;
+  work.decode_layers = 20, work.decode_bytes = 60, work.decode_row_bytes = 8;
+  work.decode_layer_steps = 5;
+  Speeds speeds;
+  speeds.decode_layers = 1, speeds.decode_bytes = 4, speeds.decode_layer_s = 0.5;
+  EXPECT_EQ(TimeOf(work, speeds).generate, 20 + 2 + 2.5) << "weights come beside products";
+  speeds.decode_layers = 100;
+  EXPECT_EQ(TimeOf(work, speeds).generate, 15 + 2 + 2.5);
+}
+
+TEST(StepTimeTest, AReferenceIsOnePassMore) {
+  Config config = Recipe();
+  config.algorithm.name = configs::AlgorithmName::kDpo;
+  config.preference.batch = 5;
+  config.preference.max_tokens = 40;
+  const StepWork dpo = CountStep(config, Shape(), {}, Recompute::kNone);
+  EXPECT_EQ(3 * dpo.forward_layers, dpo.train_layers);
+  EXPECT_EQ(3 * dpo.forward_head, dpo.train_head);
+  config.preference.loss = configs::PreferenceLossKind::kSimpo;
+  EXPECT_EQ(CountStep(config, Shape(), {}, Recompute::kNone).forward_layers, 0);
+}
+
 TEST(StepTimeTest, OfflineNobodyGenerates) {
   Config config = Recipe();
   config.algorithm.name = configs::AlgorithmName::kSft;

@@ -139,7 +139,7 @@ TEST(TimePlanTest, AnOffloadedUpdateTakesAsLongAsTheLink) {
   const auto train = [&](const Speeds& speeds) {
     return TimeOf(CountStep(config, Shape(), {}, configs::Recompute::kNone), speeds).train;
   };
-  Speeds speeds = SpeedsOf(FindCard("h200"), DType::kBFloat16);
+  Speeds speeds = SpeedsOf(FindCard("h200"), config.model, Shape());
   EXPECT_GT(speeds.link_bytes, 3e10);
   EXPECT_LT(speeds.link_bytes, 6.4e10);
   const double there = train(speeds);
@@ -154,9 +154,21 @@ TEST(TimePlanTest, AnOffloadedUpdateTakesAsLongAsTheLink) {
 }
 
 TEST(TimePlanTest, CardsAndFilesAreReadAndOthersRefused) {
-  const Speeds float32 = SpeedsOf(FindCard("h100"), DType::kFloat32),
-               bfloat16 = SpeedsOf(FindCard("h100"), DType::kBFloat16);
+  configs::ModelConfig model = Recipe().model;
+  policy_model::ModelShape wide = Shape();
+  wide.hidden = 3584;
+  const Speeds bfloat16 = SpeedsOf(FindCard("h100"), model, wide);
+  EXPECT_NEAR(bfloat16.train_layers / 989e12, 0.59, 0.01) << "of a 7B model";
+  wide.hidden = 896;
+  EXPECT_NEAR(SpeedsOf(FindCard("h100"), model, wide).train_layers / 989e12, 0.434, 0.01);
+  wide.hidden = 3584;
+  model.dtype = DType::kFloat32;
+  const Speeds float32 = SpeedsOf(FindCard("h100"), model, wide);
   EXPECT_EQ(bfloat16.train_layers, 2 * float32.train_layers);
+  model.products = configs::Products::kFp16;
+  const Speeds fp16 = SpeedsOf(FindCard("h100"), model, wide);
+  EXPECT_EQ(fp16.train_layers, bfloat16.train_layers);
+  EXPECT_EQ(fp16.train_head, float32.train_head) << "the head is of the model's type";
   EXPECT_TRUE(Has(bfloat16.source, "h100, published: 989 TFLOP/s")) << bfloat16.source;
   EXPECT_THROW(FindCard("abacus"), Error);
   const TempFolder temp;

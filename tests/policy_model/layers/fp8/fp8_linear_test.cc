@@ -240,7 +240,7 @@ struct Passed {
 
 Passed Pass(const Weights& weights, bool fp8, bool recompute) {
   Transformer model(weights.shape(), weights.stream(), weights.dtype());
-  model.UseFp8(fp8);
+  model.UseProducts(fp8 ? configs::Products::kFp8 : configs::Products::kDType);
   model.RecomputeLayers(recompute);
   const PackedBatch batch = Batch();
   Passed out;
@@ -285,8 +285,9 @@ TEST(Fp8LinearTest, AModelsGradientIsCloseToThatOfItsType) {
     const PassSize size_of{.tokens = static_cast<int64_t>(batch.tokens.size()),
                            .rows = static_cast<int64_t>(batch.rows.size()),
                            .longest = 9};
-    EXPECT_EQ(BytesOfTraining(weights, size_of, false, false, false, /*fp8=*/true).total(),
-              fp8.bytes);
+    EXPECT_EQ(
+        BytesOfTraining(weights, size_of, false, false, false, configs::Products::kFp8).total(),
+        fp8.bytes);
     EXPECT_GT(fp8.bytes, exact.bytes);
   }
 }
@@ -295,7 +296,7 @@ TEST(Fp8LinearTest, WhatCannotBeComputedSoIsRefused) {
   const auto refusal = [](const ModelShape& shape) -> std::string {
     Transformer model(shape, Device::kCpu, DType::kFloat32);
     try {
-      model.UseFp8(true);
+      model.UseProducts(configs::Products::kFp8);
     } catch (const Error& e) {
       return e.what();
     }

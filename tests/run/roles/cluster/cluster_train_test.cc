@@ -207,6 +207,52 @@ TEST_F(ClusterTrain, RolesComeBackAfterTheHeadsRestart) {
   ExpectSameRun(temp_ / "local", temp_ / "run");
 }
 
+// Four actors with keys in a chain, and only what has changed of each version: one in the middle is
+// killed, one is stopped for a while, and the run is that of one process all the same.
+TEST_F(ClusterTrain, WeightsThatActorsHandOnAreTheSameWeights) {
+  constexpr int64_t kSteps = 40, kActors = 4;
+  ASSERT_EQ(Train(temp_ / "local", kSteps, {"--quiet"}).code, 0);
+  const std::string keys = temp_ / "keys";
+  WriteClusterKeys(keys);
+  const pid_t head = Head(
+      "run", kSteps,
+      {"--set", "run.keys=" + keys, "--set", "run.relay=1", "--set", "run.weight_deltas=true"});
+  const std::string join = Listens("run");
+  ASSERT_NE(join, "") << Said("run");
+  std::vector<pid_t> actors;
+  for (int64_t i = 0; i < kActors; ++i)
+    actors.push_back(Role("actor", "actor-" + std::to_string(i), join, {"--keys", keys}));
+  ASSERT_TRUE(AwaitSteps("run", 8)) << Said("run") << Said("actor-0");
+  ASSERT_LT(Steps("run"), kSteps - 10) << "too quick to disturb: more steps";
+  kill(actors[1], SIGKILL);
+  EXPECT_EQ(End(actors[1]), 128 + SIGKILL);
+  kill(actors[2], SIGSTOP);
+  ASSERT_TRUE(AwaitSteps("run", Steps("run") + 2)) << Said("run");
+  kill(actors[2], SIGCONT);
+  EXPECT_EQ(End(head), 0) << Said("run");
+  for (const int i : {0, 2, 3}) EXPECT_EQ(End(actors[static_cast<size_t>(i)]), 0) << Said("run");
+  ExpectSameRun(temp_ / "local", temp_ / "run");
+  EXPECT_GE(Counter("run", "cluster/relays_reached"), kActors);
+  EXPECT_GT(Counter("run", "actor/weight_bytes_handed_on"), 0);
+  EXPECT_GT(Counter("run", "actor/weight_bytes_saved"), 0);
+  const int64_t sent = Counter("run", "cluster/weight_bytes"),
+                came = Counter("run", "actor/weight_bytes");
+  EXPECT_GT(sent, 0);
+  EXPECT_LT(sent, came) << "actors have sent the rest";
+  EXPECT_EQ(Counter("run", "cluster/keys_refused"), 0);
+}
+
+// Behind something that lets it only out an actor has its weights all the same.
+TEST_F(ClusterTrain, AnActorThatListensNowhereHandsNothingOn) {
+  const pid_t head = Head("run", 3, {"--set", "run.relay=2"});
+  const std::string join = Listens("run");
+  const pid_t shut = Role("actor", "shut", join, {"--hands-on", "none"});
+  EXPECT_EQ(End(head), 0) << Said("run");
+  EXPECT_EQ(End(shut), 0) << Said("shut");
+  EXPECT_EQ(Counter("run", "cluster/relays_reached"), 0);
+  EXPECT_EQ(Counter("run", "actor/weights_elsewhere"), 0);
+}
+
 TEST_F(ClusterTrain, WhoIsNotToJoinIsToldWhyAndCounted) {
   const std::string keys = temp_ / "keys", others = temp_ / "others";
   WriteClusterKeys(keys);

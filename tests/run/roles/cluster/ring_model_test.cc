@@ -63,6 +63,24 @@ TEST(RingModel, MachinesGoWhereTheyHelpMost) {
   EXPECT_EQ(BestRing(rates, 8, 8).actors, 7);
 }
 
+// In a tree the head sends to so many, however many there are.
+TEST(RingModel, ATreeSparesTheHeadsNetwork) {
+  RingRates rates = Rates();
+  rates.weight_bytes = 1e9;
+  rates.network_bytes_per_s = 1e9;
+  rates.groups = 1024;
+  rates.group_bytes = 0;
+  const auto transfer = [&](int64_t actors) {
+    return PredictStep(rates, {.actors = actors}).stage[3];
+  };
+  EXPECT_DOUBLE_EQ(transfer(64), 64);
+  rates.relay = 2;
+  EXPECT_DOUBLE_EQ(transfer(1), 1);
+  EXPECT_DOUBLE_EQ(transfer(2), 2);
+  EXPECT_GT(transfer(64), 2);
+  EXPECT_LT(transfer(64), 2.2) << "each level is an answer behind";
+}
+
 // One run's numbers, as it writes them: means of the steps behind the first.
 TEST(RingModel, ReadsWhatARunMeasured) {
   const plumb::testing::TempFolder run;

@@ -48,7 +48,7 @@ TEST(WelcomeWire, WhatIsNoWelcomeIsRefused) {
   out.ports.groups = 70'000;
   EXPECT_THROW(DecodeWelcome(EncodeWelcome(out)), Error);
   std::string other = text;
-  other.replace(other.find("\"format\":1"), 10, "\"format\":2");
+  other.replace(other.find("\"format\":2"), 10, "\"format\":1");  // an older build
   try {
     DecodeWelcome(other);
     FAIL();
@@ -65,13 +65,46 @@ TEST(WelcomeWire, RequestsAndBeatsComeBackAsTheyWere) {
   EXPECT_EQ(back.member.kind, MemberKind::kReward);
   EXPECT_EQ(back.member.epoch, ~uint64_t{0});
   EXPECT_EQ(back.recipe, "digest");
-  const BeatReply beat = DecodeBeat(EncodeBeat({.life = "l", .known = true, .ended = false}));
-  EXPECT_TRUE(beat.known && !beat.ended && beat.life == "l");
-  EXPECT_EQ(DecodeWho(EncodeWho("a", 7)).epoch, 7u);
+  const BeatReply beat =
+      DecodeBeat(EncodeBeat({.life = "l", .known = true, .ended = false, .relay = {}}));
+  EXPECT_TRUE(beat.known && !beat.ended && beat.life == "l" && !beat.relay);
+  EXPECT_EQ(DecodeWho(EncodeWho({"a", 7, {}})).epoch, 7u);
+  EXPECT_FALSE(DecodeWho(EncodeWho({"a", 7, {}})).relay);
   EXPECT_EQ(DecodeFileQuestion(EncodeFileQuestion({MemberKind::kActor, "f"})).name, "f");
   std::string learner = EncodeJoin({.member = {.name = "a"}});
   learner.replace(learner.find("\"actor\""), 7, "\"learner\"");
   EXPECT_THROW(DecodeJoin(learner), Error);
+}
+
+TEST(WelcomeWire, BeatsSayWhoHandsWeightsOnToWhom) {
+  const Who who = DecodeWho(EncodeWho(
+      {"a", 7, RelaySaying{.endpoint = "tcp://h:1", .key = "k", .left = {"b"}, .heard = 9}}));
+  ASSERT_TRUE(who.relay);
+  EXPECT_EQ(who.relay->endpoint, "tcp://h:1");
+  EXPECT_EQ(who.relay->left, std::vector<std::string>{"b"});
+  EXPECT_EQ(who.relay->heard, 9u);
+  const RelayWord word{.state = RelayState::kReached,
+                       .places = {{.name = "b", .endpoint = "tcp://h:2", .key = "kb"}},
+                       .keys = {"k", "kb"},
+                       .below = 2};
+  const BeatReply sent{.life = "l", .known = true, .ended = false, .relay = word};
+  const std::string text = EncodeBeat(sent);
+  const BeatReply back = DecodeBeat(text);
+  ASSERT_TRUE(back.relay);
+  EXPECT_EQ(back.relay->places, word.places);
+  EXPECT_EQ(back.relay->keys, word.keys);
+  EXPECT_EQ(back.relay->below, 2);
+  EXPECT_EQ(SumOf(*back.relay), SumOf(word));
+  RelayWord other = word;
+  other.below = 3;
+  EXPECT_NE(SumOf(other), SumOf(word));
+  for (size_t cut = 0; cut < text.size(); ++cut)
+    EXPECT_THROW(DecodeBeat(text.substr(0, cut)), Error) << cut;
+  other.places.assign(RelayWord::kMaxPlaces + 1, word.places[0]);
+  EXPECT_THROW(DecodeBeat(EncodeBeat({.life = "l", .relay = other})), Error);
+  other = word;
+  other.keys = {std::string(1000, 'k')};
+  EXPECT_THROW(DecodeBeat(EncodeBeat({.life = "l", .relay = other})), Error);
 }
 
 }  // namespace
