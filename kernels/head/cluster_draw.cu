@@ -145,27 +145,8 @@ __global__ void __launch_bounds__(kThreads, 2) DrawRow(const __grid_constant__ D
   const bool apart = 2 * of_strands <= kWarps;
   Mass own = 0, whole = 0;
   int first = INT32_MAX;
-  for (int s = thread; s < fours; s += kThreads) {
-    Strand<false> strand;
-    for (int turn = 0; turn < d.turns; turn += kStrandLoads) {
-      float x[4 * kStrandLoads], highest = -INFINITY;
-#pragma unroll
-      for (int b = 0; b < kStrandLoads; ++b) {
-        const float4 four = turn + b < d.turns
-                                ? held[(turn + b) * fours + s]
-                                : make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-        x[4 * b] = four.x, x[4 * b + 1] = four.y, x[4 * b + 2] = four.z, x[4 * b + 3] = four.w;
-      }
-#pragma unroll
-      for (const float v : x) highest = fmaxf(highest, v);
-      if (highest == -INFINITY) continue;
-      strand.Raise(highest, scale);
-#pragma unroll
-      for (const float v : x) strand.Add(v, scale);
-    }
-    strand.Raise(top, scale);
-    whole += strand.Units();
-  }
+  for (int f = thread; f < fours; f += kThreads)
+    whole += StrandOf(held + f, fours, d.turns, top, scale);
   if (!apart || warp >= of_strands) {
     const int begin = apart ? warp - of_strands : warp, step = apart ? kWarps - of_strands : kWarps;
     for (int group = begin; group < all / 32; group += step) {
