@@ -23,6 +23,8 @@ namespace {
 
 constexpr int32_t kVocab = 31;
 constexpr double kTolerance = 1e-4;
+// Of bfloat16: roundings of three layers, in sums that cancel.
+constexpr double kRough = 0.1;
 
 ModelShape Shape(const ExpertsShape& experts) {
   return {.family = "plumb",
@@ -275,8 +277,8 @@ TEST_F(ExpertsGpuTest, GradientsInBfloat16AreTheCpusAddedOrWritten) {
     for (const TensorEntry& e : table.entries()) {
       const auto at = static_cast<size_t>(e.offset), n = static_cast<size_t>(e.elements);
       const std::span want = std::span(cpu.grad).subspan(at, n);
-      ExpectNear(std::span(added.grad).subspan(at, n), want, e.name + " added", 0.05);
-      ExpectNear(std::span(written.grad).subspan(at, n), want, e.name + " written", 0.05);
+      ExpectNear(std::span(added.grad).subspan(at, n), want, e.name + " added", kRough);
+      ExpectNear(std::span(written.grad).subspan(at, n), want, e.name + " written", kRough);
     }
     ASSERT_EQ(added.load.size(), cpu.load.size());
     for (size_t i = 0; i < cpu.load.size(); ++i) {
