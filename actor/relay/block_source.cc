@@ -15,9 +15,10 @@ namespace {
 using std::chrono::milliseconds;
 using Clock = std::chrono::steady_clock;
 constexpr milliseconds kLearner{60'000};  // for an answer of the learner, behind which is nobody
-constexpr milliseconds kQuick{500};       // an answer that took less may be larger the next time
-constexpr milliseconds kLong{1500};       // one that took more has to be smaller
-constexpr milliseconds kPause{10};        // behind one that had nothing
+// An answer is handed on as a whole: it is to take about so long, that those below begin soon.
+constexpr milliseconds kQuick{100};  // one that took less may be larger the next time
+constexpr milliseconds kLong{400};   // one that took more has to be smaller
+constexpr milliseconds kPause{10};   // behind one that had nothing
 constexpr uint32_t kMostBlocks = 8;
 constexpr size_t kMaxComplaints = 64;
 constexpr double kMuchFaster = 4;  // then the next place is worth the change
