@@ -37,7 +37,6 @@ constexpr double kPassOperations = 20e9;
 constexpr int64_t kFewestTokens = 128;
 // Others on the machine make a pass slower, never faster: of several, the fastest counts.
 constexpr size_t kMostRounds = 25;
-constexpr double kBusy = 1.5;  // the median over the fastest, of an idle machine at most
 constexpr size_t kMaxFileBytes = 1 << 16;
 
 // Of this program on one H200 (docs/benchmarks.md): training of 0.5B and 1.5B models reached 20 to
