@@ -20,7 +20,7 @@ namespace plumb::run {
 class BusyLine {
  public:
   using Say = std::function<void(const std::string&)>;
-  // The first word after `first`, more of them as often as `next`.
+  // The first word after `first`, more of them as often as `next`, which is above 0.
   BusyLine(Say say, std::chrono::milliseconds first, std::chrono::milliseconds next);
   ~BusyLine();
 

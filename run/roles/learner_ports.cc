@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -30,6 +31,19 @@ class Waiting {
  private:
   const std::string then_;
 };
+
+// "waiting for 2 of 8 groups of step 0: leases 3, 4 at actor 'local' for 10 s" as the progress line
+// counts, without who owes them: the log has that.
+std::string ForPeople(const std::string& why) {
+  constexpr std::string_view kStep = " of step ";
+  const size_t at = why.find(kStep);
+  if (at == std::string::npos) return why;
+  const size_t digits = at + kStep.size(), end = why.find_first_not_of("0123456789", digits);
+  if (end == digits || (end == std::string::npos && digits == why.size())) return why;
+  const std::string rest = end == std::string::npos ? "" : why.substr(end);
+  return why.substr(0, digits) + std::to_string(std::stoll(why.substr(digits)) + 1) +
+         (rest.starts_with(": ") ? "" : rest);
+}
 
 }  // namespace
 
@@ -94,7 +108,7 @@ void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
       if (SteadyClock::now() >= next_word_) {
         next_word_ = After(ring_.next_words);
         const bool counted = tokens_ > 0;
-        ring_.waits(e.message() +
+        ring_.waits(ForPeople(e.message()) +
                     (counted ? "; " + std::to_string(tokens_) + " tokens generated so far" : ""));
       }
       if (SteadyClock::now() >= next_line_) {

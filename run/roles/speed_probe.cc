@@ -39,7 +39,6 @@ constexpr double kPassOperations = 20e9;
 constexpr int64_t kFewestTokens = 128;
 // Others on the machine make a pass slower, never faster: of several, the fastest counts.
 constexpr size_t kMostRounds = 25;
-constexpr double kBusy = 1.5;  // the median over the fastest, of an idle machine at most
 constexpr size_t kMaxFileBytes = 1 << 16;
 
 // Of this program on one H200 (docs/benchmarks.md, "Training steps on a GPU", "Generation with

@@ -31,8 +31,9 @@ Speeds MeasureSpeeds(const configs::Config& config, const policy_model::ModelSha
 // A guess within some 20 ms: the device's best product, of which layers reach a share.
 Speeds ProductSpeeds(const Stream& stream, DType type);
 
-// "; the machine is busy: ..." where a middling measurement took `ratio` >= 1.5 times the fastest;
-// operations a second of both.
+// "; the machine is busy: ..." where a middling measurement took `ratio` >= kBusy times the
+// fastest; operations a second of both. Of an idle machine the ratio is less.
+inline constexpr double kBusy = 1.5;
 std::string BusyText(double fastest, double middling, double ratio);
 
 // What is published of a card, times what this program reached of it (docs/benchmarks.md), which

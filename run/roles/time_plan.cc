@@ -101,13 +101,15 @@ std::optional<StepExpectation> ExpectStep(const Config& config,
   const StepWork work = CountStep(config, shape, lengths, memory.recompute);
   const double roughly = TimeOf(work, ProductSpeeds(Device::kCpu, config.model.dtype)).total();
   if (roughly < kShortStep) return std::nullopt;
-  const StepTime time =
-      TimeOf(work, MeasureSpeeds(config, shape, Device::kCpu, lengths, roughly / 4));
+  const Speeds speeds = MeasureSpeeds(config, shape, Device::kCpu, lengths, roughly / 4);
+  const StepTime time = TimeOf(work, speeds);
   if (time.total() < kShortStep) return std::nullopt;
-  return StepExpectation{.time = time, .line = ExpectationText(config, time, lengths)};
+  return StepExpectation{.time = time,
+                         .line = ExpectationText(config, time, lengths, speeds.middling >= kBusy)};
 }
 
-std::string ExpectationText(const Config& config, const StepTime& time, const Lengths& lengths) {
+std::string ExpectationText(const Config& config, const StepTime& time, const Lengths& lengths,
+                            bool busy) {
   const bool offline = configs::IsOffline(config);
   std::string line = "a step: about " + Duration(time.total());
   if (!offline) {
@@ -118,7 +120,8 @@ std::string ExpectationText(const Config& config, const StepTime& time, const Le
   const double all = static_cast<double>(config.run.steps) * time.total();
   if (config.run.steps > 1)
     line += "; " + std::to_string(config.run.steps) + " steps: about " + Duration(all);
-  return line + "; `plumb plan` says what of it could be faster";
+  return line + (busy ? "; the machine is busy now, alone it is faster" : "") +
+         "; `plumb plan` says what of it could be faster";
 }
 
 std::string TimeText(const Config& config, const policy_model::ModelShape& shape,

@@ -40,8 +40,9 @@ std::optional<StepExpectation> ExpectStep(const configs::Config& config,
                                           const policy_model::ModelShape& shape,
                                           const RunMemory& memory, const Lengths& lengths);
 inline constexpr double kShortStep = 4;
+// `busy`: with other work, while it was measured.
 std::string ExpectationText(const configs::Config& config, const StepTime& time,
-                            const Lengths& lengths);
+                            const Lengths& lengths, bool busy);
 
 // The lines of the plan's time, each with its end: by phase, what was counted, by which speeds, and
 // the fastest choice.

@@ -49,6 +49,14 @@ TEST(ProgramReply, StrictForms) {
         R"({"id":1,"score":"1"})", R"({"id":1,"score":1e999})", R"({"id":1,"scores":{}})",
         R"({"id":1,"score":1)", R"({"id":1,"scores":{"a":null}})"}) {
     EXPECT_THROW(ParseProgramReply(bad), Error) << bad;
+    try {  // a number alone is what people print first
+      ParseProgramReply("1.0");
+      ADD_FAILURE() << "taken";
+    } catch (const Error& e) {
+      EXPECT_NE(e.message().find("a reply is a line {\"id\": 7, \"score\": 0.5}"),
+                std::string::npos)
+          << e.message();
+    }
   }
   std::string deep(100000, '[');
   EXPECT_THROW(ParseProgramReply(deep), Error);

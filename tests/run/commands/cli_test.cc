@@ -61,7 +61,7 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
        "plumb model: error: no verb 'runs/x'; a verb stands there: info, e.g. `" + ProgramCall() +
            " model info runs/x`\n"},
       {{"generate", "m", "--temp", "0"}, "unknown option --temp, did you mean --temperature?"},
-      {{"generate", "m", "--top", "0"}, "unknown option --top, did you mean --stop?"},
+      {{"generate", "m", "--top", "0"}, "unknown option --top\n"},
       {{"train", kRecipe, "--output_dir", "x"}, "unknown option --output_dir, did you mean --out?"},
       {{"train", kRecipe, "--num-train-epochs", "2"},
        "unknown option --num-train-epochs: here run.steps counts the updates of the whole run"},

@@ -54,7 +54,7 @@ TEST(BusyLine, IsSilentWhereWorkIsSoonDoneAndOnceItHasEnded) {
   busy.Begin("a short update");
   busy.End();
   EXPECT_TRUE(heard.AtLeast(0).empty());
-  BusyLine quick(heard.Say(), milliseconds(0), milliseconds(0));
+  BusyLine quick(heard.Say(), milliseconds(0), milliseconds(1));
   quick.Begin("an update");
   heard.AtLeast(1);
   quick.End();

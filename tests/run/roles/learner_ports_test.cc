@@ -50,7 +50,7 @@ class FakeRing : public replay::StorePort, public WeightSink {
     if (++asked > questions) return std::vector<TrajectoryGroup>(3);
     EXPECT_LE(deadline, After(milliseconds(1000)));
     if (on_ask) on_ask();
-    throw Error(fail, "waiting for 2 groups");
+    throw Error(fail, why);
   }
   RingAround Around() {
     return {.store = *this,
@@ -63,6 +63,7 @@ class FakeRing : public replay::StorePort, public WeightSink {
   int questions = 0, asked = 0, away = 0;
   int64_t progress = 0, counted = 0, uncounted = 0, resumed = -1;
   ErrorCode fail = ErrorCode::kDeadline;
+  std::string why = "waiting for 2 groups";
   bool finished = false;
   std::function<void()> on_ask;
   std::vector<std::string> said;
@@ -135,6 +136,20 @@ TEST(LearnerPorts, ALongWaitSaysWhatItWaitsForAndAShortOneNothing) {
   const size_t said = words.size();
   often.Counters();
   EXPECT_EQ(words.size(), said) << "what is asked between steps is no wait for answers";
+}
+
+TEST(LearnerPorts, ALongWaitCountsStepsAsTheProgressLineDoes) {
+  FakeRing ring;
+  ring.questions = 3;
+  ring.why = "waiting for 2 of 8 groups of step 0: leases 3, 4 at actor 'local' for 10 s";
+  std::vector<std::string> said;
+  RingAround around = ring.Around();
+  around.waits = [&](const std::string& text) { said.push_back(text); };
+  around.first_word = around.next_words = milliseconds(0);
+  LearnerPorts ports(around);
+  ports.Next(0, After(milliseconds(60'000)));
+  ASSERT_FALSE(said.empty());
+  EXPECT_EQ(said[0], "waiting for 2 of 8 groups of step 1; 7 tokens generated so far");
 }
 
 TEST(LearnerPorts, AnUpdateBeginsOnceItsAnswersAreThere) {

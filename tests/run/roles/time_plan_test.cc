@@ -217,14 +217,16 @@ TEST(TimePlanTest, ALongStepIsExpectedAndAShortOneIsNot) {
 TEST(TimePlanTest, AnExpectationSaysWhatItIsOf) {
   Config config = Recipe();
   config.run.steps = 20;
-  EXPECT_EQ(ExpectationText(config, {.generate = 31, .train = 14, .publish = 1}, {.prompt = 8}),
-            "a step: about 0:46 (generating 0:31, updating 0:14; answers as long as they may be; "
-            "rewards come on top); 20 steps: about 15:20; `plumb plan` says what of it could be "
-            "faster");
+  EXPECT_EQ(
+      ExpectationText(config, {.generate = 31, .train = 14, .publish = 1}, {.prompt = 8}, false),
+      "a step: about 0:46 (generating 0:31, updating 0:14; answers as long as they may be; "
+      "rewards come on top); 20 steps: about 15:20; `plumb plan` says what of it could be "
+      "faster");
   config.algorithm.name = configs::AlgorithmName::kSft;
   config.run.steps = 1;
-  EXPECT_EQ(ExpectationText(config, {.train = 75}, {.prompt = 8, .answer = 9}),
-            "a step: about 1:15; `plumb plan` says what of it could be faster");
+  EXPECT_EQ(ExpectationText(config, {.train = 75}, {.prompt = 8, .answer = 9}, true),
+            "a step: about 1:15; the machine is busy now, alone it is faster; `plumb plan` says "
+            "what of it could be faster");
 }
 
 TEST(TimePlanTest, TheVerbSaysIt) {
