@@ -90,6 +90,36 @@ __device__ Place FindGroup(const cg::cluster_group& cluster, Mass* masses, int t
   return place;
 }
 
+// The mass of the strand whose fours follow one another by `step`, added as AddStrands adds it.
+__device__ Mass StrandOf(const float4* fours, int step, int turns, float top, float scale) {
+  Strand<false> strand;
+  for (int turn = 0; turn < turns; turn += kStrandLoads) {
+    float x[kStrandLoads][4];
+    float highest = -INFINITY;
+#pragma unroll
+    for (int b = 0; b < kStrandLoads; ++b) {
+      const float4 four = turn + b < turns
+                              ? fours[(turn + b) * step]
+                              : make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+      x[b][0] = four.x;
+      x[b][1] = four.y;
+      x[b][2] = four.z;
+      x[b][3] = four.w;
+#pragma unroll
+      for (int u = 0; u < 4; ++u) highest = fmaxf(highest, x[b][u]);
+    }
+    if (highest == -INFINITY) continue;
+    strand.Raise(highest, scale);
+#pragma unroll
+    for (int b = 0; b < kStrandLoads; ++b) {
+#pragma unroll
+      for (int u = 0; u < 4; ++u) strand.Add(x[b][u], scale);
+    }
+  }
+  strand.Raise(top, scale);
+  return strand.Units();
+}
+
 // A cluster a row, which its blocks hold.
 __global__ void __launch_bounds__(kThreads, 2) DrawRow(const __grid_constant__ Draw d) {
   extern __shared__ float4 held[];  // [turns][fours], then the masses of their groups
