@@ -71,17 +71,6 @@ bool Store::SameRows(int family, const std::string& dataset, const std::string& 
   return std::to_string(rows) + " " + std::to_string(hash) == now;
 }
 
-void Store::PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records) {
-  CheckName(dataset);
-  if (records.empty())
-    throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
-  if (const uint64_t then = PreferenceCount(dataset); then != 0 && then != records.size())
-    OtherRows(dataset, then, path());
-  uint64_t hash = kNoRowsHash;
-  AppendPreferences(dataset, 0, records, hash);
-  SealPreferences(dataset, records.size(), hash);
-}
-
 void Store::AppendPreferences(const std::string& dataset, uint64_t first_row,
                               std::span<const PreferenceRecord> records, uint64_t& hash) {
   CheckName(dataset);

@@ -15,7 +15,6 @@
 #include "common/base/mutex.h"
 #include "common/record/codec.h"
 #include "replay/store/store_impl.h"
-#include "replay/store/unscored.h"
 
 namespace plumb::replay {
 namespace {
@@ -205,12 +204,6 @@ std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups)
     all.push_back(&sealed.back());
   }
   return Insert(all);
-}
-
-InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::string& reason) {
-  const ScoredBody dropped{GroupBody::Seal(group), AsDropped(ScoresOf(group), reason)};
-  const ScoredBody* const one = &dropped;
-  return Insert(std::span(&one, 1)).front();
 }
 
 std::vector<InsertResult> Store::Insert(std::span<const ScoredBody* const> groups) {
