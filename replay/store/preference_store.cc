@@ -1,10 +1,10 @@
 // The parts of the store that hold preference datasets and cached log-probs; declared in
 // replay/store/store.h.
-#include <charconv>
 #include <memory>
 
 #include "common/base/error.h"
 #include "common/base/hash/digest.h"
+#include "common/base/number_text.h"
 #include "common/record/codec.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
@@ -28,13 +28,9 @@ void CheckName(const std::string& dataset) {
 std::string SealedKey(const std::string& dataset) { return std::string(kSealed) + dataset; }
 
 uint64_t RowsOf(std::string_view sealed, const std::string& where) {
-  uint64_t rows = 0;
-  const auto [end, error] = std::from_chars(sealed.data(), sealed.data() + sealed.size(), rows);
-  if (error != std::errc() || end == sealed.data()) {
-    throw Error(ErrorCode::kCorruption, "'" + std::string(sealed) + "' is not a number of rows",
-                where);
-  }
-  return rows;
+  if (const auto rows = ParseNumber<uint64_t>(sealed.substr(0, sealed.find(' ')))) return *rows;
+  throw Error(ErrorCode::kCorruption, "'" + std::string(sealed) + "' is not a number of rows",
+              where);
 }
 
 [[noreturn]] void OtherRows(const std::string& dataset, uint64_t then, const std::string& path) {

@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "common/base/number_text.h"
 #include "common/record/json_text.h"
 
 namespace plumb::run {
@@ -83,10 +84,8 @@ Json Line(const std::string& name, const RunView::Glance& glance) {
 std::optional<uint64_t> NumberIn(const Query& query, const std::string& key, bool& bad) {
   const auto found = query.find(key);
   if (found == query.end()) return std::nullopt;
-  uint64_t number = 0;
-  const std::string& text = found->second;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) bad = true;
+  const auto number = ParseNumber<uint64_t>(found->second);
+  bad = bad || !number;
   return number;
 }
 
