@@ -8,7 +8,7 @@
 
 #include "common/base/device.h"
 #include "common/base/error.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/record/task_tokens.h"
 #include "configs/parallel.h"
 #include "configs/paths.h"

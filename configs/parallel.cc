@@ -5,7 +5,7 @@
 
 #include "common/base/device.h"
 #include "common/base/error.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "configs/checks/distill_check.h"
 #include "configs/checks/expert_ranks.h"
 

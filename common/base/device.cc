@@ -1,6 +1,6 @@
 #include "common/base/device.h"
 
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 
 namespace plumb {
 

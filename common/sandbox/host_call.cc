@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/sandbox/socket_relay.h"
 
 namespace plumb {

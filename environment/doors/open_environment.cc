@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "common/base/error.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/net/http_client.h"
 #include "common/sandbox/host_command.h"
 #include "environment/doors/python_environment.h"

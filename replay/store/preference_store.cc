@@ -4,7 +4,7 @@
 
 #include "common/base/error.h"
 #include "common/base/hash/digest.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/record/codec.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"

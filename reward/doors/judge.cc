@@ -6,7 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/net/http_client.h"
 #include "common/record/json_text.h"
 #include "reward/doors/worker_pool.h"

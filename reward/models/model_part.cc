@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/text/tokenizer/same_tokens.h"
 #include "reward/part/file_digest.h"
 

@@ -9,7 +9,7 @@
 #include <set>
 #include <utility>
 
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/record/json_text.h"
 
 namespace plumb::run {

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 
 namespace plumb::run {
 namespace {

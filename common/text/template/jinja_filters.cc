@@ -7,7 +7,7 @@
 #include <map>
 #include <utility>
 
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/text/template/jinja_methods.h"
 
 namespace plumb::jinja {

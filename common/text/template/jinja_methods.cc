@@ -4,7 +4,7 @@
 #include <map>
 
 #include "common/base/error.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 
 namespace plumb::jinja {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "common/base/nearest.h"
-#include "common/base/number_text.h"
+#include "common/base/numbers/number_text.h"
 #include "common/base/text.h"
 #include "common/record/json_text.h"
 

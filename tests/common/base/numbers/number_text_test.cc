@@ -1,5 +1,5 @@
-// common/base/number_text.h: what is a number, and what is not one to its end.
-#include "common/base/number_text.h"
+// common/base/numbers/number_text.h: what is a number, and what is not one to its end.
+#include "common/base/numbers/number_text.h"
 
 #include <gtest/gtest.h>
 
