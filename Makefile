@@ -108,11 +108,12 @@ endif
 
 # Under ASan + UBSan in the fuzzers' build, what computes, stores and scores (and two runs of
 # plumb, with its roles in one process and in several) in one of the usual compiler, and what is free of LibTorch under TSan. LibTorch, Arrow, RocksDB and ZeroMQ are not instrumented.
-# SANITIZERS="thread" runs a part. Which tests a sanitizer cannot run, and why: tests/sanitizers/left_out.txt.
+# SANITIZERS="thread" runs a part. Which tests a sanitizer cannot run, and why: tests/sanitizers/left_out.txt. Every test binary
+# stands in a list or there; tests/check_tree.py sees to it.
 SANITIZERS ?= address address-gcc thread
-ASAN_TESTS := common_test configs_test policy_model_files_test policy_model_families_test fuzz_test
-ASAN_GCC_TESTS := kernels_test policy_model_test actor_test learner_test replay_test reward_test
-TSAN_TESTS := common_test configs_test policy_model_files_test replay_test reward_test
+ASAN_TESTS := common_test configs_test environment_test policy_model_files_test policy_model_families_test policy_model_gguf_test fuzz_test
+ASAN_GCC_TESTS := kernels_test policy_model_test actor_test learner_test replay_test reward_test reward_model_test
+TSAN_TESTS := common_test configs_test environment_test policy_model_files_test policy_model_families_test policy_model_gguf_test replay_test reward_test
 .PHONY: sanitizers-address sanitizers-address-gcc sanitizers-thread
 ifeq ($(HAVE_CLANG),)
 sanitizers:

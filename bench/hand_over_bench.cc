@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "actor/weight_subscriber.h"
+#include "bench/bench_program.h"
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "kernels/device/lent_memory.h"
@@ -43,10 +44,7 @@ struct Arguments {
   int64_t processes = 1, rounds = 5;
 };
 
-[[noreturn]] void Fail(const std::string& why) {
-  std::fprintf(stderr, "hand_over_bench: %s\n", why.c_str());
-  std::exit(2);
-}
+[[noreturn]] void Fail(const std::string& why) { bench::Fail("hand_over_bench", why); }
 
 policy_model::ModelShape ShapeOf(const std::string& name) {
   policy_model::ModelShape s;

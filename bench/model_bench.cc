@@ -42,6 +42,7 @@
 #include <vector>
 
 #include "actor/engine.h"
+#include "bench/bench_program.h"
 #include "common/base/error.h"
 #include "common/base/rng.h"
 #include "configs/choices.h"
@@ -67,10 +68,9 @@ struct Arguments {
           prefill = 2048, tp = 1, exact = -1;
 };
 
-[[noreturn]] void Fail(const std::string& why) {
-  std::fprintf(stderr, "model_bench: %s\n", why.c_str());
-  std::exit(2);
-}
+constexpr char kProgram[] = "model_bench";
+
+[[noreturn]] void Fail(const std::string& why) { bench::Fail(kProgram, why); }
 
 template <class E>
 E Named(const char* option, const std::string& name) {
@@ -90,37 +90,37 @@ Arguments Parse(int argc, char** argv) {
         "bfloat16|float32] [--device cpu|cuda]");
   a.mode = argv[1];
   a.model = argv[2];
-  for (int i = 3; i + 1 < argc; i += 2) {
-    const std::string_view name = argv[i];
-    const std::pair<std::string_view, std::string*> words[] = {{"--dtype", &a.dtype},
-                                                               {"--device", &a.device},
-                                                               {"--masters", &a.masters},
-                                                               {"--moments", &a.moments},
-                                                               {"--gradients", &a.gradients}};
-    const auto* word = std::find_if(std::begin(words), std::end(words),
-                                    [&](const auto& w) { return w.first == name; });
-    if (word != std::end(words)) {
-      *word->second = argv[i + 1];
-      continue;
-    }
-    const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--batch", &a.batch},         {"--prompt", &a.prompt},   {"--new", &a.fresh},
-        {"--sequences", &a.sequences}, {"--length", &a.length},   {"--steps", &a.steps},
-        {"--rounds", &a.rounds},       {"--threads", &a.threads}, {"--adapter", &a.adapter},
-        {"--group", &a.group},         {"--slots", &a.slots},     {"--greedy", &a.greedy},
-        {"--record", &a.record},       {"--prefill", &a.prefill}, {"--tp", &a.tp},
-        {"--together", &a.together},   {"--exact", &a.exact}};
-    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
-                                     [&](const auto& n) { return n.first == name; });
-    if (found == std::end(numbers)) Fail("no option " + std::string(name));
-    char* end = nullptr;
-    *found->second = std::strtoll(argv[i + 1], &end, 10);
-    const bool is_switch = name == "--greedy" || name == "--record" || name == "--exact";
-    const int64_t least = is_switch ? 0 : 1;
-    if (*end != 0 || *found->second < least)
-      Fail(std::string(name) + " takes a number from " + std::to_string(least) + " on");
-  }
-  if (argc % 2 == 0) Fail("the last option has no value");
+  const std::pair<std::string_view, std::string*> words[] = {{"--dtype", &a.dtype},
+                                                             {"--device", &a.device},
+                                                             {"--masters", &a.masters},
+                                                             {"--moments", &a.moments},
+                                                             {"--gradients", &a.gradients}};
+  bench::ReadOptions(kProgram, argc, argv, 3,
+                     {{"--batch", &a.batch},
+                      {"--prompt", &a.prompt},
+                      {"--new", &a.fresh},
+                      {"--sequences", &a.sequences},
+                      {"--length", &a.length},
+                      {"--steps", &a.steps},
+                      {"--rounds", &a.rounds},
+                      {"--threads", &a.threads},
+                      {"--adapter", &a.adapter},
+                      {"--group", &a.group},
+                      {"--slots", &a.slots},
+                      {"--greedy", &a.greedy, 0},
+                      {"--record", &a.record, 0},
+                      {"--prefill", &a.prefill},
+                      {"--tp", &a.tp},
+                      {"--together", &a.together},
+                      {"--exact", &a.exact, 0}},
+                     [&](std::string_view name, const char* value) {
+                       for (const auto& [word, text] : words) {
+                         if (word != name) continue;
+                         *text = value;
+                         return true;
+                       }
+                       return false;
+                     });
   if (a.mode != "decode" && a.mode != "train") Fail("mode is decode or train");
   if (a.dtype != "bfloat16" && a.dtype != "float32") Fail("--dtype is bfloat16 or float32");
   if (a.tp > 1 && (a.mode != "decode" || a.adapter > 0))

@@ -13,6 +13,7 @@
 #include "configs/fields.h"
 #include "configs/learning_check.h"
 #include "configs/model_check.h"
+#include "configs/option_names.h"
 #include "configs/parallel.h"
 #include "configs/paths.h"
 #include "configs/pattern_number.h"
@@ -191,24 +192,12 @@ struct WarmStartOnly {
         {"patience", "run.steps"}};
     const auto instead = kInstead.find(info.name);
     if (instead == kInstead.end()) return;
-    SftConfig defaults;
-    DefaultText of{info.name};
-    defaults.Visit(of);
-    problems.Require(Text(field) == of.text, "sft." + std::string(info.name) +
-                                                 " is the warm start's: algorithm.name = "
-                                                 "\"sft\" goes by " +
-                                                 instead->second + ".");
+    problems.Require(Text(field) == DefaultText<SftConfig>(info.name),
+                     "sft." + std::string(info.name) +
+                         " is the warm start's: algorithm.name = "
+                         "\"sft\" goes by " +
+                         instead->second + ".");
   }
-
- private:
-  struct DefaultText {
-    const std::string name;
-    std::string text = {};
-    template <class Field>
-    void operator()(const FieldInfo& info, Field& field) {
-      if (name == info.name) text = Text(field);
-    }
-  };
 };
 
 void ValidateReplay(const Config& c, Problems& p) {

@@ -1,7 +1,6 @@
 #include "configs/model_check.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <optional>
 #include <set>
@@ -9,6 +8,7 @@
 
 #include "common/base/device.h"
 #include "common/base/error.h"
+#include "common/base/numbers/number_text.h"
 #include "common/record/task_tokens.h"
 #include "configs/parallel.h"
 #include "configs/paths.h"
@@ -144,11 +144,7 @@ void ValidateExperts(const Config& c, Problems& p) {
             "experts.shared_gate weighs shared experts: set "
             "experts.shared.");
   for (const std::string& width : e.widths) {
-    const auto number = [&] {
-      int64_t n = 0;
-      const auto [end, error] = std::from_chars(width.data(), width.data() + width.size(), n);
-      return error == std::errc() && end == width.data() + width.size() ? n : 0;
-    }();
+    const int64_t number = ParseNumber<int64_t>(width).value_or(0);
     p.Require(number >= 1 && number <= 1 << 24,
               "experts.widths holds \"" + width + "\", which is no width.");
   }

@@ -7,10 +7,12 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "configs/config.h"
 #include "configs/fields.h"
+#include "configs/value_text.h"
 
 namespace plumb::configs {
 
@@ -39,6 +41,26 @@ Names NamesOf() {
   Names names;
   table.Visit(names);
   return names;
+}
+
+// The text of the option that it is given a name of; empty: the table has none of it.
+struct TextOf {
+  std::string_view name;
+  std::string text = {};
+  template <class Field>
+  void operator()(const FieldInfo& info, Field& field) {
+    if constexpr (requires { Text(field); }) {
+      if (name == info.name) text = Text(field);
+    }
+  }
+};
+
+template <class Table>
+std::string DefaultText(std::string_view name) {
+  Table defaults;
+  TextOf of{name};
+  defaults.Visit(of);
+  return of.text;
 }
 
 // Every name and alias of every table -> where it belongs ("rollout.samples_per_prompt").

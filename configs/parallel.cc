@@ -1,11 +1,11 @@
 #include "configs/parallel.h"
 
-#include <charconv>
 #include <set>
 #include <string_view>
 
 #include "common/base/device.h"
 #include "common/base/error.h"
+#include "common/base/numbers/number_text.h"
 #include "configs/checks/distill_check.h"
 #include "configs/checks/expert_ranks.h"
 
@@ -114,11 +114,8 @@ Parallel ReadParallel(const std::string& text) {
     const size_t equals = entry.find('=');
     if (equals == std::string_view::npos) Refuse(std::string(entry));
     const std::string_view name = entry.substr(0, equals), number = entry.substr(equals + 1);
-    int64_t value = 0;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
-    const bool whole = error == std::errc() && end == number.data() + number.size();
-    if (!whole || value < 1 || value > kMostRanks || !seen.insert(name).second)
-      Refuse(std::string(entry));
+    const int64_t value = ParseNumber<int64_t>(number).value_or(0);
+    if (value < 1 || value > kMostRanks || !seen.insert(name).second) Refuse(std::string(entry));
     if (name == "dp") out.dp = value;
     else if (name == "tp") out.tp = value;
     else if (name == "pp") out.pp = value;

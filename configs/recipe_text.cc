@@ -12,6 +12,7 @@
 #include "common/base/nearest.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
+#include "configs/option_names.h"
 #include "configs/value_text.h"
 
 namespace plumb::configs {
@@ -218,7 +219,8 @@ struct Commenter {
       }
     } else {
       if (!keys.contains(prefix + info.name)) return;
-      if (prefix == "reward.parts." && Text(field) == DefaultOfPart(info.name)) return;
+      if (prefix == "reward.parts." && Text(field) == DefaultText<RewardPartConfig>(info.name))
+        return;
       const std::string entry = std::string(info.name) + " = " + Text(field);
       if (quiet) {
         out += entry + "\n";
@@ -246,22 +248,6 @@ struct Commenter {
     out += "\n" + (remark == remarks.end() ? "" : Comment(remark->second));
     if (!inner.out.empty()) out += "[" + std::string(name) + "]\n" + inner.out;
     out += inner.out.empty() ? inner.tail.substr(1) : inner.tail;
-  }
-
- private:
-  struct Find {
-    const std::string name;
-    std::string text = {};
-    template <class Field>
-    void operator()(const FieldInfo& info, Field& field) {
-      if (name == info.name) text = Text(field);
-    }
-  };
-  static std::string DefaultOfPart(const char* name) {
-    RewardPartConfig part;
-    Find find{name};
-    part.Visit(find);
-    return find.text;
   }
 };
 

@@ -358,6 +358,16 @@ for stem in NO_CUDA:
     if folder is None or (folder / f"{stem}.cu").exists():
         findings.append(f"tests/check_tree.py: NO_CUDA names {stem}, which is gone or has a .cu now; take the entry out")
 
+# Every test binary is run under a sanitizer, or left out with a reason.
+binaries = {(re.search(r"\bNAME (\w+)", call) or re.match(r"(\S+)", call)).group(1).replace("/", "_") + "_test"
+            for call in re.findall(r"^plumb_test\(([^)]*)\)", (ROOT / "tests/CMakeLists.txt").read_text(), re.M)}
+listed = set(" ".join(re.findall(r"^\w+_TESTS := (.*)$", (ROOT / "Makefile").read_text(), re.M)).split())
+nowhere = set(re.findall(r"^nowhere (\S+) \* \S", (ROOT / "tests/sanitizers/left_out.txt").read_text(), re.M))
+for binary in sorted(binaries - listed - nowhere):
+    findings.append(f"Makefile: {binary} stands in no list of tests for the sanitizers; put it there, or say why not in tests/sanitizers/left_out.txt")
+for binary in sorted((listed | nowhere) - binaries):
+    findings.append(f"Makefile or tests/sanitizers/left_out.txt: {binary} is no test binary")
+
 for finding in findings:
     print(finding)
 print(f"{len(sources)} source files, {len(findings)} findings")

@@ -1,6 +1,6 @@
 #include "common/base/device.h"
 
-#include <charconv>
+#include "common/base/numbers/number_text.h"
 
 namespace plumb {
 
@@ -10,12 +10,9 @@ std::optional<Device> ParseDevice(std::string_view name) {
   if (name == "cpu") return Device::kCpu;
   if (name == "cuda") return Device::Cuda(0);
   if (!name.starts_with(kNumbered)) return std::nullopt;
-  const std::string_view digits = name.substr(kNumbered.size());
-  int ordinal = -1;
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
-  if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return std::nullopt;
-  if (ordinal < 0 || ordinal > kMaxOrdinal) return std::nullopt;
-  return Device::Cuda(ordinal);
+  const auto ordinal = ParseNumber<int>(name.substr(kNumbered.size()));
+  if (!ordinal || *ordinal < 0 || *ordinal > kMaxOrdinal) return std::nullopt;
+  return Device::Cuda(*ordinal);
 }
 
 std::string DeviceName(Device device) {

@@ -5,10 +5,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <cstring>
 
+#include "common/base/numbers/number_text.h"
 #include "common/sandbox/socket_relay.h"
 
 namespace plumb {
@@ -42,10 +42,8 @@ Problem ParseHostCall(int argc, char** argv, HostCall* out) {
       out->sandbox.relay_socket = value;
       continue;
     }
-    int64_t number = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size() || number < 0)
-      return name + ": '" + value + "' is no number";
+    const int64_t number = ParseNumber<int64_t>(value).value_or(-1);
+    if (number < 0) return name + ": '" + value + "' is no number";
     SandboxOptions& s = out->sandbox;
     if (name == "--memory-mb") s.memory_mb = number;
     else if (name == "--cpu-seconds") s.cpu_seconds = number;

@@ -431,20 +431,4 @@ ToolForm FormOfTemplate(std::string_view chat_template) {
   return ToolForm::kHermes;
 }
 
-Message AssistantMessage(const ParsedTurn& turn) {
-  Message message{"assistant", turn.content};
-  if (turn.calls.empty()) return message;
-  Json calls = Json::array();
-  for (const ToolCall& call : turn.calls) {
-    Json one;
-    if (!call.id.empty()) one["id"] = call.id;
-    one["type"] = "function";
-    one["function"]["name"] = call.name;
-    one["function"]["arguments"] = Json::parse(call.arguments, nullptr, /*allow_exceptions=*/false);
-    calls.push_back(std::move(one));
-  }
-  message.fields_json = DumpJson({{"tool_calls", std::move(calls)}});
-  return message;
-}
-
 }  // namespace plumb::environment

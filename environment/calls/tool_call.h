@@ -48,8 +48,4 @@ ParsedTurn ParseTurn(configs::ToolForm form, std::string_view text);
 // The form that a chat template writes earlier calls in; hermes where it shows none.
 configs::ToolForm FormOfTemplate(std::string_view chat_template);
 
-// The turn as the message that the chat template expects of it: content, and tool_calls where there
-// are calls.
-Message AssistantMessage(const ParsedTurn& turn);
-
 }  // namespace plumb::environment

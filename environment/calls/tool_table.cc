@@ -27,9 +27,7 @@ bool Is(const Json& value, const std::string& type) {
   return true;  // a type that is not JSON's is the tool's own affair
 }
 
-std::string Text(const Json& value) {
-  return Shown(value.dump(-1, ' ', false, Json::error_handler_t::replace), 60);
-}
+std::string Text(const Json& value) { return Shown(DumpJson(value), 60); }
 
 // The number behind `key`; false: none.
 bool NumberOf(const Json& schema, const char* key, double* out) {

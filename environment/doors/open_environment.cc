@@ -1,10 +1,10 @@
 #include "environment/doors/open_environment.h"
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 
 #include "common/base/error.h"
+#include "common/base/numbers/number_text.h"
 #include "common/net/http_client.h"
 #include "common/sandbox/host_command.h"
 #include "environment/doors/python_environment.h"
@@ -102,10 +102,8 @@ ListenAddress ReadListenAddress(const std::string& listen) {
     out.host = listen.substr(scheme.size(), colon - scheme.size());
     if (out.host.starts_with("[") && out.host.ends_with("]"))
       out.host = out.host.substr(1, out.host.size() - 2);
-    const char *begin = listen.data() + colon + 1, *end = listen.data() + listen.size();
-    const auto [rest, error] = std::from_chars(begin, end, out.port);
-    const bool whole = error == std::errc() && rest == end && out.port >= 0 && out.port <= 65535;
-    if (whole && !out.host.empty()) return out;
+    out.port = ParseNumber<int>(std::string_view(listen).substr(colon + 1)).value_or(-1);
+    if (out.port >= 0 && out.port <= 65535 && !out.host.empty()) return out;
   }
   Refuse("listen",
          "'" + listen + "' is no address: write tcp://127.0.0.1:8100; port 0 is a free one");

@@ -1,7 +1,5 @@
 #include "replay/datasets/dump.h"
 
-#include <limits>
-
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
@@ -131,7 +129,7 @@ Json Describe(const Store& store, const DumpOptions& options) {
   j["scores"] = Json::object();
   for (const auto& [name, about] : store.ScoreNames()) j["scores"][name] = about;
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
-    const auto ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
+    const auto ids = store.Ids(purpose);
     uint64_t open = 0;
     for (const LeaseMark& mark : store.Leases(purpose)) open += mark.record.complete ? 0 : 1;
     Json& groups = j["groups"][Name(purpose)];
@@ -163,10 +161,10 @@ Json Describe(const Store& store, const DumpOptions& options) {
   if (options.lease) {
     lease = *options.lease;
   } else {
-    auto ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
+    auto ids = store.Ids(purpose);
     if (ids.empty()) {
       purpose = purpose == Purpose::kTrain ? Purpose::kEval : Purpose::kTrain;
-      ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
+      ids = store.Ids(purpose);
     }
     if (ids.empty()) {
       const auto prompts = store.Datasets();
@@ -207,7 +205,7 @@ std::string WithPlainQuotes(std::string_view text) {
 void Print(const Json& value, const std::string& indent, size_t max_text, std::string& out) {
   const auto scalar = [&](const Json& v) {
     if (!v.is_string()) return v.dump();
-    std::string text = v.dump(-1, ' ', false, Json::error_handler_t::replace);
+    std::string text = DumpJson(v);
     text = WithPlainQuotes(text.substr(1, text.size() - 2));
     if (text.size() <= max_text) return text;
     size_t cut = max_text;
@@ -249,7 +247,7 @@ uint64_t ExportTrajectories(const std::string& path, bool tokens,
   const auto store = Store::Open(path, how);
   uint64_t written = 0;
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
-    for (const uint64_t id : store->Ids(purpose, 0, std::numeric_limits<uint64_t>::max())) {
+    for (const uint64_t id : store->Ids(purpose)) {
       const auto stored = store->Read(purpose, id);
       if (!stored) continue;  // trimmed since
       Json j = RecordJson(*stored);
@@ -262,7 +260,7 @@ uint64_t ExportTrajectories(const std::string& path, bool tokens,
         if (!t.kept.empty()) j["answers"][i]["kept_tokens"] = KeptCounts(t);
         if (t.experts.there()) j["answers"][i]["expert_bytes"] = t.experts.bytes.size();
       }
-      write(j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+      write(DumpJson(j) + "\n");
       ++written;
     }
   }

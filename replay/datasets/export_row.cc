@@ -200,61 +200,16 @@ std::vector<Message> Whole(const PreferenceRecord& record, const std::vector<Mes
   return all;
 }
 
-ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
-                        bool tokens, bool whole) {
+// `write`: what the row says of its turns.
+template <class Write>
+ExportCandidate RecordRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
+                          bool tokens, const Write& write) {
   RowText row;
-  const bool dialogue = record.prompt_text.empty();
-  if (!whole) row.Turns("prompt", record.prompt_text, record.prompt);
-  if (whole) {
-    row.Messages("chosen", Whole(record, record.chosen));
-    row.Messages("rejected", Whole(record, record.rejected));
-  } else {
-    WriteAnswer(row, "chosen", record.chosen, dialogue);
-    WriteAnswer(row, "rejected", record.rejected, dialogue);
-  }
-  if (record.has_margin) row.Number("margin", record.margin);
+  write(row);
   WriteWeight(row, record.weight);
   WriteTokens(row, record, tokens);
   row.Extras(extras);
   return row.Take();
-}
-
-ExportCandidate CompletionRow(const PreferenceRecord& record,
-                              const std::vector<ExtraColumn>& extras, bool tokens) {
-  RowText row;
-  row.Turns("prompt", record.prompt_text, record.prompt);
-  WriteAnswer(row, "completion", record.chosen, record.prompt_text.empty());
-  if (record.kind == PreferenceKind::kLabelled)
-    row.Json("label", record.desirable ? "true" : "false");
-  WriteWeight(row, record.weight);
-  WriteTokens(row, record, tokens);
-  row.Extras(extras);
-  return row.Take();
-}
-
-ExportCandidate DialogueRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
-                            bool tokens) {
-  RowText row;
-  row.Messages("messages", Whole(record, record.chosen));
-  WriteWeight(row, record.weight);
-  WriteTokens(row, record, tokens);
-  row.Extras(extras);
-  return row.Take();
-}
-
-ExportCandidate TextRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
-                        bool tokens) {
-  RowText row;
-  WriteAnswer(row, "text", record.chosen, /*dialogue=*/false);
-  WriteWeight(row, record.weight);
-  WriteTokens(row, record, tokens);
-  row.Extras(extras);
-  return row.Take();
-}
-
-bool HasEnvironment(const Trajectory& t) {
-  return std::any_of(t.segments.begin(), t.segments.end(),
-                     [](const Segment& s) { return s.origin == Origin::kEnvironment; });
 }
 
 // What the assistant says in it.
@@ -325,20 +280,44 @@ std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportFo
   const auto extras = ExtraColumns(record.extra_json);
   const bool prompt = !record.prompt_text.empty() || !record.prompt.empty();
   if (!prompt && record.kind != PreferenceKind::kDemonstration) return out;
+  const bool dialogue = record.prompt_text.empty();
+  const auto add = [&](const auto& write) {
+    out.push_back(RecordRow(record, extras, tokens, write));
+  };
+  const auto messages = [&](RowText& row) {
+    row.Messages("messages", Whole(record, record.chosen));
+  };
+  const auto completion = [&](RowText& row) {
+    row.Turns("prompt", record.prompt_text, record.prompt);
+    WriteAnswer(row, "completion", record.chosen, dialogue);
+    if (record.kind == PreferenceKind::kLabelled)
+      row.Json("label", record.desirable ? "true" : "false");
+  };
   if (pair) {
-    out.push_back(PairRow(record, extras, tokens, /*whole=*/false));
-    if (!record.prompt.empty()) out.push_back(PairRow(record, extras, tokens, /*whole=*/true));
+    const auto margin = [&](RowText& row) {
+      if (record.has_margin) row.Number("margin", record.margin);
+    };
+    add([&](RowText& row) {
+      row.Turns("prompt", record.prompt_text, record.prompt);
+      WriteAnswer(row, "chosen", record.chosen, dialogue);
+      WriteAnswer(row, "rejected", record.rejected, dialogue);
+      margin(row);
+    });
+    if (record.prompt.empty()) return out;
+    add([&](RowText& row) {
+      row.Messages("chosen", Whole(record, record.chosen));
+      row.Messages("rejected", Whole(record, record.rejected));
+      margin(row);
+    });
   } else if (record.kind == PreferenceKind::kLabelled) {
-    out.push_back(CompletionRow(record, extras, tokens));
+    add(completion);
+  } else if (!prompt && record.chosen.size() == 1) {
+    add([&](RowText& row) { WriteAnswer(row, "text", record.chosen, /*dialogue=*/false); });
+  } else if (form == ExportForm::kVerl && dialogue) {
+    add(messages);
   } else {
-    if (!prompt && record.chosen.size() == 1) {
-      out.push_back(TextRow(record, extras, tokens));
-    } else if (form == ExportForm::kVerl && record.prompt_text.empty()) {
-      out.push_back(DialogueRow(record, extras, tokens));
-    } else {
-      out.push_back(CompletionRow(record, extras, tokens));
-      if (record.prompt_text.empty()) out.push_back(DialogueRow(record, extras, tokens));
-    }
+    add(completion);
+    if (dialogue) add(messages);
   }
   return out;
 }

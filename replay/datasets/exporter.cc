@@ -1,7 +1,6 @@
 #include "replay/datasets/exporter.h"
 
 #include <filesystem>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -215,10 +214,9 @@ class Export {
   }
 
   bool Rollouts() {
-    constexpr uint64_t kAll = std::numeric_limits<uint64_t>::max();
     const Purpose other = request_.purpose == Purpose::kTrain ? Purpose::kEval : Purpose::kTrain;
-    report_.other_purpose = static_cast<int64_t>(store_.Ids(other, 0, kAll).size());
-    const auto ids = store_.Ids(request_.purpose, 0, kAll);
+    report_.other_purpose = static_cast<int64_t>(store_.Ids(other).size());
+    const auto ids = store_.Ids(request_.purpose);
     for (size_t i = 0; i < ids.size(); ++i) {
       const auto stored = store_.Read(request_.purpose, ids[i]);
       if (stored) Group(*stored);  // else trimmed since

@@ -16,6 +16,7 @@
 #include "common/base/file.h"
 #include "common/base/hash/crc32c.h"
 #include "common/base/text.h"
+#include "common/record/json_text.h"
 #include "common/text/unicode.h"
 #include "replay/datasets/import_writer.h"
 #include "replay/datasets/rows/line_reader.h"
@@ -26,8 +27,7 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr int64_t kLookRows = 4096;  // rows between two calls of `progress`
-constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{64} << 20,
-                 kRejectBytes = size_t{1} << 20;
+constexpr size_t kCommitBytes = size_t{64} << 20, kRejectBytes = size_t{1} << 20;
 constexpr size_t kBatchBytes = size_t{32} << 10;  // large rows go one by one
 
 // Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
@@ -73,14 +73,14 @@ Json ToJson(const RowNotes& notes) {
 }
 
 Json ToJson(const FileLedger& l) {
-  return {{"file", l.file},         {"container", l.container}, {"form", l.form},
+  return {{"file", l.file},         {"container", l.container}, {"form", l.format},
           {"read", l.read},         {"used", l.used},           {"rejected", l.rejected},
           {"examples", l.examples}, {"samples", l.samples},     {"notes", ToJson(l.notes)}};
 }
 
 FileLedger LedgerOf(const Json& j) {
   FileLedger l;
-  l.file = j.at("file"), l.container = j.at("container"), l.form = j.at("form"),
+  l.file = j.at("file"), l.container = j.at("container"), l.format = j.at("form"),
   l.read = j.at("read"), l.used = j.at("used");
   l.rejected = j.at("rejected").get<std::map<std::string, int64_t>>();
   l.examples = j.at("examples").get<std::vector<std::string>>();
@@ -115,7 +115,7 @@ std::string Signature(const ImportRequest& request) {
                           {"changed", changed},
                           {"head", Crc32c(head)}});
   }
-  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return DumpJson(j);
 }
 
 // The rejected rows, durable before a mark speaks of them.
@@ -153,7 +153,7 @@ class Rejects {
     } else {
       j["row_hex"] = Hex(std::as_bytes(std::span(text)));
     }
-    pending_ += j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    pending_ += DumpJson(j) + "\n";
     if (pending_.size() > kRejectBytes) Flush();
   }
   void Sync() {
@@ -279,10 +279,7 @@ class Import {
     pending.problem.reset();
     if (rejects_.wanted()) pending.text = row.text;
     try {
-      if (row.too_long)
-        throw RowProblem{"line_too_long",
-                         "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
-      if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
+      CheckReadable(row, request_.max_row_bytes);
       parser.Parse(row.text, pending.parsed);
     } catch (RowProblem& problem) {
       pending.problem = std::move(problem);
@@ -291,8 +288,8 @@ class Import {
 
   void Stage(size_t slot, FileLedger& ledger) {
     Pending& row = batch_[slot];
-    if (ledger.form.empty()) {
-      ledger.form = FormName(row.parsed.form);
+    if (ledger.format.empty()) {
+      ledger.format = FormName(row.parsed.form);
       Settle(row.parsed.form, ledger.file);
     }
     if (request_.max_tokens > 0) {
@@ -338,7 +335,8 @@ class Import {
         continue;
       }
       if (!row.parsed.notes.empty()) ledger.notes.Add(row.parsed.notes, Where(ledger, row.number));
-      if (ledger.samples.size() < kSamples) ledger.samples.push_back(ShownRow(row.parsed));
+      if (ledger.samples.size() < RowLedger::kSamples)
+        ledger.samples.push_back(ShownRow(row.parsed));
       writer_->Add(slot);
       ++ledger.used;
     }
@@ -346,12 +344,8 @@ class Import {
   }
 
   void Reject(const Pending& row, FileLedger& ledger) {
-    const RowProblem& problem = *row.problem;
-    ++ledger.rejected[problem.reason];
-    rejects_.Add(ledger.file, row.number, row.text, problem);
-    if (ledger.examples.size() < kMaxExamples)
-      ledger.examples.push_back(Where(ledger, row.number) + ": " + problem.reason + ": " +
-                                problem.detail);
+    ledger.Reject(*row.problem, Where(ledger, row.number));
+    rejects_.Add(ledger.file, row.number, row.text, *row.problem);
   }
 
   static std::string Where(const FileLedger& ledger, int64_t number) {
@@ -365,9 +359,12 @@ class Import {
     RowParserOptions rows = request_.rows;
     rows.convert_numbers |= source->all_text();
     RowParser parser(std::move(rows));
-    if (skip == 0) report_.files.push_back({.file = file, .container = source->container()});
+    if (skip == 0) {
+      FileLedger& begun = report_.files.emplace_back();
+      begun.file = file, begun.container = source->container();
+    }
     FileLedger& ledger = report_.files.back();
-    if (const auto form = FormOfName(ledger.form)) parser.SetForm(*form);
+    if (const auto form = FormOfName(ledger.format)) parser.SetForm(*form);
     SourceRow row;
     int64_t taken = 0, since_commit = 0;
     for (; taken < skip && source->Next(row); ++taken) {
@@ -403,18 +400,8 @@ class Import {
       }
       if (stop) return false;
     }
-    PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
-    if (ledger.used == 0) {
-      rejects_.Sync();
-      std::string message = ledger.read == 0 ? "the dataset is empty: no rows in the file"
-                                             : "no row can be used: " + ledger.Describe();
-      for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
-        message += "\n  " + ledger.examples[i];
-      if (ledger.read > 0 && ledger.rejected["bad_json"] == ledger.read) {
-        message += "\n  " + WhatAFileHolds(file);
-      }
-      throw Error(ErrorCode::kInvalidArgument, message, file);
-    }
+    if (ledger.used == 0) rejects_.Sync();
+    ledger.RequireUsed(file);
     if (const std::string column = parser.NeverThere(); skip == 0 && !column.empty())
       throw Error(ErrorCode::kInvalidArgument, column + "; --map names it, and no row has it",
                   file);
@@ -429,7 +416,7 @@ class Import {
                  {"taken", taken},          {"rejects", rejects_.bytes()},
                  {"files", Json::array()}};
     for (const FileLedger& ledger : report_.files) mark["files"].push_back(ToJson(ledger));
-    writer_->Commit(mark.dump(-1, ' ', false, Json::error_handler_t::replace));
+    writer_->Commit(DumpJson(mark));
     CRASH_POINT("import_after_commit");
   }
 
@@ -447,21 +434,9 @@ class Import {
 
 }  // namespace
 
-int64_t FileLedger::TotalRejected() const {
-  int64_t total = 0;
-  for (const auto& [reason, n] : rejected) total += n;
-  return total;
-}
-
-std::string FileLedger::Describe() const {
-  std::string text = "read " + std::to_string(read) + " = used " + std::to_string(used);
-  for (const auto& [reason, n] : rejected) text += " + " + std::to_string(n) + " " + reason;
-  return text;
-}
-
 ImportReport ImportFiles(Store& store, const ImportRequest& request) {
   ImportReport report = Import(store, request).Run();
-  if (!report.files.empty()) report.kind = KindOf(*FormOfName(report.files.front().form));
+  if (!report.files.empty()) report.kind = KindOf(*FormOfName(report.files.front().format));
   return report;
 }
 

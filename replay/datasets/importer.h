@@ -13,12 +13,11 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "common/base/file.h"
-#include "replay/datasets/rows/row_notes.h"
+#include "replay/datasets/rows/dataset_import.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/store/store.h"
 
@@ -41,17 +40,9 @@ struct ImportRequest {
   std::function<bool(const std::string& file, double part, int64_t rows)> progress;
 };
 
-struct FileLedger {
+struct FileLedger : RowLedger {
   std::string file;
   std::string container;  // jsonl | json array | csv | tsv | parquet
-  std::string form;       // name; empty: no usable row yet
-  int64_t read = 0, used = 0;
-  std::map<std::string, int64_t> rejected;
-  std::vector<std::string> examples;  // "file:line: reason: detail" of the first ones
-  std::vector<std::string> samples;   // the first three used rows, for people
-  RowNotes notes;                     // of used rows
-  int64_t TotalRejected() const;
-  std::string Describe() const;  // "read 100 = used 97 + 2 bad_json + 1 duplicate"
 };
 
 struct ImportReport {

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "common/base/error.h"
 #include "common/base/hash/sha256.h"
+#include "common/record/json_text.h"
 #include "replay/datasets/missing_rollouts.h"
 #include "replay/datasets/rows/end_token.h"
 
@@ -22,11 +22,6 @@ struct Candidate {
   const Trajectory* answer = nullptr;
   double reward = 0;
 };
-
-bool HasEnvironment(const Trajectory& t) {
-  return std::any_of(t.segments.begin(), t.segments.end(),
-                     [](const Segment& s) { return s.origin == Origin::kEnvironment; });
-}
 
 // A conversation that an agent began with words of its own is no answer to the row.
 bool OtherPrompt(const Trajectory& t, const std::vector<int32_t>& prompt) {
@@ -76,7 +71,7 @@ PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best,
                      best.answer->tokens.begin() + best.answer->prompt_length()};
   r.chosen_tokens = Completion(*best.answer);
   r.rejected_tokens = Completion(*worst.answer);
-  r.extra_json =
+  r.extra_json = DumpJson(
       Json{{"run_id", group.run_id},
            {"lease_id", group.lease.lease_id},
            {"policy_version", group.policy.version},
@@ -86,8 +81,7 @@ PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best,
            {"chosen_reward", best.reward},
            {"rejected_reward", worst.reward},
            {"score", score_name.empty() ? "stored" : score_name},
-           {"reward_digest", reward_digest.empty() ? StoredDigest(group) : reward_digest}}
-          .dump(-1, ' ', false, Json::error_handler_t::replace);
+           {"reward_digest", reward_digest.empty() ? StoredDigest(group) : reward_digest}});
   return r;
 }
 
@@ -160,7 +154,7 @@ MineReport MinePairs(const Store& from, Store& into, const MineOptions& options)
     piece.clear();
   };
   const uint64_t before = into.PreferenceCount(options.dataset);
-  for (const uint64_t id : from.Ids(Purpose::kTrain, 0, std::numeric_limits<uint64_t>::max())) {
+  for (const uint64_t id : from.Ids(Purpose::kTrain)) {
     const auto stored = from.Read(Purpose::kTrain, id);
     if (!stored) continue;  // trimmed since the list was made
     ++report.groups;

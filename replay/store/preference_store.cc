@@ -1,10 +1,10 @@
 // The parts of the store that hold preference datasets and cached log-probs; declared in
 // replay/store/store.h.
-#include <charconv>
 #include <memory>
 
 #include "common/base/error.h"
 #include "common/base/hash/digest.h"
+#include "common/base/numbers/number_text.h"
 #include "common/record/codec.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
@@ -28,13 +28,9 @@ void CheckName(const std::string& dataset) {
 std::string SealedKey(const std::string& dataset) { return std::string(kSealed) + dataset; }
 
 uint64_t RowsOf(std::string_view sealed, const std::string& where) {
-  uint64_t rows = 0;
-  const auto [end, error] = std::from_chars(sealed.data(), sealed.data() + sealed.size(), rows);
-  if (error != std::errc() || end == sealed.data()) {
-    throw Error(ErrorCode::kCorruption, "'" + std::string(sealed) + "' is not a number of rows",
-                where);
-  }
-  return rows;
+  if (const auto rows = ParseNumber<uint64_t>(sealed.substr(0, sealed.find(' ')))) return *rows;
+  throw Error(ErrorCode::kCorruption, "'" + std::string(sealed) + "' is not a number of rows",
+              where);
 }
 
 [[noreturn]] void OtherRows(const std::string& dataset, uint64_t then, const std::string& path) {
@@ -69,17 +65,6 @@ bool Store::SameRows(int family, const std::string& dataset, const std::string& 
                                                  : hash_of(DecodePromptRow(key, *encoded)));
   }
   return std::to_string(rows) + " " + std::to_string(hash) == now;
-}
-
-void Store::PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records) {
-  CheckName(dataset);
-  if (records.empty())
-    throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
-  if (const uint64_t then = PreferenceCount(dataset); then != 0 && then != records.size())
-    OtherRows(dataset, then, path());
-  uint64_t hash = kNoRowsHash;
-  AppendPreferences(dataset, 0, records, hash);
-  SealPreferences(dataset, records.size(), hash);
 }
 
 void Store::AppendPreferences(const std::string& dataset, uint64_t first_row,

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <filesystem>
 #include <iterator>
 #include <utility>
@@ -13,20 +12,16 @@
 #include "common/base/error.h"
 #include "common/base/hash/digest.h"
 #include "common/base/mutex.h"
+#include "common/base/numbers/number_text.h"
 #include "common/record/codec.h"
 #include "replay/store/store_impl.h"
-#include "replay/store/unscored.h"
 
 namespace plumb::replay {
 namespace {
 
 int64_t ParseInt(std::string_view text, const std::string& where) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw Error(ErrorCode::kCorruption, "'" + std::string(text) + "' is not a number", where);
-  }
-  return value;
+  if (const auto value = ParseNumber<int64_t>(text)) return *value;
+  throw Error(ErrorCode::kCorruption, "'" + std::string(text) + "' is not a number", where);
 }
 
 }  // namespace
@@ -205,12 +200,6 @@ std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups)
     all.push_back(&sealed.back());
   }
   return Insert(all);
-}
-
-InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::string& reason) {
-  const ScoredBody dropped{GroupBody::Seal(group), AsDropped(ScoresOf(group), reason)};
-  const ScoredBody* const one = &dropped;
-  return Insert(std::span(&one, 1)).front();
 }
 
 std::vector<InsertResult> Store::Insert(std::span<const ScoredBody* const> groups) {

@@ -177,13 +177,12 @@ class Store {
   std::string PromptValue(const PromptRef& ref) const;
 
   // Preference datasets, with the same promises as prompts: row numbers 0..n-1 in the given order,
-  // the same rows again are a no-op, other rows under a name that is taken are kConflict.
-  void PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records);
-  // The same in pieces, for files that do not fit into memory: Append writes rows first_row..
-  // without syncing and carries `hash` from piece to piece (start with kNoRowsHash); rows count
-  // only once Seal has returned. A killed import is begun again: appending overwrites. kConflict
-  // when the dataset is sealed with other rows (then Append has written nothing: it refuses a
-  // sealed dataset unless the row is there with equal bytes).
+  // the same rows again are a no-op, other rows under a name that is taken are kConflict. In
+  // pieces, for files that do not fit into memory: Append writes rows first_row.. without syncing
+  // and carries `hash` from piece to piece (start with kNoRowsHash); rows count only once Seal has
+  // returned. A killed import is begun again: appending overwrites. kConflict when the dataset is
+  // sealed with other rows (then Append has written nothing: it refuses a sealed dataset unless the
+  // row is there with equal bytes).
   void AppendPreferences(const std::string& dataset, uint64_t first_row,
                          std::span<const PreferenceRecord> records, uint64_t& hash);
   void SealPreferences(const std::string& dataset, uint64_t rows, uint64_t hash);
@@ -236,8 +235,6 @@ class Store {
   // The same of groups that are no bytes yet.
   std::vector<InsertResult> Insert(std::span<const TrajectoryGroup> groups);
   InsertResult Insert(const TrajectoryGroup& group);
-  // Completes the lease with a group that trains nothing (replay/store/unscored.h: AsDropped).
-  InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
   // Forgets the answers to these leases, with their scores, so that they can be answered afresh;
   // synced, and Sequence() stays. Returns those that had an answer, each with its highest attempt.
   std::vector<LeaseMark> Reopen(Purpose purpose, std::span<const uint64_t> ids);
@@ -254,7 +251,7 @@ class Store {
       std::function<void(std::string_view key, std::string_view value, std::string_view scores)>;
   bool ReadSealed(Purpose purpose, uint64_t lease_id, const UseSealed& use) const;
   // Ids present in [begin, end), ascending. O(number of ids).
-  std::vector<uint64_t> Ids(Purpose purpose, uint64_t begin, uint64_t end) const;
+  std::vector<uint64_t> Ids(Purpose purpose, uint64_t begin = 0, uint64_t end = UINT64_MAX) const;
 
   // Evaluations asked for: (version, samples) -> number of held-out prompts.
   void PutEvaluation(int64_t version, int32_t samples, uint64_t prompts);

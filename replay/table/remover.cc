@@ -1,7 +1,7 @@
 #include "replay/table/remover.h"
 
 #include <algorithm>
-#include <utility>
+#include <string>
 
 #include "common/base/error.h"
 
@@ -38,16 +38,6 @@ std::vector<SampleItem> Remover::Apply(std::vector<SampleItem> items) const {
   std::sort(items.begin(), items.end(),
             [](const SampleItem& a, const SampleItem& b) { return a.key < b.key; });
   return items;
-}
-
-std::string Remover::DebugString() const {
-  std::string text = "groups of the last " + std::to_string(options_.max_steps) + " steps";
-  if (options_.max_times_sampled > 0)
-    text += ", drawn fewer than " + std::to_string(options_.max_times_sampled) + " times";
-  if (options_.max_groups > 0)
-    text += ", at most " + std::to_string(options_.max_groups) + " (" + NameOf(options_.evict) +
-            " leaves)";
-  return text;
 }
 
 }  // namespace plumb::replay

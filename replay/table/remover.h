@@ -11,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "configs/choices.h"
@@ -34,7 +33,6 @@ class Remover {
   int64_t FirstStep(int64_t step) const;
   // What stays, in the order given. REQUIRES: items in ascending order of key.
   std::vector<SampleItem> Apply(std::vector<SampleItem> items) const;
-  std::string DebugString() const;
   const RemoverOptions& options() const { return options_; }
 
  private:

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <numeric>
 
@@ -63,43 +62,42 @@ class Fifo : public Sampler {
     order.resize(std::min(n, order.size()));
     return order;
   }
-  std::string DebugString() const override { return "fifo"; }
 };
 
-class Uniform : public Sampler {
+class Seeded : public Sampler {
  public:
-  explicit Uniform(uint64_t seed) : seed_(seed) {}
+  explicit Seeded(uint64_t seed) : seed_(seed) {}
+
+ protected:
+  const uint64_t seed_;
+};
+
+class Uniform : public Seeded {
+ public:
+  using Seeded::Seeded;
   std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                              const SampleCursor& cursor) const override {
     return Weighted(items, All(items), n, seed_, cursor.draw, One);
   }
-  std::string DebugString() const override { return "uniform"; }
-
- private:
-  const uint64_t seed_;
 };
 
-class Prioritised : public Sampler {
+class Prioritised : public Seeded {
  public:
-  Prioritised(uint64_t seed, double alpha) : seed_(seed), alpha_(alpha) {}
+  Prioritised(uint64_t seed, double alpha) : Seeded(seed), alpha_(alpha) {}
   std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                              const SampleCursor& cursor) const override {
     return Weighted(items, All(items), n, seed_, cursor.draw, [&](const SampleItem& item) {
       return item.priority > 0 ? std::pow(item.priority, alpha_) : 0.0;
     });
   }
-  std::string DebugString() const override {
-    return "prioritised(alpha = " + std::to_string(alpha_) + ")";
-  }
 
  private:
-  const uint64_t seed_;
   const double alpha_;
 };
 
-class Groups : public Sampler {
+class Groups : public Seeded {
  public:
-  explicit Groups(uint64_t seed) : seed_(seed) {}
+  using Seeded::Seeded;
   std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                              const SampleCursor& cursor) const override {
     std::map<uint64_t, std::vector<size_t>> members;
@@ -120,15 +118,11 @@ class Groups : public Sampler {
     }
     return out;
   }
-  std::string DebugString() const override { return "group"; }
-
- private:
-  const uint64_t seed_;
 };
 
-class Stratified : public Sampler {
+class Stratified : public Seeded {
  public:
-  explicit Stratified(uint64_t seed) : seed_(seed) {}
+  using Seeded::Seeded;
   std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                              const SampleCursor& cursor) const override {
     std::map<uint64_t, std::vector<size_t>> strata;
@@ -149,16 +143,12 @@ class Stratified : public Sampler {
     }
     return out;
   }
-  std::string DebugString() const override { return "stratified"; }
-
- private:
-  const uint64_t seed_;
 };
 
-class Curriculum : public Sampler {
+class Curriculum : public Seeded {
  public:
   Curriculum(uint64_t seed, double easiest, double ramp)
-      : seed_(seed), easiest_(easiest), ramp_(ramp) {}
+      : Seeded(seed), easiest_(easiest), ramp_(ramp) {}
   std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                              const SampleCursor& cursor) const override {
     std::vector<size_t> order = All(items);
@@ -173,19 +163,14 @@ class Curriculum : public Sampler {
     order.resize(std::min(order.size(), std::max(in, n)));  // never fewer than are asked for
     return Weighted(items, order, n, seed_, cursor.draw, One);
   }
-  std::string DebugString() const override {
-    return "curriculum(from the easiest " + std::to_string(easiest_) + ", all after " +
-           std::to_string(ramp_) + " of the run)";
-  }
 
  private:
-  const uint64_t seed_;
   const double easiest_, ramp_;
 };
 
-class Difficulty : public Sampler {
+class Difficulty : public Seeded {
  public:
-  Difficulty(uint64_t seed, double floor) : seed_(seed), floor_(floor) {}
+  Difficulty(uint64_t seed, double floor) : Seeded(seed), floor_(floor) {}
   std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                              const SampleCursor& cursor) const override {
     return Weighted(items, All(items), n, seed_, cursor.draw, [&](const SampleItem& item) {
@@ -193,12 +178,8 @@ class Difficulty : public Sampler {
       return std::max(4 * p * (1 - p), floor_);
     });
   }
-  std::string DebugString() const override {
-    return "difficulty(floor = " + std::to_string(floor_) + ")";
-  }
 
  private:
-  const uint64_t seed_;
   const double floor_;
 };
 

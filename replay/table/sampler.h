@@ -69,7 +69,6 @@ class Sampler {
   // where weights are 0).
   virtual std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
                                      const SampleCursor& cursor) const = 0;
-  virtual std::string DebugString() const = 0;
 };
 
 std::unique_ptr<Sampler> MakeSampler(const SamplerOptions& options);

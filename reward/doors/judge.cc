@@ -3,10 +3,10 @@
 
 #include <pcre2.h>
 
-#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "common/base/numbers/number_text.h"
 #include "common/net/http_client.h"
 #include "common/record/json_text.h"
 #include "reward/doors/worker_pool.h"
@@ -76,9 +76,8 @@ PartScore LastNumber(const Code& code, const std::string& text, double scale) {
   const std::string tail = text.size() > 200 ? "..." + text.substr(text.size() - 200) : text;
   if (number.empty())
     return PartScore::Failed(Failure::kBadReply, "the judge gave no score: " + Shown(tail, 210));
-  double value = 0;
-  const auto end = std::from_chars(number.data(), number.data() + number.size(), value);
-  if (end.ec != std::errc() || end.ptr != number.data() + number.size() || !std::isfinite(value)) {
+  const double value = ParseNumber<double>(number).value_or(std::nan(""));
+  if (!std::isfinite(value)) {
     return PartScore::Failed(Failure::kBadReply,
                              "what score_regex took is no number: " + Shown(number));
   }

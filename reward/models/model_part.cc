@@ -1,12 +1,12 @@
 #include "reward/models/model_part.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
+#include "common/base/numbers/number_text.h"
 #include "common/text/tokenizer/same_tokens.h"
 #include "reward/part/file_digest.h"
 
@@ -22,23 +22,19 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
   for (const std::string& arg : part.args) {
     const std::string key = arg.substr(0, arg.find('='));
     const std::string value = key.size() < arg.size() ? arg.substr(key.size() + 1) : "";
-    const auto whole = [&](const auto& parsed) {
-      return parsed.ec == std::errc() && parsed.ptr == value.data() + value.size();
-    };
     if (key == "dtype" && (value == "float32" || value == "bfloat16")) {
       options.dtype = value;
     } else if (key == "device" && ParseDevice(value)) {
       options.device = *ParseDevice(value);
     } else if (key == "batch_tokens") {
-      if (!whole(
-              std::from_chars(value.data(), value.data() + value.size(), options.batch_tokens)) ||
-          options.batch_tokens < 1) {
+      options.batch_tokens = ParseNumber<int64_t>(value).value_or(0);
+      if (options.batch_tokens < 1) {
         RefusePart(part, "args has '" + arg + "': batch_tokens is a number of at least 1");
       }
     } else if (perplexity && (key == "low" || key == "high")) {
       double& bound = key == "low" ? options.low : options.high;
-      if (!whole(std::from_chars(value.data(), value.data() + value.size(), bound)) ||
-          !std::isfinite(bound)) {
+      bound = ParseNumber<double>(value).value_or(std::nan(""));
+      if (!std::isfinite(bound)) {
         RefusePart(part,
                    "args has '" + arg + "': " + key + " is a perplexity, a number of at least 1");
       }

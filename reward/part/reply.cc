@@ -15,10 +15,7 @@ Failure FailureOf(std::string_view name) {
 
 PartScore ScoreFromJson(const nlohmann::json& value) {
   const auto bad = [&](const std::string& what) {
-    return PartScore::Failed(
-        Failure::kBadReply,
-        what + ": " +
-            Shown(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 120));
+    return PartScore::Failed(Failure::kBadReply, what + ": " + Shown(DumpJson(value)));
   };
   if (value.is_null()) return PartScore::Skipped();
   if (value.is_number()) {

@@ -2,15 +2,11 @@
 
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <string_view>
 #include <utility>
 
 #include "common/base/error.h"
-#include "common/base/log.h"
 #include "common/sandbox/child_process.h"
 #include "common/sandbox/host_command.h"
 
@@ -24,13 +20,6 @@ constexpr milliseconds kLook{100};         // between looks whether its episode 
 constexpr milliseconds kTaskTime{10'000};  // to take its task
 constexpr size_t kMaxLine = 1 << 20;       // of what it prints
 constexpr size_t kMostSaid = 400;          // of it, in messages
-
-std::string PrivateFolder() {
-  std::string name = "/tmp/plumb-agents-XXXXXX";
-  if (mkdtemp(name.data()) == nullptr)
-    throw Error(ErrorCode::kIo, std::string("no folder there: ") + std::strerror(errno), "/tmp");
-  return name;
-}
 
 // A file beside the program, or among its arguments, has to be seen in there.
 std::vector<std::string> SeenArguments(const AgentCommand& command, SandboxOptions* sandbox) {
@@ -99,9 +88,9 @@ AgentPrograms::AgentPrograms(AgentDoor& door, const configs::EnvironmentConfig& 
   if (ProbeNamespaces()) {
     sandbox_.network = true;  // refused below, but where allow_unsandboxed lets it go on without
   } else {
-    folder_ = PrivateFolder();
+    folder_.emplace("/tmp/plumb-agents");  // the name of a socket has to be short
     sandbox_.relay_port = port;
-    sandbox_.relay_socket = folder_ + "/endpoint";
+    sandbox_.relay_socket = folder_->path() + "/endpoint";
     relay_ = std::make_unique<SocketRelay>(sandbox_.relay_socket, port);
   }
   command_ = HostCommand(sandbox_, host, "--exec", program_, arguments);
@@ -112,8 +101,6 @@ AgentPrograms::~AgentPrograms() {
   door_.Close();
   for (std::thread& thread : threads_) thread.join();
   relay_.reset();
-  std::error_code ignored;
-  if (!folder_.empty()) fs::remove_all(folder_, ignored);
 }
 
 void AgentPrograms::Loop() {

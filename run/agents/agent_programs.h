@@ -14,10 +14,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "common/base/files/scratch_folder.h"
 #include "common/sandbox/sandbox.h"
 #include "common/sandbox/socket_relay.h"
 #include "configs/config.h"
@@ -50,7 +52,7 @@ class AgentPrograms {
 
   AgentDoor& door_;
   const int port_;
-  std::string folder_;  // of the relay's socket
+  std::optional<ScratchFolder> folder_;  // of the relay's socket
   std::unique_ptr<SocketRelay> relay_;
   std::string program_;
   std::vector<std::string> command_;

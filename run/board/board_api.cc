@@ -9,6 +9,9 @@
 #include <set>
 #include <utility>
 
+#include "common/base/numbers/number_text.h"
+#include "common/record/json_text.h"
+
 namespace plumb::run {
 namespace {
 
@@ -19,13 +22,8 @@ constexpr size_t kMaxSteps = 20'000, kMaxPrompts = 500, kMaxAnswers = 512;
 constexpr size_t kMaxHoles = 100;   // named
 constexpr size_t kMaxNewRows = 50;  // more at once are loaded as curves
 
-// Bytes of a file that are no UTF-8 become U+FFFD.
-std::string Text(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 BoardReply Problem(int status, const std::string& what) {
-  return {status, Text({{"error", what}})};
+  return {status, DumpJson({{"error", what}})};
 }
 
 Json Finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
@@ -86,17 +84,15 @@ Json Line(const std::string& name, const RunView::Glance& glance) {
 std::optional<uint64_t> NumberIn(const Query& query, const std::string& key, bool& bad) {
   const auto found = query.find(key);
   if (found == query.end()) return std::nullopt;
-  uint64_t number = 0;
-  const std::string& text = found->second;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) bad = true;
+  const auto number = ParseNumber<uint64_t>(found->second);
+  bad = bad || !number;
   return number;
 }
 
 BoardReply List(RunCatalog& catalog) {
   Json list = Json::array();
   for (const auto& run : catalog.Runs()) list.push_back(Line(run->name(), run->Look()));
-  return {200, Text({{"now_s", NowS()}, {"runs", list}, {"left_out", catalog.left_out()}})};
+  return {200, DumpJson({{"now_s", NowS()}, {"runs", list}, {"left_out", catalog.left_out()}})};
 }
 
 BoardReply Facts(RunView& run) {
@@ -123,7 +119,7 @@ BoardReply Facts(RunView& run) {
     out["values"] = std::move(values);
     out["summary"] = facts.summary();
   });
-  return {200, Text(out)};
+  return {200, DumpJson(out)};
 }
 
 BoardReply Series(RunView& run, const Query& query) {
@@ -156,7 +152,8 @@ BoardReply Series(RunView& run, const Query& query) {
       }
     }
     if ((too_many = keys.size() > kMaxKeys)) return;
-    out = "{\"run\":" + Text(run.name()) + ",\"revision\":" + std::to_string(metrics.revision()) +
+    out = "{\"run\":" + DumpJson(run.name()) +
+          ",\"revision\":" + std::to_string(metrics.revision()) +
           ",\"last_step\":" + std::to_string(metrics.last_step()) +
           ",\"rows\":" + std::to_string(metrics.rows()) +
           ",\"every\":" + std::to_string(metrics.stride()) + ",\"series\":{";
@@ -165,7 +162,7 @@ BoardReply Series(RunView& run, const Query& query) {
       const Curve curve = metrics.CurveOf(key, axis, points);
       if (begun) out += ',';
       begun = true;
-      out += Text(key) + ":{";
+      out += DumpJson(key) + ":{";
       AppendList(out, "x", curve.x);
       out += ',';
       AppendList(out, "mean", curve.mean);
@@ -208,7 +205,7 @@ BoardReply Samples(RunView& run, const Query& query) {
     }
     out["prompts"] = std::move(prompts);
   });
-  return {200, Text(out)};
+  return {200, DumpJson(out)};
 }
 
 BoardReply Recipe(RunView& run) {
@@ -218,7 +215,7 @@ BoardReply Recipe(RunView& run) {
     for (const auto& [key, value] : facts.options()) options.push_back({key, value});
     out = {{"options", options}, {"changes", facts.Changes()}, {"text", facts.recipe()}};
   });
-  return {200, Text(out)};
+  return {200, DumpJson(out)};
 }
 
 // `text` without this ending; nullopt: it has another.
@@ -228,7 +225,7 @@ std::optional<std::string_view> Before(std::string_view text, std::string_view e
 }
 
 std::string Event(const char* name, const Json& data) {
-  return std::string("event: ") + name + "\ndata: " + Text(data) + "\n\n";
+  return std::string("event: ") + name + "\ndata: " + DumpJson(data) + "\n\n";
 }
 
 }  // namespace
@@ -261,7 +258,7 @@ std::string EventStream::Next() {
   for (const auto& run : runs_.Runs()) {
     there.insert(run->name());
     const Json line = Line(run->name(), run->Look());
-    std::string text = Text(line);
+    std::string text = DumpJson(line);
     std::string& before = listed_[run->name()];
     if (text == before) continue;
     before = std::move(text);

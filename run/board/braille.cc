@@ -89,15 +89,4 @@ std::vector<std::string> Braille(const std::vector<float>& values, int columns, 
   return out;
 }
 
-std::string Sparkline(const std::vector<float>& values, int columns) {
-  const std::vector<float> some = Spread(values, columns);
-  const Range range = RangeOf(some);
-  std::string out;
-  for (const float v : some) {
-    if (!std::isfinite(v)) out += ' ';
-    else AppendUtf8(static_cast<char32_t>(0x2581 + Level(v, range, 8)), out);
-  }
-  return out;
-}
-
 }  // namespace plumb::run

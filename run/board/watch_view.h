@@ -58,9 +58,6 @@ std::string WatchLine(int64_t step, int64_t steps,
 // Values are spread over the whole width; none, as blanks.
 std::vector<std::string> Braille(const std::vector<float>& values, int columns, int rows);
 
-// As wide as `columns` allows: eight heights a column.
-std::string Sparkline(const std::vector<float>& values, int columns);
-
 // Columns of a line that may have ANSI colours in it.
 int ShownColumns(std::string_view line);
 

@@ -124,8 +124,8 @@ std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string&
 void PrintReport(const replay::ImportReport& report, const replay::ImportRequest& request) {
   for (const replay::FileLedger& file : report.files) {
     std::printf("%s: %s, form %s (%s)\n", file.file.c_str(), file.container.c_str(),
-                file.form.c_str(),
-                replay::KindName(replay::KindOf(*replay::FormOfName(file.form))));
+                file.format.c_str(),
+                replay::KindName(replay::KindOf(*replay::FormOfName(file.format))));
     for (size_t i = 0; i < file.samples.size(); ++i)
       std::printf("  row %zu: %s\n", i + 1, file.samples[i].c_str());
     std::printf("  %s\n", file.Describe().c_str());

@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "common/base/json/strict_json.h"
 #include "common/base/program_call.h"
+#include "common/record/json_text.h"
 #include "common/text/tokenizer/text_stream.h"
 #include "reward/part/reward.h"
 
@@ -101,7 +102,7 @@ std::string Conversation::MessagesJson() const {
   Json out = {
       {"messages", messages_.empty() ? Json::array() : Json::parse(reward::PromptText(prompt))}};
   if (!columns_json_.empty()) out.update(Json::parse(columns_json_));
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return DumpJson(out);
 }
 
 std::vector<int32_t> Conversation::Encode(bool add_generation_prompt) const {

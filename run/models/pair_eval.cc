@@ -1,7 +1,5 @@
 #include "run/models/pair_eval.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -10,8 +8,9 @@
 #include <numeric>
 
 #include "common/base/error.h"
-#include "common/base/file.h"
+#include "common/base/files/scratch_folder.h"
 #include "common/base/wilson_interval.h"
+#include "learner/offline/offline_objective.h"
 #include "learner/offline/preference_loss.h"
 #include "learner/update/train_step.h"
 #include "policy_model/packing.h"
@@ -27,25 +26,6 @@ using OrderedJson = nlohmann::ordered_json;
 
 constexpr size_t kPairsAtOnce = 32;
 
-// Pairs go through a store, as in training; this one is nobody's.
-class ScratchFolder {
- public:
-  ScratchFolder()
-      : path_((std::filesystem::temp_directory_path() / "plumb-pairs-XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr)
-      throw Error(ErrorCode::kIo, "cannot make a temporary folder", path_);
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 PreferenceData ReadPairs(const PairEvalOptions& options) {
   configs::Config config;
   config.algorithm.name = configs::AlgorithmName::kDpo;
@@ -57,7 +37,8 @@ PreferenceData ReadPairs(const PairEvalOptions& options) {
   config.preference.heldout = 0;
   config.preference.max_tokens = std::numeric_limits<int64_t>::max();  // the model's positions
   const auto session = Session::WithoutRun(config, /*scalar_head=*/true);
-  const ScratchFolder scratch;
+  // Pairs go through a store, as in training; this one is nobody's.
+  const ScratchFolder scratch(std::filesystem::temp_directory_path() / "plumb-pairs");
   const auto store = replay::Store::Open(scratch.path() + "/store");
   PreferenceData data = LoadPreferences(*session, *store, /*skip_untokenizable=*/true);
   for (std::string& note : data.notes) {  // in the words of a run, which this is not
@@ -66,11 +47,6 @@ PreferenceData ReadPairs(const PairEvalOptions& options) {
       note.replace(at, kOfARun.size(), " to compare");
   }
   return data;
-}
-
-int64_t Scored(const Demonstration& d) {
-  return std::count_if(d.loss_mask.begin() + 1, d.loss_mask.end(),
-                       [](uint8_t m) { return m != 0; });
 }
 
 class PairScorer {
@@ -97,7 +73,7 @@ class PairScorer {
     std::vector<learner::SequenceView> views;
     for (const PreferencePair& pair : pairs) {
       for (const Demonstration* d : {&pair.chosen, &pair.rejected})
-        views.push_back({d->tokens, d->loss_mask});
+        views.push_back(learner::ViewOf(*d));
     }
     std::vector<double> sums;
     for (const auto& logprobs : train_.Score(weights_, views, 1.0f))
@@ -152,8 +128,6 @@ bool ForEachPair(const policy_model::Weights& weights, DType dtype, int64_t batc
   return true;
 }
 
-double Half(double a, double b) { return a > b ? 1 : a == b ? 0.5 : 0; }
-
 OrderedJson JsonOf(const Estimate& e) {
   return {{"mean", e.mean}, {"standard_error", e.error}, {"interval_95", {e.low(), e.high()}}};
 }
@@ -169,13 +143,13 @@ Numbers NumbersOf(const PairEvalReport& r) {
   std::vector<double> right, margin, chosen, rejected, by_token, chosen_mean, rejected_mean, loss;
   for (const PairValues& p : r.pairs) {
     const double a = r.RewardOf(p, true), b = r.RewardOf(p, false);
-    right.push_back(Half(a, b));
+    right.push_back(learner::RankedRight(a, b));
     margin.push_back(a - b);
     chosen.push_back(r.reward_model ? a : p.chosen);
     rejected.push_back(r.reward_model ? b : p.rejected);
     chosen_mean.push_back(p.chosen / static_cast<double>(p.chosen_tokens));
     rejected_mean.push_back(p.rejected / static_cast<double>(p.rejected_tokens));
-    by_token.push_back(Half(chosen_mean.back(), rejected_mean.back()));
+    by_token.push_back(learner::RankedRight(chosen_mean.back(), rejected_mean.back()));
     loss.push_back(learner::Softplus(-(a - b)));
   }
   return {.accuracy = EstimateOf(right),
@@ -304,8 +278,8 @@ PairEvalReport EvaluatePairs(const PairEvalOptions& options,
   report.pairs.resize(pairs.size());
   for (size_t i = 0; i < pairs.size(); ++i) {
     report.pairs[i].row = pairs[i].row;
-    report.pairs[i].chosen_tokens = Scored(pairs[i].chosen);
-    report.pairs[i].rejected_tokens = Scored(pairs[i].rejected);
+    report.pairs[i].chosen_tokens = learner::ScoredTokens(pairs[i].chosen.loss_mask);
+    report.pairs[i].rejected_tokens = learner::ScoredTokens(pairs[i].rejected.loss_mask);
   }
   const auto all = static_cast<int64_t>(pairs.size()) * (report.reference ? 4 : 2);
   int64_t done = 0;

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "learner/offline/offline_objective.h"
 #include "learner/update/train_step.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
@@ -79,8 +80,7 @@ class TextScorer {
 
   void Score(std::span<const Piece> pieces) {
     std::vector<learner::SequenceView> views;
-    for (const Piece& piece : pieces)
-      views.push_back({piece.tokens.tokens, piece.tokens.loss_mask});
+    for (const Piece& piece : pieces) views.push_back(learner::ViewOf(piece.tokens));
     const auto logprobs = train_.Score(*model_.weights, views, 1.0f);
     for (size_t i = 0; i < pieces.size(); ++i) {
       PerplexityRow& row = rows_[pieces[i].row];

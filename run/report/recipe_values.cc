@@ -1,8 +1,9 @@
 #include "run/report/recipe_values.h"
 
-#include <charconv>
 #include <nlohmann/json.hpp>
 #include <optional>
+
+#include "common/base/numbers/number_text.h"
 
 namespace plumb::run {
 namespace {
@@ -17,10 +18,8 @@ std::optional<RecipeValue> ValueOf(std::string_view text) {
     return RecipeValue(json.get<std::string>());
   }
   if (text.front() == '[' || text.front() == '{') return RecipeValue(std::string(text));
-  double number = 0;
-  const auto end = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (end.ec != std::errc() || end.ptr != text.data() + text.size()) return std::nullopt;
-  return RecipeValue(number);
+  if (const auto number = ParseNumber<double>(text)) return RecipeValue(*number);
+  return std::nullopt;
 }
 
 }  // namespace

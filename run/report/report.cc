@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "common/base/file.h"
+#include "common/record/json_text.h"
 #include "run/report/headline.h"
 #include "run/report/html.h"
 #include "run/report/load_map.h"
@@ -88,8 +89,7 @@ void WriteReport(const std::string& run_folder, const std::string& output_html) 
                          " steps, their areas the least and the most; metrics.jsonl has them all.");
   }
 
-  std::string json =
-      Json{{"charts", charts.specs}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+  std::string json = DumpJson({{"charts", charts.specs}});
   // no </script> inside
   for (size_t at = 0; (at = json.find('<', at)) != std::string::npos;)
     json.replace(at, 1, "\\u003c");

@@ -13,6 +13,7 @@
 #include "common/base/file.h"
 #include "common/base/metrics/missing_steps.h"
 #include "common/base/place.h"
+#include "common/record/json_text.h"
 
 namespace plumb::run {
 namespace {
@@ -204,9 +205,7 @@ void ReadChanges(const std::string& folder, RunData& data) {
     const Json change = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!change.is_object()) return false;
     const auto part = [&](const char* name) {
-      return change.contains(name)
-                 ? change[name].dump(-1, ' ', false, Json::error_handler_t::replace)
-                 : std::string("?");
+      return change.contains(name) ? DumpJson(change[name]) : std::string("?");
     };
     data.notes.push_back("Resumed with another recipe: from step " + part("step") + " on " +
                          part("option") + " is " + part("now") + ", before it was " +
@@ -269,8 +268,7 @@ double NumberIn(const Json* value, double otherwise) {
 
 std::string TextIn(const Json* value) {
   if (!value) return "";
-  return value->is_string() ? value->get<std::string>()
-                            : value->dump(-1, ' ', false, Json::error_handler_t::replace);
+  return value->is_string() ? value->get<std::string>() : DumpJson(*value);
 }
 
 }  // namespace plumb::run

@@ -248,7 +248,7 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store,
         counts.Dropped(why, n);
       }
       if (report.kind == replay::RowKind::kPrompts) prompts += ledger.used;
-      out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
+      out.notes.push_back(ledger.file + ": " + ledger.format + ", " + ledger.Describe());
       for (size_t i = 0; i < ledger.samples.size(); ++i)
         out.notes.push_back("  row " + std::to_string(i + 1) + ": " + ledger.samples[i]);
       for (const std::string& note : ledger.notes.Describe())

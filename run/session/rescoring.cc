@@ -1,7 +1,6 @@
 #include "run/session/rescoring.h"
 
 #include <cstdio>
-#include <limits>
 
 #include "common/base/error.h"
 #include "common/base/hash/sha256.h"
@@ -93,7 +92,7 @@ RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer,
     }
     batch.clear();
   };
-  for (const uint64_t id : store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max())) {
+  for (const uint64_t id : store.Ids(purpose)) {
     if (batch.empty() && stop && stop()) {
       report.stopped = true;
       break;

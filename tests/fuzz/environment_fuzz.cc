@@ -26,7 +26,6 @@ void FuzzToolCalls(std::string_view input) {
     PLUMB_CHECK(nlohmann::json::parse(call.arguments).is_object(), call.arguments);
     Use(tools.Check(call).has_value());
   }
-  Use(environment::AssistantMessage(turn).fields_json.size());
 }
 
 Seeds ToolCallSeeds() {

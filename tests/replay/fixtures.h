@@ -18,7 +18,9 @@
 #include "common/base/log.h"
 #include "common/record/trajectory.h"
 #include "replay/datasets/importer.h"
+#include "replay/store/record.h"
 #include "replay/store/store.h"
+#include "replay/store/unscored.h"
 #include "replay/table/table.h"
 #include "tests/testing/paths.h"
 
@@ -138,6 +140,22 @@ inline std::unique_ptr<Store> OpenStore(const std::string& path,
   StoreOptions options;
   options.run_id = run_id;
   return Store::Open(path, options);
+}
+
+// All rows of a preference dataset at once.
+inline void PutPreferences(Store& store, const std::string& dataset,
+                           std::span<const PreferenceRecord> records) {
+  uint64_t hash = kNoRowsHash;
+  store.AppendPreferences(dataset, 0, records, hash);
+  store.SealPreferences(dataset, records.size(), hash);
+}
+
+// A group of which nothing trains.
+inline InsertResult InsertDropped(Store& store, const TrajectoryGroup& group,
+                                  const std::string& reason) {
+  const ScoredBody dropped{GroupBody::Seal(group), AsDropped(ScoresOf(group), reason)};
+  const ScoredBody* const one = &dropped;
+  return store.Insert(std::span(&one, 1)).front();
 }
 
 // Starts tests/replay/store_child.cc; `keep` are descriptors that stay open in it. -1 when it

@@ -7,6 +7,7 @@
 #include <map>
 #include <utility>
 
+#include "common/base/numbers/number_text.h"
 #include "common/text/template/jinja_methods.h"
 
 namespace plumb::jinja {
@@ -312,8 +313,9 @@ bool ParseWhole(std::string_view text, int64_t base, int64_t& out) {
 
 bool ParseFloat(std::string_view text, double& out) {
   if (text.starts_with('+')) text.remove_prefix(text.starts_with("+-") ? 0 : 1);
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc() && end == text.data() + text.size();
+  const auto number = ParseNumber<double>(text);
+  if (number) out = *number;
+  return number.has_value();
 }
 
 Value ToInt(const Value& v, const Arguments& a, Limits&) {

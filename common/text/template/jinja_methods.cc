@@ -1,10 +1,10 @@
 #include "common/text/template/jinja_methods.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 
 #include "common/base/error.h"
+#include "common/base/numbers/number_text.h"
 
 namespace plumb::jinja {
 
@@ -466,10 +466,9 @@ Value LookUpPath(const Value& target, std::string_view path, Limits& limits,
   for (;;) {
     const size_t dot = path.find('.');
     const std::string_view part = path.substr(0, dot);
-    int64_t index = 0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
-    const bool number = error == std::errc() && end == part.data() + part.size() && part[0] != '-';
-    v = Item(v, number ? Value::Int(index) : Value::Text(std::string(part)), limits);
+    const auto index = ParseNumber<int64_t>(part);
+    v = Item(v, index && part[0] != '-' ? Value::Int(*index) : Value::Text(std::string(part)),
+             limits);
     if (v.is_undefined() && otherwise != nullptr) v = *otherwise;
     if (dot == std::string_view::npos) return v;
     path.remove_prefix(dot + 1);

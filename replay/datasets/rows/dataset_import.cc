@@ -1,7 +1,6 @@
 #include "replay/datasets/rows/dataset_import.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include <simdjson.h>
@@ -124,12 +123,6 @@ void CheckOptions(const ImportOptions& options) {
   }
 }
 
-void Reject(const RowProblem& problem, const std::string& where, RowLedger& ledger) {
-  ++ledger.rejected[problem.reason];
-  if (ledger.examples.size() < RowLedger::kMaxExamples)
-    ledger.examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
-}
-
 // As a prompt of a run. False: it is passed over.
 bool TakePrompt(const ImportOptions& options, Prompt& prompt, const std::string& where,
                 ImportedPrompts& imported) {
@@ -145,29 +138,35 @@ bool TakePrompt(const ImportOptions& options, Prompt& prompt, const std::string&
   return true;
 }
 
-// Throws where no row was used.
-void RefuseNothing(const std::string& path, RowLedger& ledger) {
-  PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
-  if (ledger.used > 0) return;
-  if (ledger.read == 0)
-    throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
-  std::string message = "no row of the dataset can be used: " + ledger.Describe();
-  // Most rows say it of themselves.
-  const bool said =
-      !ledger.examples.empty() && ledger.examples.front().find("--map ") != std::string::npos;
-  if (ledger.rejected.contains("missing_column") && !said)
-    message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
-  for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
-    message += "\n  " + ledger.examples[i];
-  if (ledger.rejected["bad_json"] == ledger.read) message += "\n  " + WhatAFileHolds(path);
-  throw Error(ErrorCode::kInvalidArgument, message, path);
+// Reads the row and gives it to use(row), which says whether it is used or passed over; what either
+// throws as RowProblem goes into the ledger.
+template <class Read, class Use>
+void TakeRow(RowLedger& ledger, const std::string& where, const Read& read, const Use& use) {
+  ++ledger.read;
+  try {
+    ParsedRow row = read();
+    const RowForm form = row.form;
+    std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(row) : "";
+    const std::vector<RowNote> notes = std::move(row.notes);
+    const bool used = use(row);
+    if (ledger.format.empty()) ledger.format = FormName(form);
+    if (used) {
+      ++ledger.used;
+      ledger.notes.Add(notes, where);
+      if (!shown.empty()) ledger.samples.push_back(std::move(shown));
+    } else {
+      --ledger.read;
+      ++ledger.skipped;
+    }
+  } catch (const RowProblem& problem) {
+    ledger.Reject(problem, where);
+  }
 }
 
-// Calls use(row, where) for each row, which says whether the row is used or passed over;
-// what it throws as RowProblem goes into the ledger.
+// Calls use(row, where) for each row of the file, as TakeRow does.
 template <class Use>
 void ForEachRow(const std::string& path, const ImportOptions& options, RowKind kind,
-                RowLedger& ledger, Use use) {
+                RowLedger& ledger, const Use& use) {
   CheckOptions(options);
   const auto source = RowSource::Open(path, options.max_line_bytes);
   RowParser parser(
@@ -175,32 +174,14 @@ void ForEachRow(const std::string& path, const ImportOptions& options, RowKind k
   SourceRow row;
   while ((options.limit == 0 || ledger.used < options.limit) && source->Next(row)) {
     if (row.blank) continue;
-    ++ledger.read;
     const std::string where = path + ":" + std::to_string(row.number);
-    try {
-      if (row.too_long)
-        throw RowProblem{"line_too_long",
-                         "more than " + std::to_string(options.max_line_bytes) + " bytes"};
-      if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
-      ParsedRow parsed = parser.Parse(row.text);
-      const RowForm form = parsed.form;
-      std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(parsed) : "";
-      const std::vector<RowNote> notes = std::move(parsed.notes);
-      const bool used = use(parsed, where);
-      if (ledger.format.empty()) ledger.format = FormName(form);
-      if (used) {
-        ++ledger.used;
-        ledger.notes.Add(notes, where);
-        if (!shown.empty()) ledger.samples.push_back(std::move(shown));
-      } else {
-        --ledger.read;
-        ++ledger.skipped;
-      }
-    } catch (const RowProblem& problem) {
-      Reject(problem, where, ledger);
-    }
+    const auto read = [&] {
+      CheckReadable(row, options.max_line_bytes);
+      return parser.Parse(row.text);
+    };
+    TakeRow(ledger, where, read, [&](ParsedRow& parsed) { return use(parsed, where); });
   }
-  RefuseNothing(path, ledger);
+  ledger.RequireUsed(path);
   // Held-out rows need no weights, and share the map of those that have them.
   if (const std::string column = parser.NeverThere(); options.dataset != "eval" && !column.empty())
     throw Error(ErrorCode::kInvalidArgument, column + "; data.map names it, and no row has it",
@@ -208,6 +189,35 @@ void ForEachRow(const std::string& path, const ImportOptions& options, RowKind k
 }
 
 }  // namespace
+
+void CheckReadable(const SourceRow& row, size_t max_bytes) {
+  if (row.too_long)
+    throw RowProblem{"line_too_long", "more than " + std::to_string(max_bytes) + " bytes"};
+  if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
+}
+
+void RowLedger::Reject(const RowProblem& problem, const std::string& where) {
+  ++rejected[problem.reason];
+  if (examples.size() < kMaxExamples)
+    examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
+}
+
+void RowLedger::RequireUsed(const std::string& path) const {
+  PLUMB_CHECK(read == used + TotalRejected(), Describe());
+  if (used > 0) return;
+  if (read == 0)
+    throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
+  std::string message = "no row of the dataset can be used: " + Describe();
+  // Most rows say it of themselves.
+  const bool said = !examples.empty() && examples.front().find("--map ") != std::string::npos;
+  if (rejected.contains("missing_column") && !said)
+    message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
+  for (size_t i = 0; i < std::min<size_t>(examples.size(), 3); ++i) message += "\n  " + examples[i];
+  const auto bad_json = rejected.find("bad_json");
+  if (bad_json != rejected.end() && bad_json->second == read)
+    message += "\n  " + WhatAFileHolds(path);
+  throw Error(ErrorCode::kInvalidArgument, message, path);
+}
 
 int64_t RowLedger::TotalRejected() const {
   int64_t total = 0;
@@ -274,24 +284,16 @@ ImportedPrompts TakePrompts(const std::string& path, const ImportOptions& option
   RowLedger& ledger = imported.ledger;
   ledger.format = "prompts of a store";
   for (uint64_t i = 0; i < rows && (options.limit == 0 || ledger.used < options.limit); ++i) {
-    ParsedRow row;
-    row.prompt = read(i);
     const std::string where = path + ", row " + std::to_string(i + 1);
-    std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(row) : "";
-    ++ledger.read;
-    try {
-      if (TakePrompt(options, row.prompt, where, imported)) {
-        ++ledger.used;
-        if (!shown.empty()) ledger.samples.push_back(std::move(shown));
-      } else {
-        --ledger.read;
-        ++ledger.skipped;
-      }
-    } catch (const RowProblem& problem) {
-      Reject(problem, where, ledger);
-    }
+    const auto parsed = [&] {
+      ParsedRow row;
+      row.prompt = read(i);
+      return row;
+    };
+    TakeRow(ledger, where, parsed,
+            [&](ParsedRow& row) { return TakePrompt(options, row.prompt, where, imported); });
   }
-  RefuseNothing(path, ledger);
+  ledger.RequireUsed(path);
   return imported;
 }
 

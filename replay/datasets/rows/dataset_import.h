@@ -26,6 +26,8 @@
 
 namespace plumb::replay {
 
+struct SourceRow;
+
 struct TextDemonstration {
   std::string prompt;             // used as it is, when `messages` is empty
   std::vector<Message> messages;  // else: the turns before the completion
@@ -76,6 +78,8 @@ struct RowLedger {
   RowNotes notes;                    // of used rows
   std::string format;                // FormName of the first usable row
   static constexpr size_t kMaxExamples = 20, kSamples = 3;
+  void Reject(const RowProblem& problem, const std::string& where);
+  void RequireUsed(const std::string& path) const;  // throws where no row was, saying why
   int64_t TotalRejected() const;
   std::string Describe() const;  // one line: "read 100 = used 97 + 2 bad_json + 1 overlong"
   // "3 of 100 rows were left out (2 bad_json, 1 overlong), the first: file:7: bad_json: why";
@@ -85,6 +89,9 @@ struct RowLedger {
   // was rejected.
   std::vector<std::string> Notes(const std::string& file) const;
 };
+
+// RowProblem for a row that its source could not give.
+void CheckReadable(const SourceRow& row, size_t max_bytes);
 
 struct ImportedPrompts {
   std::vector<Prompt> prompts;

@@ -1,5 +1,6 @@
 #include "replay/datasets/rows/end_token.h"
 
+#include <algorithm>
 #include <array>
 
 namespace plumb::replay {
@@ -44,6 +45,11 @@ std::string Said(const Trajectory& answer, const std::vector<std::string>& more)
   std::string text = answer.completion;
   if (answer.finish == FinishReason::kStop) CutEndToken(text, more);
   return text;
+}
+
+bool HasEnvironment(const Trajectory& answer) {
+  return std::any_of(answer.segments.begin(), answer.segments.end(),
+                     [](const Segment& s) { return s.origin == Origin::kEnvironment; });
 }
 
 }  // namespace plumb::replay

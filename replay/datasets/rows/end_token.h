@@ -1,9 +1,9 @@
-// The end token at the end of a sampled answer's text: part of what was sampled, not of what the
-// assistant says.
+// What the assistant says in a sampled answer: not the end token at its end, nor what an
+// environment said.
 //
 // Purpose: a chat template writes an end of its own behind a content, so contents of exported and
 // mined rows carry none.
-// Thread safety: pure function.
+// Thread safety: pure functions.
 #pragma once
 
 #include <string>
@@ -19,5 +19,8 @@ namespace plumb::replay {
 bool CutEndToken(std::string& text, const std::vector<std::string>& more);
 // What the assistant says in a sampled answer: its text, without the end token where one ended it.
 std::string Said(const Trajectory& answer, const std::vector<std::string>& more);
+
+// Some of its tokens an environment said.
+bool HasEnvironment(const Trajectory& answer);
 
 }  // namespace plumb::replay

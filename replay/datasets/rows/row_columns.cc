@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "common/base/nearest.h"
+#include "common/base/numbers/number_text.h"
 #include "common/base/text.h"
 #include "common/record/json_text.h"
 
@@ -144,15 +145,14 @@ double Columns::Number(const Column& column) const {
   if (column.value.is_number()) {
     number = double(column.value);
   } else if (column.value.is_string()) {
-    const std::string_view text = Trim(std::string_view(column.value));
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const bool whole = error == std::errc() && end == text.data() + text.size();
-    if (!whole) throw RowProblem{"wrong_type", column.Named() + " is no number"};
+    const auto parsed = ParseNumber<double>(Trim(std::string_view(column.value)));
+    if (!parsed) throw RowProblem{"wrong_type", column.Named() + " is no number"};
     if (!convert_)
       throw RowProblem{
           "number_as_text",
           column.Named() +
               " is a number written as text (`plumb data import --numbers-from-text` takes it)"};
+    number = *parsed;
   } else {
     throw RowProblem{"wrong_type", column.Named() + " is no number"};
   }

@@ -211,15 +211,6 @@ TEST(ToolCallForms, AreSeenInTemplates) {
   EXPECT_EQ(FormOfTemplate("{{ messages }}"), ToolForm::kHermes);
 }
 
-TEST(ToolCallForms, BecomeTheTemplatesMessage) {
-  const Message message = AssistantMessage({"hm", {{"call00000", "add", R"({"a":1})"}}, ""});
-  EXPECT_EQ(message.content, "hm");
-  EXPECT_EQ(
-      message.fields_json,
-      R"({"tool_calls":[{"id":"call00000","type":"function","function":{"name":"add","arguments":{"a":1}}}]})");
-  EXPECT_EQ(AssistantMessage({"hm", {}, ""}).fields_json, "");
-}
-
 // Bytes of any kind, and the forms' own pieces in any order: no crash, and every call that comes
 // out has a name and an object.
 TEST(ToolCallForms, TakeAnyBytes) {

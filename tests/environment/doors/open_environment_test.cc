@@ -237,26 +237,30 @@ TEST(OtherDoors, Program) {
       << Refusal(mute);
 }
 
+configs::EnvironmentConfig PluginNamed(const std::string& name) {
+  configs::EnvironmentConfig config = TestConfig(EnvironmentKind::kPlugin);
+  config.path = plumb::testing::BinaryPath("tests/environment/plugins/" + name + ".so");
+  config.timeout_s = 2;
+  return config;
+}
+
+TEST(OtherDoors, APluginThatCrashes) {
+  const auto crash = OpenEnvironment(PluginNamed("crash"), TestOptions());
+  EXPECT_NE(Talk(*crash, TestPrompt(), {"x"})[1].error.find("signal 11"), std::string::npos);
+}
+
 TEST(OtherDoors, Plugin) {
-  const auto object = [](const std::string& name) {
-    configs::EnvironmentConfig config = TestConfig(EnvironmentKind::kPlugin);
-    config.path = plumb::testing::BinaryPath("tests/environment/plugins/" + name + ".so");
-    config.timeout_s = 2;
-    return config;
-  };
-  const auto pool = OpenEnvironment(object("guess_number"), TestOptions());
+  const auto pool = OpenEnvironment(PluginNamed("guess_number"), TestOptions());
   const auto talk = Talk(*pool, TestPrompt("7"), {"3", "seven", "7"});
   EXPECT_EQ(Said(talk[0]), "user: I think of a number from 1 to 20.|");
   EXPECT_EQ(Said(talk[1]), "user: higher|");
   EXPECT_TRUE(talk[2].failed_call);
   EXPECT_EQ(talk[3].reward, 1.0);
   EXPECT_TRUE(talk[3].done);
-  const auto crash = OpenEnvironment(object("crash"), TestOptions());
-  EXPECT_NE(Talk(*crash, TestPrompt(), {"x"})[1].error.find("signal 11"), std::string::npos);
-  const auto hang = OpenEnvironment(object("hang"), TestOptions());
+  const auto hang = OpenEnvironment(PluginNamed("hang"), TestOptions());
   EXPECT_NE(Talk(*hang, TestPrompt(), {"x"})[1].error.find("timeout_s = 2"), std::string::npos);
-  EXPECT_NE(Refusal(object("other_abi")).find("was built for version 99"), std::string::npos);
-  EXPECT_NE(Refusal(object("no_act")).find("has no function plumb_environment_act"),
+  EXPECT_NE(Refusal(PluginNamed("other_abi")).find("was built for version 99"), std::string::npos);
+  EXPECT_NE(Refusal(PluginNamed("no_act")).find("has no function plumb_environment_act"),
             std::string::npos);
 }
 

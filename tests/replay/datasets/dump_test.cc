@@ -17,7 +17,7 @@ TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
   odd.trajectories[1].scored = false;
   odd.trajectories[1].unscored_reason = "timeout";
   store->Insert(odd);
-  store->InsertDropped(PlainGroup(9), "crashed");
+  InsertDropped(*store, PlainGroup(9), "crashed");
   store->PutEvaluation(0, 1, 5);
   store->Trim(Purpose::kEval, uint64_t{3} << 32);
 

@@ -139,7 +139,7 @@ TEST(ExporterTest, WhatDoesNotComeBackIsCountedAndNamed) {
   records[1].extra_json = R"({"prompt":"another"})";
   records[2].weight = 0.5;
   records[3] = {.prompt_tokens = {1}, .chosen_tokens = {2}, .rejected_tokens = {3}};
-  store->PutPreferences("d", records);
+  PutPreferences(*store, "d", records);
   const ExportReport report = ExportDataset(*store, {.dataset = "d", .out = folder / "out"});
   EXPECT_EQ(report.Describe(), "read 4 = written 3 + 1 only_tokens");
   EXPECT_EQ(report.same, 2) << "a weight comes back by --map weight=weight";
@@ -183,7 +183,7 @@ TEST(ExporterTest, RolloutsInBothForms) {
   store->Insert(group);
   lease.lease_id = 4;
   TrajectoryGroup dropped = Answer(lease, 7);
-  store->InsertDropped(dropped, "because");
+  InsertDropped(*store, dropped, "because");
   ExportRequest request{.dataset = "", .rows = ExportRows::kRollouts, .out = folder / "trl"};
   ExportReport report = ExportDataset(*store, request);
   EXPECT_EQ(report.Describe(), "read 2 = written 1 + 1 dropped_groups");
@@ -249,7 +249,7 @@ TEST(ExporterTest, SampledAnswersComeWithoutTheirEndToken) {
     r.rejected = {{"assistant", "n<stop>"}};
   records[0].prompt_tokens = {1}, records[0].chosen_tokens = {2}, records[0].rejected_tokens = {3};
   records[0].extra_json = R"({"run_id":"r","lease_id":4})";
-  store->PutPreferences("pairs", records);
+  PutPreferences(*store, "pairs", records);
   ExportRequest pairs{.dataset = "pairs", .out = folder / "pairs"};
   pairs.end_tokens = {"<stop>"};
   const ExportReport mined = ExportDataset(*store, pairs);

@@ -61,7 +61,7 @@ Imported Import(const std::string& text, const RowParserOptions& rows = {}) {
   return ReadBack(*store, ImportFiles(*store, request), "d");
 }
 
-std::string FormOf(const Imported& imported) { return imported.report.files.at(0).form; }
+std::string FormOf(const Imported& imported) { return imported.report.files.at(0).format; }
 
 TEST(ImporterTest, PromptForms) {
   struct Case {
@@ -321,7 +321,8 @@ TEST(ImporterTest, ArraysGzipAndDamage) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "1 bad_json",
                 import("[{\"prompt\": \"a\"} {\"prompt\": \"b\"}]"));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", import("[]"));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no row can be used", import("nonsense\n"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no row of the dataset can be used",
+                import("nonsense\n"));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "an object over several lines is neither",
                 import("{\n  \"prompt\": \"a\"\n}\n"));
   EXPECT_THROWS(ErrorCode::kUnsupported, "a zip archive; what is read",
@@ -357,7 +358,7 @@ TEST(ImporterTest, AKilledImportGoesOn) {
     r.commit_rows = 32;
     return r;
   };
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no row can be used", {
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no row of the dataset can be used", {
     auto store = OpenStore(folder / "twice");
     ImportFiles(*store, request("twice"));  // the second time, every row is a duplicate
   });
@@ -473,7 +474,7 @@ TEST(ImporterTest, RealHhPairs) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");
   const ImportReport report = ImportFiles(*store, Request({path}, "hh"));
-  EXPECT_EQ(report.files[0].form, "hh-rlhf");
+  EXPECT_EQ(report.files[0].format, "hh-rlhf");
   EXPECT_EQ(report.files[0].read, 1800);
   EXPECT_GT(report.files[0].used, 1750) << report.files[0].Describe();
   std::printf("hh-rlhf: %s\n", report.files[0].Describe().c_str());

@@ -125,7 +125,7 @@ TEST(PairMiner, ADatasetIsMadeOnceAndTheLedgerAddsUp) {
     for (Trajectory& t : group.trajectories) t.tokens[2] = 1000 + static_cast<int32_t>(id);
     ASSERT_EQ(store->Insert(group), InsertResult::kInserted);
   }
-  ASSERT_EQ(store->InsertDropped(PlainGroup(600), "unscored"), InsertResult::kInserted);
+  ASSERT_EQ(InsertDropped(*store, PlainGroup(600), "unscored"), InsertResult::kInserted);
   TrajectoryGroup repeat = Rewarded(1, {0, 1});  // the same prompt and answers under another lease
   for (Trajectory& t : repeat.trajectories) t.tokens[2] = 1001;
   repeat.lease.lease_id = 601;

@@ -443,7 +443,7 @@ TEST(RowLedger, EveryGeneratedRowIsStoredOrRejectedForItsReason) {
     EXPECT_EQ(ledger.used, static_cast<int64_t>(data.ids.size()));
     EXPECT_EQ(ledger.rejected, expected) << ledger.Describe();
     EXPECT_EQ(ledger.read, ledger.used + ledger.TotalRejected());
-    EXPECT_EQ(ledger.form, FormName(form.form));
+    EXPECT_EQ(ledger.format, FormName(form.form));
     EXPECT_EQ(ledger.container, data.container);
     EXPECT_EQ(ReadRejects(request.rejects), data.rejected);
     EXPECT_EQ(StoredIds(*store, KindOf(form.form)), data.ids);

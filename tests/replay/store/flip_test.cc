@@ -33,7 +33,7 @@ std::vector<PreferenceRecord> SomePairs(int n) {
 void Fill(const TempFolder& folder) {
   auto store = OpenStore(folder / "live");
   store->PutPrompts("train", SomePrompts(30));
-  store->PutPreferences("pairs", SomePairs(20));
+  PutPreferences(*store, "pairs", SomePairs(20));
   for (uint64_t id = 0; id < kGroups; ++id) {
     store->Insert(Answer(PlainLease(id), 0, "run", 3 + static_cast<int>(id % 17)));
     if (id == 20 || id == 40) store->Flush();

@@ -12,6 +12,7 @@
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
 #include "replay/store/store.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::replay {
@@ -91,13 +92,13 @@ TEST(PreferenceStore, RowsSurviveAndNeverChange) {
   {
     const auto store = Store::Open(folder.path() + "/s", {.run_id = "r"});
     EXPECT_EQ(store->PreferenceCount("hh"), 0u);
-    store->PutPreferences("hh", Pairs(20));
-    store->PutPreferences("hh", Pairs(20));  // the same again: nothing happens
-    EXPECT_EQ(CodeOf([&] { store->PutPreferences("hh", Pairs(19)); }), ErrorCode::kConflict);
+    PutPreferences(*store, "hh", Pairs(20));
+    PutPreferences(*store, "hh", Pairs(20));  // the same again: nothing happens
+    EXPECT_EQ(CodeOf([&] { PutPreferences(*store, "hh", Pairs(19)); }), ErrorCode::kConflict);
     auto other = Pairs(20);
     other[13].chosen[0].content = "changed";
-    EXPECT_EQ(CodeOf([&] { store->PutPreferences("hh", other); }), ErrorCode::kConflict);
-    EXPECT_EQ(CodeOf([&] { store->PutPreferences("none", {}); }), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(CodeOf([&] { PutPreferences(*store, "hh", other); }), ErrorCode::kConflict);
+    EXPECT_EQ(CodeOf([&] { PutPreferences(*store, "none", {}); }), ErrorCode::kInvalidArgument);
   }
   const auto store = Store::Open(folder.path() + "/s", {.run_id = "r"});
   EXPECT_EQ(store->PreferenceDatasets(), (std::map<std::string, uint64_t>{{"hh", 20}}));
@@ -133,7 +134,7 @@ TEST(PreferenceStore, PiecesCountOnlyOnceSealedAndMayBeBegunAgain) {
   store->SealPreferences("p", 10, hash);
   EXPECT_EQ(store->ReadPreferences("p", 0, 100).size(), 10u);
   EXPECT_EQ(store->ReadPreferences("p", 2, 1).front().margin, 0.5);
-  store->PutPreferences("p", all);  // the same rows in one piece
+  PutPreferences(*store, "p", all);  // the same rows in one piece
 }
 
 // Datasets were once sealed with another hash of their rows: they stay what they are, and the same
@@ -145,7 +146,7 @@ TEST(PreferenceStore, ADatasetSealedWithAnOlderHashIsTheSame) {
   for (size_t i = 0; i < 3; ++i) prompts[i].text = "p" + std::to_string(i);
   {
     const auto store = Store::Open(path, {.run_id = "r"});
-    store->PutPreferences("hh", Pairs(20));
+    PutPreferences(*store, "hh", Pairs(20));
     store->PutPrompts("train", prompts);
   }
   {
@@ -159,7 +160,7 @@ TEST(PreferenceStore, ADatasetSealedWithAnOlderHashIsTheSame) {
     rocks.Write(batch, true);
   }
   const auto store = Store::Open(path, {.run_id = "r"});
-  EXPECT_NO_THROW(store->PutPreferences("hh", Pairs(20)));
+  EXPECT_NO_THROW(PutPreferences(*store, "hh", Pairs(20)));
   EXPECT_NO_THROW(store->PutPrompts("train", prompts));
   EXPECT_EQ(store->PreferenceIdentity("hh"), "20 1234567");
   uint64_t hash = kNoRowsHash;
@@ -175,7 +176,7 @@ TEST(PreferenceStore, DamageIsNamed) {
   testing::TempFolder folder;
   {
     const auto store = Store::Open(folder.path() + "/s", {.run_id = "r"});
-    store->PutPreferences("hh", Pairs(3));
+    PutPreferences(*store, "hh", Pairs(3));
     store->PutLogprobs("model", "sequence", std::vector<float>{-1.0f});
   }
   {

@@ -101,7 +101,7 @@ TEST(StoreTest, RefusesAGroupThatDoesNotHoldTogether) {
 TEST(StoreTest, ADroppedGroupCompletesTheLease) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");
-  EXPECT_EQ(store->InsertDropped(PlainGroup(4), "timeout"), InsertResult::kInserted);
+  EXPECT_EQ(InsertDropped(*store, PlainGroup(4), "timeout"), InsertResult::kInserted);
   const auto stored = store->Read(Purpose::kTrain, 4);
   EXPECT_EQ(stored->kind, GroupKind::kDropped);
   EXPECT_EQ(stored->drop_reason, "timeout");

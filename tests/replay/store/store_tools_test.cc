@@ -32,7 +32,7 @@ TEST(StoreToolsTest, ExportAndExplainWhileTheStoreIsHeld) {
   auto store = OpenStore(folder / "store");
   for (uint64_t id = 0; id < 3; ++id) store->Insert(PlainGroup(id));
   store->Insert(PlainGroup(7, Purpose::kEval));
-  store->InsertDropped(PlainGroup(3), "unscored");
+  InsertDropped(*store, PlainGroup(3), "unscored");
   std::vector<nlohmann::json> lines;
   const auto keep = [&](const std::string& line) { lines.push_back(nlohmann::json::parse(line)); };
   EXPECT_EQ(ExportTrajectories(folder / "store", /*tokens=*/true, keep), 5u);

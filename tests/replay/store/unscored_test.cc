@@ -67,7 +67,7 @@ TEST(UnscoredTest, OnlyAnswersThatTrainMakeRewardsDiffer) {
 TEST(UnscoredTest, ADroppedGroupIsStoredWithItsAnswersAndReasons) {
   const TempFolder folder(InMemory());
   const auto store = OpenStore(folder / "s");
-  ASSERT_EQ(store->InsertDropped(Group("saus"), "failed 2"), InsertResult::kInserted);
+  ASSERT_EQ(InsertDropped(*store, Group("saus"), "failed 2"), InsertResult::kInserted);
   const StoredGroup read = *store->Read(Purpose::kTrain, 1);
   EXPECT_EQ(read.kind, GroupKind::kDropped);
   EXPECT_EQ(read.drop_reason, "failed 2");

@@ -152,9 +152,6 @@ TEST(WatchViewTest, BrailleDrawsACurve) {
     for (const std::string& line : Braille({1, 5, kNone, 2, 8, 3}, columns, 4))
       EXPECT_EQ(ColumnsOf(line), columns);
   }
-  EXPECT_EQ(Sparkline({0, 1, 2, 3, 4, 5, 6, 7}, 8), "▁▂▃▄▅▆▇█");
-  EXPECT_EQ(Sparkline({1, kNone, 8}, 3), "▁ █");
-  EXPECT_EQ(ColumnsOf(Sparkline({1, 2, 3}, 20)), 20);
 }
 
 TEST(WatchViewTest, ALineForAStep) {
