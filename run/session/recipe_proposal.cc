@@ -272,7 +272,7 @@ class Proposal {
     if (truths && known < rows) {
       notes_.push_back(
           std::to_string(rows - known) + " of " + std::to_string(rows) +
-          (rows - known == 1 ? " row has" : " rows have") + " no answer to compare with" +
+          (rows - known == 1 ? " rows has" : " rows have") + " no answer to compare with" +
           (request_.rewards.empty() ? ": the reward part 'correct' gives their answers no score"
                                     : ""));
     }

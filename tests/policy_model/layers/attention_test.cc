@@ -223,7 +223,7 @@ TEST(PackedAttention, IsThatOfGenerationWhereItIsToBe) {
   ExpectEqualBits(as_generated.out, Packed(s, Device::kCpu, DType::kFloat32, Paged).out, s.Name());
 }
 
-class PackedAttentionCuda : public ::testing::Test {
+class PackedAsGeneratedCuda : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!kernels::CudaAvailable())
@@ -236,7 +236,7 @@ class PackedAttentionCuda : public ::testing::Test {
   OwnedStream stream_{Device::kCpu};
 };
 
-TEST_F(PackedAttentionCuda, ForwardHasTheBitsOfGenerationAndBackwardTakesItFromThere) {
+TEST_F(PackedAsGeneratedCuda, ForwardHasTheBitsOfGenerationAndBackwardTakesItFromThere) {
   for (const Scene& s : Scenes()) {
     const std::string name = s.Name();
     bool generated = false;

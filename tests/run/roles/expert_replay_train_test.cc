@@ -87,12 +87,14 @@ TEST(ExpertReplayTrainTest, KeysAndValuesInFewerBitsShowInTheDistance) {
   EXPECT_NE(line.at("sampling/importance_ratio").get<double>(), 1);
 }
 
-// Under the async schedule, where answers run on under new weights.
+// Under the async schedule and with more to answer than to train, so that answers run on under new
+// weights.
 std::vector<std::string> Async(const std::string& after_update) {
   std::vector<std::string> out = {"--quiet"};
   for (const std::string& set :
        {std::string("run.schedule=async"), std::string("run.max_staleness=4"),
-        std::string("rollout.max_batch=4"), "rollout.kv_after_update=" + after_update})
+        std::string("rollout.max_batch=2"), std::string("rollout.samples_per_prompt=16"),
+        "rollout.kv_after_update=" + after_update})
     out.insert(out.end(), {"--set", set});
   return out;
 }
