@@ -238,6 +238,11 @@ void ValidateFp8(const Config& c, Problems& p) {
                 "that of a whole row; take tp, pp and ep out, or it.");
 }
 
+// One that is not was said to be already.
+bool LossScaleInRange(const Config& c) {
+  return c.optimizer.loss_scale >= 1 && c.optimizer.loss_scale <= 1 << 24;
+}
+
 // Of those in float16, and of the scale that the loss has with them.
 void ValidateFp16(const Config& c, Problems& p) {
   const std::string option = "model.products = \"fp16\" ";
@@ -252,7 +257,7 @@ void ValidateFp16(const Config& c, Problems& p) {
                 "scales gradients, and what run.gradient_wire loses of them is added to those "
                 "of another scale: leave run.gradient_wire at \"float32\".");
   int exponent = 0;
-  p.Require(std::frexp(c.optimizer.loss_scale, &exponent) == 0.5,
+  p.Require(!LossScaleInRange(c) || std::frexp(c.optimizer.loss_scale, &exponent) == 0.5,
             "optimizer.loss_scale is " + NumberText(c.optimizer.loss_scale) +
                 ", and a power of two rounds nothing: 65536, say.");
 }
@@ -261,7 +266,7 @@ void ValidateProducts(const Config& c, Problems& p) {
   if (c.model.products == Products::kFp8) ValidateFp8(c, p);
   if (c.model.products == Products::kFp16) return ValidateFp16(c, p);
   const OptimizerConfig none;
-  p.Require(c.optimizer.loss_scale == none.loss_scale &&
+  p.Require((c.optimizer.loss_scale == none.loss_scale || !LossScaleInRange(c)) &&
                 c.optimizer.loss_scale_steps == none.loss_scale_steps,
             "optimizer.loss_scale and optimizer.loss_scale_steps are of products in float16: set "
             "model.products = \"fp16\", or take them out.");

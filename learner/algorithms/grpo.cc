@@ -103,6 +103,7 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
       temperature_(config.rollout.temperature > 0 ? static_cast<float>(config.rollout.temperature)
                                                   : 1.0f),
       kv_type_(config.rollout.kv_type),
+      products_(config.model.products),
       max_new_tokens_(config.rollout.max_new_tokens),
       seed_(config.run.seed),
       // Generation that runs ahead samples from older policies: the ratio is then taken against the
@@ -384,7 +385,7 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
       },
       optimizer_.gradients(), /*shared=*/nullptr, measure);
   totals.entropy += entropy_sum;
-  if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo", kv_type_);
+  if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo", kv_type_, products_);
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   totals.loss += loss;
   totals.grad_norm += update.applied ? update.grad_norm : 0;

@@ -88,6 +88,7 @@ class Grpo : public Algorithm {
   const configs::AlgorithmConfig options_;
   const float temperature_;
   const configs::KvType kv_type_;
+  const configs::Products products_;
   const int64_t max_new_tokens_;
   const uint64_t seed_;
   const bool recompute_;              // old log-probs by the learner

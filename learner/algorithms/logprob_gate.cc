@@ -25,9 +25,23 @@ double LogprobGate::standard_error() const {
   return std::sqrt(std::max(0.0, squares_ / n - mean() * mean()) / (n - 1));
 }
 
-void LogprobGate::Check(double limit, const char* who, configs::KvType kept) const {
+void LogprobGate::Check(double limit, const char* who, configs::KvType kept,
+                        configs::Products products) const {
   if (limit <= 0 || tokens_ == 0) return;
-  if (std::isfinite(sum_) && mean() - 3 * standard_error() <= limit) return;
+  if (!std::isfinite(sum_)) {
+    throw Error(ErrorCode::kNonFinite,
+                "the learner computed log-probs that are not finite where the actor's are; "
+                "nothing of the update was applied: " +
+                    std::string(products == configs::Products::kFp16
+                                    ? "model.products = \"fp16\" holds no activation above 65504, "
+                                      "which the model exceeds, or the run diverges: set "
+                                      "model.products = \"dtype\", or lower the learning rate"
+                                    : "the run diverges, or the model's numbers are too large for "
+                                      "model.dtype: lower the learning rate and begin anew "
+                                      "with --overwrite"),
+                who);
+  }
+  if (mean() - 3 * standard_error() <= limit) return;
   const std::string causes =
       kept == configs::KvType::kModel
           ? "they do not compute the same policy (other weights, dtype or sampling filters)"

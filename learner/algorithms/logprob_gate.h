@@ -24,9 +24,11 @@ class LogprobGate {
   double max() const { return max_; }
   double standard_error() const;  // of the mean; infinite below two tokens
 
-  // Throws kConflict when the mean lies above `limit` for certain; `limit` 0: never. `who` names
-  // the algorithm; `kept`: rollout.kv_type, which the error names where it is not the model's own.
-  void Check(double limit, const char* who, configs::KvType kept) const;
+  // Throws kConflict when the mean lies above `limit` for certain, kNonFinite when a difference is
+  // not finite; `limit` 0: never. `who` names the algorithm; `kept`: rollout.kv_type, which the
+  // error names where it is not the model's own; `products`: model.products, which it names where
+  // they are in float16.
+  void Check(double limit, const char* who, configs::KvType kept, configs::Products products) const;
 
  private:
   int64_t tokens_ = 0;

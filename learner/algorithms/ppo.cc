@@ -56,6 +56,7 @@ Ppo::Ppo(const AlgorithmContext& c)
                        ? static_cast<float>(c.config.rollout.temperature)
                        : 1.0f),
       kv_type_(c.config.rollout.kv_type),
+      products_(c.config.model.products),
       max_new_tokens_(c.config.rollout.max_new_tokens),
       seed_(c.config.run.seed),
       // Generation that runs ahead samples from older policies: the ratio is then taken against the
@@ -303,7 +304,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     const TrainStep::SharedHead head = critic_.SharedHead();
     train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.gradients(),
                       shared ? &head : nullptr, MeasureOf(distiller_, samples));
-    if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo", kv_type_);
+    if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo", kv_type_, products_);
   }
   if (!shared) {
     next.assign(samples.size(), 0);

@@ -67,6 +67,7 @@ class Ppo : public Algorithm {
   const double peak_learning_rate_;
   const float temperature_;
   const configs::KvType kv_type_;
+  const configs::Products products_;
   const int64_t max_new_tokens_;
   const uint64_t seed_;
   const bool recompute_;  // old log-probs by the learner

@@ -361,8 +361,9 @@ void StepLoop::SaveGoodSteps() {
   }
   const int64_t saved = last_saved_.value_or(0);
   if (!good_ || good_->step < saved || (good_->step == saved && saved_optimizer_)) return;
-  const std::string steps =
-      std::to_string(good_->step - saved) + " good steps since " +
+  const std::string steps =  // good as far as is known: the last may have broken the weights
+      std::to_string(good_->step - saved) + (good_->step - saved == 1 ? " step" : " steps") +
+      " since " +
       (last_saved_ ? "the checkpoint of step " + std::to_string(*last_saved_) : "the start");
   if (optimizer_.spread()) {
     Phase("the " + steps +

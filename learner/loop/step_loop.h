@@ -23,6 +23,7 @@
 // checkpoint's state of no known form.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -83,6 +84,9 @@ struct LearnerResult {
   // Of all optimizers, the warm start's included: applied, and skipped for numbers that are not
   // finite.
   int64_t updates = 0, skipped_updates = 0;
+  // The last ones, of the optimizer that skipped most: for that, not for a scale of the loss that
+  // was too large for float16.
+  int64_t skipped_at_end = 0;
   RewardTally rewards;  // of this and earlier parts of the run, as wall_s
   double wall_s = 0;
   std::optional<SftResult> sft;
@@ -206,6 +210,7 @@ class StepLoop {
   void Count(const Optimizer& of) {
     result_.updates += of.updates();
     result_.skipped_updates += of.skipped();
+    result_.skipped_at_end = std::max(result_.skipped_at_end, of.counters().skipped_in_a_row);
   }
   void End();
   Snapshot Capture(int64_t step);

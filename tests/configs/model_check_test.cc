@@ -95,6 +95,19 @@ TEST(ModelCheck, ContradictionsNameTheirOptions) {
         << c.set.front() << ": " << Refused(c.set);
 }
 
+TEST(ModelCheck, AScaleOutOfItsRangeIsOneProblem) {
+  for (const char* products : {"dtype", "fp16"}) {
+    for (const char* scale : {"0", "nan", "1e30"}) {
+      const std::string said = Refused({std::string("model.products=") + products,
+                                        std::string("optimizer.loss_scale=") + scale});
+      const size_t first = said.find("has to be in [1, 16777216]");
+      EXPECT_NE(first, std::string::npos) << said;
+      EXPECT_EQ(said.find("2 problems"), std::string::npos) << said;
+      EXPECT_EQ(said.find("power of two"), std::string::npos) << said;
+    }
+  }
+}
+
 TEST(ModelCheck, WhatGoesTogetherIsTaken) {
   EXPECT_EQ(Refused({"model.window=8", "model.scales=[\"local\",\"global\"]", "model.gate_top_k=4",
                      "model.layers=2"}),

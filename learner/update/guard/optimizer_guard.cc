@@ -20,9 +20,10 @@ UpdateResult Optimizer::Skip(UpdateResult result, bool overflow, bool loss_is_fi
     throw Error(ErrorCode::kNonFinite,
                 std::to_string(skipped_in_a_row_) + " updates in a row were skipped because " +
                     result.why_skipped +
-                    "; nothing of them was saved: resume from the last checkpoint, or begin "
-                    "again where there is none, with a lower learning rate" +
-                    (loss_scale_.on() ? ", or with model.products = \"dtype\": float16 holds no "
+                    ", and they changed nothing: resume with a lower learning rate. Where that is "
+                    "not finite again, the update before them broke the weights: go on from an "
+                    "older checkpoint, or begin anew with --overwrite" +
+                    (loss_scale_.on() ? ", or try model.products = \"dtype\": float16 holds no "
                                         "activation above 65504"
                                       : ""),
                 "optimizer");

@@ -1,6 +1,9 @@
 #include "run/commands/training/run_end.h"
 
+#include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 #include "common/base/program_call.h"
@@ -11,6 +14,18 @@
 #include "run/session/recipe/cut_short.h"
 
 namespace plumb::run {
+namespace {
+
+bool Spoilt(const learner::LearnerResult& r) {
+  const auto finite = [](const std::optional<double>& value) {
+    return !value || std::isfinite(*value);
+  };
+  if (r.skipped_at_end > 0) return true;
+  return r.after && !(finite(r.after->loss) && finite(r.after->perplexity) &&
+                      std::isfinite(r.after->accuracy) && std::isfinite(r.after->reward));
+}
+
+}  // namespace
 
 RunOptions OptionsOf(bool resume, bool newest, bool quiet) {
   RunOptions options;
@@ -27,8 +42,58 @@ int SayStopped() {
   return kExitFewerSteps;
 }
 
+std::string SkippedText(const configs::Config& config, const learner::LearnerResult& r) {
+  return std::to_string(r.skipped_updates) + " of " +
+         std::to_string(r.updates + r.skipped_updates) +
+         (r.updates + r.skipped_updates == 1 ? " update was skipped" : " updates were skipped") +
+         ": not finite" +
+         (config.model.products == configs::Products::kFp16
+              ? " (under model.products = \"fp16\" an overflow lowers the scale of the loss)"
+              : "");
+}
+
+std::string WhySpoilt(const configs::Config& config, const learner::LearnerResult& r) {
+  const bool one = r.steps == 1;
+  const std::string steps = "the run's " + std::to_string(r.steps) + (one ? " step" : " steps");
+  const std::string skipped = std::to_string(r.skipped_updates);
+  if (r.steps == 0) return "";
+  if (r.updates == 0 && r.skipped_updates > 0 && r.skipped_at_end == 0) {
+    // Each divides the scale by 4.
+    return steps + " trained nothing: gradients overflowed float16 (model.products = \"fp16\") " +
+           "under the scale of the loss, which begins at optimizer.loss_scale = " +
+           std::to_string(static_cast<int64_t>(config.optimizer.loss_scale)) +
+           " and is a quarter after each update that was skipped for it (optim/skipped = " +
+           skipped +
+           "). Go on with more steps (--resume --steps N), or begin again with --overwrite and a "
+           "smaller optimizer.loss_scale";
+  }
+  if (r.updates == 0 && r.skipped_updates > 0) {
+    return steps +
+           " trained nothing: its loss or the gradient was not finite, so each update was skipped "
+           "(optim/skipped = " +
+           skipped +
+           "); the model that was saved is as it was before the run. Begin again with --overwrite "
+           "and a lower learning rate, or mend what makes the loss overflow";
+  }
+  if (!Spoilt(r)) return "";
+  const std::string again =
+      "begin anew with --overwrite and a lower optimizer.learning_rate (or optimizer.grad_clip), "
+      "or go on from an older checkpoint";
+  if (r.skipped_at_end == 0)
+    return "the run diverged: what was held out gives numbers that are not finite; " + again;
+  return "the run diverged: its last " +
+         (r.skipped_at_end == 1 ? "update was"
+                                : std::to_string(r.skipped_at_end) + " updates were") +
+         " skipped, because the loss or the gradient was not finite" +
+         (r.skipped_updates > r.skipped_at_end ? " (" + skipped + " in all)" : "") +
+         ". The model that was saved is as the update before left it, and that may have broken "
+         "it: " +
+         again;
+}
+
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   const learner::LearnerResult& r = summary.learner;
+  const std::string spoilt = WhySpoilt(session.config(), r);
   if (!quiet) {
     const auto held_out = [&](const char* when, const learner::EvalResult& e) {
       std::printf("%s held-out %s\n", when, HeldOutText(session.config(), e).c_str());
@@ -37,8 +102,10 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     if (r.after) held_out("after: ", *r.after);
     std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s,
                 session.folder().report().c_str());
+    if (r.skipped_updates > 0)
+      std::printf("note:   %s\n", SkippedText(session.config(), r).c_str());
     const bool scores = session.config().algorithm.name == configs::AlgorithmName::kRewardModel;
-    if (!r.stopped_early && r.saved) {
+    if (!r.stopped_early && r.saved && spoilt.empty()) {
       std::printf("model:  %s\n", session.folder().model().c_str());
       if (!scores)
         std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
@@ -51,7 +118,8 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
         std::printf("also:   transformers and vLLM read the model's folder as it is\n");
       }
     }
-    if (!r.stopped_early && r.saved && NewestLacksMoments(session.folder().checkpoints())) {
+    if (!r.stopped_early && r.saved && spoilt.empty() &&
+        NewestLacksMoments(session.folder().checkpoints())) {
       std::printf(
           "note:   the last checkpoint has no moments of the optimizer: with more steps they begin "
           "anew (checkpoint.optimizer = \"always\" keeps them)\n");
@@ -84,15 +152,8 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
                  HowToGoOn(session.folder().path).c_str());
     return kExitFewerSteps;
   }
-  if (r.steps > 0 && r.updates == 0 && r.skipped_updates > 0) {
-    std::fprintf(
-        stderr,
-        "plumb: error: the run's %lld step%s trained nothing: its loss or the gradient was "
-        "not finite, so each update was skipped (optim/skipped = %lld); the model that was "
-        "saved is as it was before the run. Begin again with %s\n",
-        static_cast<long long>(r.steps), r.steps == 1 ? "" : "s",
-        static_cast<long long>(r.skipped_updates),
-        "--overwrite and a lower learning rate, or mend what makes the loss overflow");
+  if (!spoilt.empty()) {
+    std::fprintf(stderr, "plumb: error: %s\n", spoilt.c_str());
     return ExitCodeOf(ErrorCode::kNonFinite);
   }
   const double bar = session.config().eval.bar;

@@ -6,7 +6,10 @@
 #pragma once
 
 #include <exception>
+#include <string>
 
+#include "configs/config.h"
+#include "learner/loop/step_loop.h"
 #include "learner/ranks/ranks.h"
 #include "run/roles/roles.h"
 #include "run/session/session.h"
@@ -35,6 +38,12 @@ auto AsRank(learner::Ranks* ranks, const Work& work) {
     throw;
   }
 }
+
+// "2 of 3 updates were skipped: not finite".
+std::string SkippedText(const configs::Config& config, const learner::LearnerResult& result);
+// Why a run's numbers are no result, and what to do: no update was applied, the last ones were
+// skipped, or what was held out gives numbers that are not finite; empty: none of these.
+std::string WhySpoilt(const configs::Config& config, const learner::LearnerResult& result);
 
 // Says results and places of a run that came to its end, and whether that is what was wanted: its
 // exit code.

@@ -12,6 +12,8 @@
 namespace plumb::learner {
 namespace {
 
+constexpr configs::Products kAsDtype = configs::Products::kDType;
+
 // Differences as bfloat16 makes them on a small model: most of some hundredths, one of a few
 // tenths.
 constexpr double kRounding[] = {0.01, 0.02, 0.03, 0.01, 0.04, 0.02, 0.31, 0.05,
@@ -35,21 +37,21 @@ TEST(LogprobGateTest, AFewRoundedTokensPassAndManyDoNot) {
   LogprobGate few;
   for (double d : kRounding) few.Add(-1.0, -1.0 - d);
   ASSERT_GT(few.mean(), 0.05);
-  EXPECT_NO_THROW(few.Check(0.05, "grpo", configs::KvType::kModel));
+  EXPECT_NO_THROW(few.Check(0.05, "grpo", configs::KvType::kModel, kAsDtype));
   LogprobGate many;  // the same mean, now for certain
   for (int i = 0; i < 400; ++i) {
     for (double d : kRounding) many.Add(-1.0, -1.0 - d);
   }
-  EXPECT_THROW(many.Check(0.05, "grpo", configs::KvType::kModel), Error);
-  EXPECT_NO_THROW(many.Check(0.06, "grpo", configs::KvType::kModel));
-  EXPECT_NO_THROW(many.Check(0, "grpo", configs::KvType::kModel));
+  EXPECT_THROW(many.Check(0.05, "grpo", configs::KvType::kModel, kAsDtype), Error);
+  EXPECT_NO_THROW(many.Check(0.06, "grpo", configs::KvType::kModel, kAsDtype));
+  EXPECT_NO_THROW(many.Check(0, "grpo", configs::KvType::kModel, kAsDtype));
 }
 
 TEST(LogprobGateTest, AnotherPolicyIsFoundInSixteenTokens) {
   LogprobGate gate;
   for (int i = 0; i < 16; ++i) gate.Add(-1.0 - 0.2 * i, -3.0 + 0.1 * i);
   try {
-    gate.Check(0.05, "ppo", configs::KvType::kModel);
+    gate.Check(0.05, "ppo", configs::KvType::kModel, kAsDtype);
     FAIL() << "passed";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kConflict);
@@ -66,7 +68,7 @@ TEST(LogprobGateTest, NamesRoundedKeysAndValuesFirst) {
     LogprobGate gate;
     for (int i = 0; i < 16; ++i) gate.Add(-1.0, -3.0);
     try {
-      gate.Check(0.05, "grpo", type);
+      gate.Check(0.05, "grpo", type, kAsDtype);
       FAIL() << "passed";
     } catch (const Error& error) {
       const std::string what = error.what();
@@ -79,11 +81,26 @@ TEST(LogprobGateTest, NamesRoundedKeysAndValuesFirst) {
   }
 }
 
+// That is no matter of two policies: the exit code is that of numbers that are not finite.
 TEST(LogprobGateTest, NothingThatIsNotFinitePasses) {
   for (double bad : {std::nan(""), std::numeric_limits<double>::infinity()}) {
-    LogprobGate gate;
-    gate.Add(-1.0, bad);
-    EXPECT_THROW(gate.Check(0.05, "grpo", configs::KvType::kModel), Error);
+    for (const auto products : {kAsDtype, configs::Products::kFp16}) {
+      LogprobGate gate;
+      gate.Add(-1.0, bad);
+      EXPECT_NO_THROW(gate.Check(0, "grpo", configs::KvType::kModel, products));
+      try {
+        gate.Check(0.05, "grpo", configs::KvType::kModel, products);
+        FAIL() << "passed";
+      } catch (const Error& error) {
+        const std::string what = error.what();
+        EXPECT_EQ(error.code(), ErrorCode::kNonFinite) << what;
+        EXPECT_EQ(what.find("other weights"), std::string::npos) << what;
+        EXPECT_EQ(what.find("model.products = \"fp16\" holds no activation above 65504") !=
+                      std::string::npos,
+                  products == configs::Products::kFp16)
+            << what;
+      }
+    }
   }
 }
 

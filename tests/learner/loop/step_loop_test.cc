@@ -48,7 +48,7 @@ TEST(StepLoopTest, AnyErrorInAWaitLeavesTheGoodSteps) {
     EXPECT_ANY_THROW(life.Run(false));
     EXPECT_EQ(life.NewestStep(), 4);
     EXPECT_TRUE(
-        HasLine(life.said, "saved the 4 good steps since the start; --resume goes on at step 4"));
+        HasLine(life.said, "saved the 4 steps since the start; --resume goes on at step 4"));
     Life next(Recipe(), folder / "c");
     ExpectSame(next.Run(true), whole);
     EXPECT_EQ(next.lines, (std::vector<int64_t>{4, 5}));
@@ -117,7 +117,7 @@ TEST(StepLoopTest, AnErrorBetweenAnUpdateAndTheEndOfItsStepSavesNoHalfStep) {
   EXPECT_THROW(life.Run(false), Error);
   EXPECT_EQ(life.NewestStep(), -1);
   EXPECT_TRUE(HasLine(life.said,
-                      "between two updates of a step: the 3 good steps since the start were not "
+                      "between two updates of a step: the 3 steps since the start were not "
                       "saved"));
   Life next(Recipe(), folder / "c");
   int anew = 0;
