@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <set>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -154,6 +155,27 @@ bool AreOne(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, ignored);
 }
 
+// Keys of paths that name a program, which is looked for in PATH by its name alone.
+std::set<std::string> ProgramKeys(const Config& config) {
+  std::set<std::string> keys;
+  const EnvironmentKind kind = config.environment.kind;
+  if (kind == EnvironmentKind::kProgram || kind == EnvironmentKind::kAgent)
+    keys.insert("environment.path");
+  for (size_t i = 0; i < config.reward.parts.size(); ++i) {
+    if (config.reward.parts[i].kind == "program")
+      keys.insert("reward.parts." + std::to_string(i) + ".path");
+  }
+  return keys;
+}
+
+// A bare name of a program that is a file of the working folder, where that is the recipe's or PATH
+// has no such program: with its folder, or nobody would look there.
+void SayFolderOfProgram(std::string& file, const fs::path& beside) {
+  std::error_code ignored;
+  if (file.find('/') != std::string::npos || !fs::is_regular_file(file, ignored)) return;
+  if (AreOne(file, beside) || !IsInPath(file)) file = FullPlace(file).string();
+}
+
 constexpr char kOut[] = "run.out";  // made where the run is asked for, never looked for
 
 }  // namespace
@@ -167,7 +189,7 @@ std::vector<std::string> FindBesideRecipe(Config& config, const std::string& rec
   // Its folder's names are the run's, and no data.
   const bool of_run = fs::path(recipe).filename() == "config.toml" && Exists(folder / "run.json");
   const RunStart start = of_run ? RunStart::Of(folder.string()) : RunStart();
-  ForEachPath(config, [&](const std::string& key, std::string& file) {
+  const auto find = [&](const std::string& key, std::string& file) {
     if (of_run && key != kOut && IsPath(file) && fs::path(file).is_absolute()) {
       if (const std::string moved = start.Find(file); !moved.empty()) file = moved;
       return;
@@ -200,6 +222,11 @@ std::vector<std::string> FindBesideRecipe(Config& config, const std::string& rec
       else say_two(beside, "beside the recipe, where its paths lead first", from_here);
     }
     if (!stays) file = beside;
+  };
+  const std::set<std::string> programs = ProgramKeys(config);
+  ForEachPath(config, [&](const std::string& key, std::string& file) {
+    find(key, file);
+    if (programs.contains(key)) SayFolderOfProgram(file, folder / file);
   });
   return notes;
 }
@@ -276,7 +303,9 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   const bool program =
       environment.kind == EnvironmentKind::kProgram || environment.kind == EnvironmentKind::kAgent;
   const bool by_name = program && environment.path.find('/') == std::string::npos;
-  if (!by_name || !IsInPath(environment.path)) look("environment.path", environment.path, "");
+  if (!by_name || !IsInPath(environment.path)) {
+    look("environment.path", environment.path, CommentOn(environment.path, recipe));
+  }
   look("environment.corpus", environment.corpus, "");
   if (IsOffline(config)) return missing;  // nothing is scored
   for (const RewardPartConfig& part : config.reward.parts) {

@@ -25,7 +25,9 @@ inline constexpr std::string_view kOfStage = "stage:";
 
 // Relative paths of options whose unit is file or folder: one that leads somewhere from the folder
 // of `recipe`, and by --set (says `origins`) nowhere from the working folder, becomes that place,
-// in full; so a run folder remembers it. All others stay as they are. Those in the recipe that a
+// in full; so a run folder remembers it. All others stay as they are, but for the bare name of a
+// program (of an environment, an agent or a reward part) that is a file there: in full, since by a
+// name alone it would be looked for in PATH. Those in the recipe that a
 // run keeps in its folder are of the folder that the run was started in first (places/run_start.h),
 // then of the working folder; what it names in full and was moved with it is where it is now. A
 // sentence for each path that leads to two places: which of them is

@@ -98,7 +98,8 @@ void AgentBook::Poll(Deadline deadline) {
     Episode& e = at->second;
     e.reward = event.reward;
     if (event.timed_out) ++counters_.timeouts;
-    if (!event.error.empty()) Finish(e, FinishReason::kAborted, "environment: " + event.error);
+    if (!event.error.empty())
+      Finish(e, FinishReason::kAborted, std::string(kEnvironmentFailed) + event.error);
     else Finish(e, event.cut ? FinishReason::kLength : FinishReason::kStop, "");
   }
   MakeRoom();

@@ -5,6 +5,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/record/abort_reason.h"
 
 namespace plumb::actor {
 
@@ -191,7 +192,7 @@ void Episodes::Finish(Episode& e, FinishReason finish, std::string why, std::vec
 
 void Episodes::Fail(Episode& e, const std::string& why) {
   ++counters_.failures;
-  Finish(e, FinishReason::kAborted, "environment: " + why);
+  Finish(e, FinishReason::kAborted, std::string(kEnvironmentFailed) + why);
 }
 
 void Episodes::Expire() {

@@ -38,6 +38,7 @@ Losses LossesOf(std::span<const TrajectoryGroup> groups) {
       const bool given_up = t.finish == FinishReason::kAborted;
       losses.aborted += given_up;
       losses.non_finite += given_up && t.unscored_reason.starts_with(kNonFiniteLogits);
+      losses.environment += given_up && t.unscored_reason.starts_with(kEnvironmentFailed);
       std::string& first = given_up ? aborted : losses.reason;
       if (first.empty()) first = t.unscored_reason;
     }
@@ -49,6 +50,12 @@ Losses LossesOf(std::span<const TrajectoryGroup> groups) {
 void CheckGenerated(const Losses& losses, const std::string& what) {
   if (!NothingGenerated(losses)) return;
   if (losses.non_finite > 0) ThrowNonFinite(losses, what);
+  if (losses.environment == losses.aborted) {
+    throw RewardFailed(
+        "not one answer of " + what + " was generated, since each conversation failed in its " +
+            losses.reason + ". Mend that, try it with `plumb env test`, then go on with --resume",
+        "actor");
+  }
   throw Error(ErrorCode::kInvalidArgument,
               "not one answer of " + what + " was generated: " + losses.reason, "actor");
 }

@@ -2,8 +2,8 @@
 //
 // Purpose: a step without one score trains nothing, and a run that goes on like that only costs; an
 // evaluation without one answer is no evaluation. The error names the true cause: weights that are
-// not finite any more (kNonFinite), prompts that the engine refuses (kInvalidArgument), a reward
-// part that fails (RewardFailed).
+// not finite any more (kNonFinite), prompts that the engine refuses (kInvalidArgument), an
+// environment or a reward part that fails (RewardFailed).
 // Thread safety: none. Ownership: values only.
 #pragma once
 
@@ -16,7 +16,8 @@
 
 namespace plumb::learner {
 
-// Every answer of several steps failed in a reward part. The command line ends with an exit code of
+// Every answer of several steps failed in a reward part, or of these or an evaluation in its
+// environment. The command line ends with an exit code of
 // its own for it (run/commands/cli.h).
 class RewardFailed : public Error {
  public:
@@ -26,9 +27,10 @@ class RewardFailed : public Error {
 
 struct Losses {
   int64_t answers = 0;
-  int64_t unscored = 0;    // without a score, those never generated among them
-  int64_t aborted = 0;     // never generated: FinishReason::kAborted
-  int64_t non_finite = 0;  // of these, for logits that are not finite
+  int64_t unscored = 0;     // without a score, those never generated among them
+  int64_t aborted = 0;      // never generated: FinishReason::kAborted
+  int64_t non_finite = 0;   // of these, for logits that are not finite
+  int64_t environment = 0;  // of the aborted: their environment failed
   // of the first answer that was generated and has no score; else of the first that was not
   // generated
   std::string reason;

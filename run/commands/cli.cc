@@ -283,7 +283,7 @@ int RunCli(int argc, char** argv) {
       "to be answered,\n"
       "8 not finite, 9 not supported by this build, 10 a reward part failed on every sample, or no "
       "answer of a whole run or of three steps in a "
-      "row got a score,\n"
+      "row got a score or came through its environment,\n"
       "11 of a learner of several ranks: another rank was lost, or computes something else.");
   CliResult result;
   AddTrainCommand(app, result);

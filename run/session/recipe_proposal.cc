@@ -21,6 +21,7 @@
 #include "run/session/generated_sums.h"
 #include "run/session/offline_source.h"
 #include "run/session/preference_data.h"
+#include "run/session/recipe/python_function.h"
 #include "run/session/recipe/usual_truth.h"
 #include "run/session/session.h"
 
@@ -100,28 +101,6 @@ PairCounts CountPairs(
     }
   }
   return counts;
-}
-
-struct PythonFunction {
-  std::string file, function;
-};
-// Of FILE.py or FILE.py:FUNCTION.
-PythonFunction PythonFunctionOf(const std::string& given) {
-  const size_t colon = given.rfind(".py:");
-  PythonFunction from{.file = given, .function = ""};
-  if (colon != std::string::npos)
-    from = {.file = given.substr(0, colon + 3), .function = given.substr(colon + 4)};
-  if (!from.file.ends_with(".py")) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "is \"" + given +
-                    "\": write FILE.py or FILE.py:FUNCTION; parts of other kinds are written into "
-                    "the recipe (docs/rewards.md)",
-                "--reward");
-  }
-  std::error_code ignored;
-  if (!std::filesystem::exists(from.file, ignored))
-    throw Error(ErrorCode::kNotFound, "is not there", from.file);
-  return from;
 }
 
 class Proposal {
@@ -383,6 +362,9 @@ class Proposal {
         part.name = name + "_" + std::to_string(i);
       c_.reward.parts.push_back(std::move(part));
     }
+    notes_.push_back("the reward was not run here: `plumb reward test " +
+                     (request_.recipe.empty() ? std::string("RECIPE") : request_.recipe) +
+                     "` calls it for a few answers and says where its file is no Python");
     for (const char* key : {"name", "kind", "weight", "path", "args"})
       keys_.insert(std::string("reward.parts.") + key);
     remarks_["reward"] =

@@ -82,6 +82,36 @@ TEST(Paths, OfTheRecipeGoBeforeThoseOfTheWorkingFolderAndThoseOfSetBehind) {
   EXPECT_TRUE(none.empty()) << none.front();
 }
 
+// By a name alone a program is looked for in PATH, where the recipe's folder is not.
+TEST(Paths, ProgramsBesideTheRecipeComeWithTheirFolder) {
+  namespace fs = std::filesystem;
+  const TempFolder temp;
+  const fs::path real = fs::canonical(temp.path());
+  for (const char* file : {"guess.py", "sort"})
+    RealFileSystem().WriteFileAtomic((real / file).string(), "");
+  const fs::path before = fs::current_path();
+  fs::current_path(real);
+  for (const char* kind : {"program", "agent"}) {
+    RealFileSystem().WriteFileAtomic(
+        "r.toml", std::string("[environment]\nkind = \"") + kind +
+                      "\"\npath = \"guess.py\"\n[[reward.parts]]\nkind = \"program\"\n"
+                      "path = \"guess.py\"\n");
+    for (const std::string& recipe :
+         {std::string("r.toml"), std::string("./r.toml"), (real / "r.toml").string()}) {
+      std::vector<std::string> problems, notes;
+      const Config config = ReadRecipe(recipe, {}, problems, &notes).config;
+      EXPECT_EQ(config.environment.path, real / "guess.py") << kind << " " << recipe;
+      EXPECT_EQ(config.reward.parts[0].path, real / "guess.py") << kind << " " << recipe;
+      const Config set = ReadRecipe(recipe, {"environment.path=env"}, problems, &notes).config;
+      EXPECT_EQ(set.environment.path, "env") << "of PATH";
+      const Config own = ReadRecipe(recipe, {"environment.path=sort"}, problems, &notes).config;
+      EXPECT_EQ(own.environment.path, real / "sort") << "beside the recipe goes before PATH";
+      EXPECT_TRUE(notes.empty());
+    }
+  }
+  fs::current_path(before);
+}
+
 // A run's recipe looked at from elsewhere, and a recipe that goes on with the run from there.
 TEST(Paths, OfARunLeadFromTheFolderThatItWasStartedIn) {
   namespace fs = std::filesystem;

@@ -132,6 +132,21 @@ std::string Magic(const std::string& path) {
   return std::string(magic, 4);
 }
 
+// Of what holds no JSON: a name that promises another form than its first bytes are of.
+void RefuseMisnamed(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::file_size(path, ignored) == 0 || ignored) return;
+  const bool parquet = path.ends_with(".parquet");
+  if ((!parquet && !path.ends_with(".gz")) || Magic(path).starts_with("\x1F\x8B")) return;
+  throw Error(ErrorCode::kCorruption,
+              std::string("is no ") + (parquet ? "Parquet" : "gzip") +
+                  " file, though it is called so: it does not begin as one (" +
+                  (parquet ? "PAR1" : "1F 8B") +
+                  "), and there is no JSON in it either; get it again, a page that "
+                  "says why may have been saved in its place",
+              path);
+}
+
 }  // namespace
 
 bool IsSavedToDisk(const std::string& folder) {
@@ -206,7 +221,7 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
                                                   : ""),
                 path);
   }
-  char first = 0;
+  char first = 0;  // that is not blank, unpacked
   {
     ByteSource peek(path);
     int c = peek.Get();
@@ -216,6 +231,7 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
   }
   if (first != '[' && first != '{' && (IsCsvName(path) || IsUnnamedCsv(path)))
     return OpenCsv(path, max_row_bytes);
+  if (first != '[' && first != '{') RefuseMisnamed(path);
   if (first == '[') return std::make_unique<JsonArray>(path, max_row_bytes);
   return std::make_unique<JsonLines>(path, max_row_bytes);
 }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -261,6 +262,30 @@ Led LeadEnvironment(const configs::Config& config) {
   return led;
 }
 
+// "; the first lines of the recipe say how ...: RECIPE:2: COMMAND", of the first command (set in)
+// in the comment that the recipe begins with which is none of this program's; else "".
+std::string HowItIsMade(const std::string& recipe) {
+  std::ifstream in(recipe);
+  std::string line;
+  for (int number = 1; std::getline(in, line) && line.starts_with("#"); ++number) {
+    const size_t words = line.find_first_not_of("# \t");
+    if (words == std::string::npos || words < 3 || line.compare(words, 6, "plumb ") == 0) continue;
+    return "; the first lines of the recipe say how its environment is made and started: " +
+           recipe + ":" + std::to_string(number) + ": " + line.substr(words);
+  }
+  return "";
+}
+
+Led LeadEnvironmentOf(const configs::Config& config, const std::string& recipe) {
+  try {
+    return LeadEnvironment(config);
+  } catch (const Error& error) {
+    const std::string how = HowItIsMade(recipe);
+    if (how.empty()) throw;
+    throw Error(error.code(), error.what() + how);
+  }
+}
+
 int Test(const EnvArguments& a) {
   const auto read_of = [&](const configs::Loaded& loaded) {  // of what may be missing
     configs::Config read;
@@ -279,7 +304,7 @@ int Test(const EnvArguments& a) {
         a.recipe);
   }
   const std::vector<Prompt> rows = Rows(config, a.rows);
-  const Led led = LeadEnvironment(config);
+  const Led led = LeadEnvironmentOf(config, a.recipe);
   std::vector<Talk> talks;
   for (size_t i = 0; i < rows.size(); ++i) {
     if (StopRequested()) {
@@ -310,8 +335,8 @@ int Test(const EnvArguments& a) {
   size_t failed = 0;
   for (const Talk& talk : talks) failed += !talk.error().empty();
   if (failed < talks.size()) return 0;
-  std::fprintf(stderr, "plumb: no conversation came through; first: %s\n",
-               talks[0].error().c_str());
+  std::fprintf(stderr, "plumb: no conversation came through; first: %s%s\n",
+               talks[0].error().c_str(), HowItIsMade(a.recipe).c_str());
   return kExitRewardFailed;
 }
 

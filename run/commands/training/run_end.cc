@@ -35,6 +35,12 @@ RunOptions OptionsOf(bool resume, bool newest, bool quiet) {
   options.newest = newest;
   return options;
 }
+
+int64_t Count(const RunSummary& summary, const std::string& name) {
+  const auto found = summary.counters.find(name);
+  return found == summary.counters.end() ? 0 : found->second;
+}
+
 bool Stopped() { return StopRequested().load(); }
 
 int SayStopped() {
@@ -123,6 +129,12 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
       std::printf(
           "note:   the last checkpoint has no moments of the optimizer: with more steps they begin "
           "anew (checkpoint.optimizer = \"always\" keeps them)\n");
+    }
+    if (const int64_t failed = Count(summary, "environment/failures"); failed > 0) {
+      std::printf(
+          "note:   %lld episode%s failed in the environment and trained nothing; samples.jsonl and "
+          "logs/ say why (unscored_reason)\n",
+          static_cast<long long>(failed), failed == 1 ? "" : "s");
     }
     if (r.best) {
       std::printf("best:   %s, after step %lld: held-out %s\n", session.folder().best().c_str(),

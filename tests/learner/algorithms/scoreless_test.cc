@@ -18,8 +18,8 @@ namespace {
 const std::string kNan = std::string(kNonFiniteLogits) + " after token 0 of the answer";
 
 // One letter an answer: 1 and 0 are rewards, u has no score, a was refused by the engine, n given
-// up for its logits, A refused and scored all the same, as an older Plumb did. Sample i has i + 1
-// tokens behind a prompt of 2, or none.
+// up for its logits, e for its environment, A refused and scored all the same, as an older Plumb
+// did. Sample i has i + 1 tokens behind a prompt of 2, or none.
 TrajectoryGroup Group(const std::string& answers) {
   TrajectoryGroup group;
   group.lease.num_samples = static_cast<int32_t>(answers.size());
@@ -36,6 +36,7 @@ TrajectoryGroup Group(const std::string& answers) {
     if (t.scored) t.rewards = {{.name = "correct", .value = t.reward}};
     if (c == 'u') t.unscored_reason = "reward 'judge': timeout";
     if (c == 'a') t.unscored_reason = "prompt of 7 tokens + 60 new ones is too long";
+    if (c == 'e') t.unscored_reason = std::string(kEnvironmentFailed) + "program (x.py): left";
     if (c == 'n') t.unscored_reason = kNan;
     group.trajectories.push_back(t);
   }
@@ -126,6 +127,14 @@ TEST(ScorelessTest, AnEvaluationWithoutOneAnswerIsAnErrorThatNamesTheCause) {
       Has(said, "not one answer of the evaluation of version 3 was generated: prompt of 7 tokens"))
       << said;
   EXPECT_FALSE(Has(said, "mend")) << said;
+  EXPECT_EQ(check({"ea", "ae"}).first, ErrorCode::kInvalidArgument) << "not the environment alone";
+  const std::string environment = check({"ee", "ee"}).second;
+  EXPECT_TRUE(Has(environment, "reward failed: ") &&
+              Has(environment,
+                  "the evaluation of version 3 was generated, since each conversation "
+                  "failed in its environment: program (x.py): left. Mend") &&
+              Has(environment, "plumb env test"))
+      << environment;
   const auto spoilt = check({"nn", "nn"});
   EXPECT_EQ(spoilt.first, ErrorCode::kNonFinite);
   EXPECT_TRUE(Has(spoilt.second, "logits are not finite") &&
@@ -151,6 +160,10 @@ TEST(ScorelessTest, ThreeStepsInARowEndTheRun) {
   EXPECT_EQ(code, ErrorCode::kInvalidArgument);
   EXPECT_TRUE(Has(said, "was generated: prompt of 7 tokens")) << said;
   EXPECT_FALSE(Has(said, "reward")) << said;
+  std::tie(code, said) = last({{"ee"}, {"uu"}, {"ee"}});
+  EXPECT_TRUE(Has(said, "reward failed: actor: not one answer of the last 3 steps") &&
+              Has(said, "failed in its environment: program (x.py): left"))
+      << said;
   // Weights do not get better by sampling from them again.
   std::tie(code, said) = last({{"nn", "nn"}});
   EXPECT_EQ(code, ErrorCode::kNonFinite);

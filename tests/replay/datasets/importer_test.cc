@@ -342,6 +342,21 @@ TEST(ImporterTest, ArraysGzipAndDamage) {
 }
 
 // An import that is killed at any mark goes on and ends with the very bytes of one that was not.
+TEST(ImporterTest, AFileThatIsNotWhatItIsCalledIsToldSo) {
+  TempFolder temp;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    RealFileSystem().WriteFileAtomic(temp / name, text);
+    return temp / name;
+  };
+  EXPECT_THROWS(ErrorCode::kCorruption, "is no Parquet file",
+                RowSource::Open(write("rows.parquet", "<html>gone</html>\n"), 1 << 20));
+  EXPECT_THROWS(ErrorCode::kCorruption, "is no gzip file",
+                RowSource::Open(write("rows.jsonl.gz", "garbage\n"), 1 << 20));
+  for (const char* name : {"rows.parquet", "rows.jsonl.gz"})
+    EXPECT_NE(RowSource::Open(write(name, "{\"prompt\": \"a\"}\n"), 1 << 20), nullptr) << name;
+  EXPECT_NE(RowSource::Open(write("rows.jsonl", "garbage\n"), 1 << 20), nullptr);
+}
+
 TEST(ImporterTest, AKilledImportGoesOn) {
   TempFolder folder;
   std::string text;

@@ -225,6 +225,8 @@ TEST(AgentTrain, AgentsThatFailAreCountedAndTheRunGoesOn) {
   ASSERT_EQ(lines.size(), 2u);
   // The last of them may be counted behind the last step's line.
   EXPECT_GE(lines.back().at("environment/failures"), 2);
+  EXPECT_TRUE(Has(Read(out + ".out"), "note:   4 episodes failed in the environment"))
+      << Read(out + ".out");
   EXPECT_EQ(Aborted(out), 4);
   const std::string samples = Read(out + "/samples.jsonl");
   EXPECT_TRUE(Has(samples, "fell over on purpose")) << samples;

@@ -312,6 +312,18 @@ TEST_F(ConfigNew, ARewardOfTheUsersOwnTakesThePlaceOfTheUsual) {
         {"config", "new", "--algorithm", algorithm, "--data", Data("answers"), "--reward", reward});
   };
   EXPECT_EQ(refused("grpo", temp_ / "none.py").code, 3);
+  EXPECT_TRUE(Has(made.err, "plumb reward test " + recipe)) << made.err;
+  const auto nope = refused("grpo", temp_ / "mine.py:nope"),
+             part = refused("grpo", temp_ / "mine.py:eve");
+  EXPECT_EQ(nope.code, 3) << nope.err;
+  EXPECT_TRUE(Has(nope.err, "mine.py: has no function 'nope'")) << nope.err;
+  EXPECT_TRUE(Has(part.err, "has no function 'eve'")) << part.err;
+  EXPECT_EQ(refused("grpo", temp_ / "mine.py:").code, 2);
+  EXPECT_TRUE(Has(refused("grpo", temp_ / "mine.py:").err, "no function is named"));
+  RealFileSystem().WriteFileAtomic(temp_ / "others.py",
+                                   "from mine import (even,\n  short)\nlong_ = lambda x: x\n");
+  for (const char* there : {"others.py:short", "others.py:long_", "mine.py:even"})
+    EXPECT_EQ(refused("grpo", temp_ / there).code, 0) << there;
   EXPECT_TRUE(Has(refused("grpo", "mine").err, "write FILE.py or FILE.py:FUNCTION"));
   EXPECT_TRUE(Has(refused("sft", temp_ / "mine.py").err, "learns from rows and scores no answers"));
 }

@@ -130,6 +130,38 @@ TEST(EnvTestCommand, SaysWhatIsWrong) {
   EXPECT_EQ(RunPlumb({"env", "test", "nowhere.toml"}).code, 3);
 }
 
+TEST(EnvTestCommand, SaysHowAnEnvironmentThatIsNotThereIsMade) {
+  TempFolder folder;
+  const auto tried = [&](const std::string& environment, const std::string& command) {
+    const std::string recipe = Recipe(folder, environment);
+    const std::string text = RealFileSystem().ReadFile(recipe, 1 << 20);
+    RealFileSystem().WriteFileAtomic(
+        recipe, "# Tried from here:\n#   " + command + "\n#   plumb env test r.toml\n" + text);
+    const auto ran = RunPlumb({"env", "test", recipe, "--rows", "1", "--reply", "7"});
+    EXPECT_NE(ran.code, 0);
+    EXPECT_TRUE(Has(ran.err, recipe + ":2: " + command)) << ran.err;
+  };
+  tried("kind = \"plugin\"\npath = \"no.so\"\n", "cc -shared -o no.so no.c");
+  tried("kind = \"python\"\npath = \"" + std::string(kExamples) +
+            "gym_environment.py\"\nargs = [\"python=venv/bin/python\"]\n",
+        "python3 -m venv venv");
+  tried("kind = \"http\"\nendpoint = \"http://127.0.0.1:1/\"\ntimeout_s = 1\n",
+        "python3 serve.py 1 &");
+}
+
+TEST(EnvTestCommand, NamesAProgramBesideTheRecipeThatIsNotExecutable) {
+  TempFolder folder;
+  RealFileSystem().WriteFileAtomic(folder / "guess", "#!/bin/sh\n");
+  const std::string recipe = Recipe(folder, "kind = \"program\"\npath = \"guess\"\n");
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());
+  const auto ran =
+      RunPlumb({"env", "test", std::filesystem::path(recipe).filename(), "--rows", "1"});
+  std::filesystem::current_path(before);
+  EXPECT_EQ(ran.code, 2) << ran.err;
+  EXPECT_TRUE(Has(ran.err, "guess is not executable: chmod +x it")) << ran.err;
+}
+
 // Processes are started from the program itself.
 TEST(EnvTestCommand, RunsPythonThroughTheProgram) {
   TempFolder folder;
