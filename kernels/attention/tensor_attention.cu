@@ -10,7 +10,7 @@ namespace {
 // The operations of a block, as a GPU of compute capability 8.0 and up has them. The blocks of
 // LoadBlocks are 8 x 8: lane l gives the address of row l % 8 of block l / 8 and gets the elements
 // 2 (l % 4) and the next of row l / 4 of each; turned, of column l / 4.
-struct Chip {
+struct Chip : RoundedOnce {
   static __device__ __forceinline__ int Thread() { return static_cast<int>(threadIdx.x); }
   static __device__ __forceinline__ void SyncBlock() { __syncthreads(); }
   static __device__ __forceinline__ int32_t Shuffle(int32_t x, int lane) {
@@ -59,24 +59,6 @@ struct Chip {
     asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
   }
 
-  // Each is one rounding, so that the compiler does not fuse what another kernel does not.
-  static __device__ __forceinline__ float Max(float x, float y) { return fmaxf(x, y); }
-  static __device__ __forceinline__ float Mul(float x, float y) { return __fmul_rn(x, y); }
-  static __device__ __forceinline__ float Sub(float x, float y) { return __fsub_rn(x, y); }
-  static __device__ __forceinline__ float Div(float x, float y) { return __fdiv_rn(x, y); }
-  static __device__ __forceinline__ float MulAdd(float x, float y, float z) {
-    return __fmaf_rn(x, y, z);
-  }
-  static __device__ __forceinline__ float Exp2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  static __device__ __forceinline__ unsigned PackPair(float low, float high) {
-    unsigned pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-  }
   static __device__ __forceinline__ void StorePair(BFloat16* to, unsigned pair) {
     *reinterpret_cast<unsigned*>(to) = pair;
   }

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "common/base/dtype.h"
+#include "kernels/device/cuda_common.h"
 
 namespace plumb::kernels {
 
@@ -23,7 +24,7 @@ namespace plumb::kernels {
 #define PLUMB_16(x, i) PLUMB_4(x, i), PLUMB_4(x, (i) + 4), PLUMB_4(x, (i) + 8), PLUMB_4(x, (i) + 12)
 #define PLUMB_32(x, i) PLUMB_16(x, i), PLUMB_16(x, (i) + 16)
 
-struct HopperChip {
+struct HopperChip : RoundedOnce {
   static constexpr unsigned kAll = 0xFFFFFFFFu;
 
   static __device__ __forceinline__ int Thread() { return static_cast<int>(threadIdx.x); }
@@ -196,25 +197,6 @@ struct HopperChip {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
   }
 
-  // As those of the other blocks (tensor_attention.cu), so that the compiler does not fuse what
-  // another kernel does not.
-  static __device__ __forceinline__ float Max(float x, float y) { return fmaxf(x, y); }
-  static __device__ __forceinline__ float Mul(float x, float y) { return __fmul_rn(x, y); }
-  static __device__ __forceinline__ float Sub(float x, float y) { return __fsub_rn(x, y); }
-  static __device__ __forceinline__ float Div(float x, float y) { return __fdiv_rn(x, y); }
-  static __device__ __forceinline__ float MulAdd(float x, float y, float z) {
-    return __fmaf_rn(x, y, z);
-  }
-  static __device__ __forceinline__ float Exp2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
-  static __device__ __forceinline__ unsigned PackPair(float low, float high) {
-    unsigned pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-    return pair;
-  }
   static __device__ __forceinline__ void LoadWords(const BFloat16* from, unsigned (&words)[4]) {
     const uint4 all = *reinterpret_cast<const uint4*>(from);
     words[0] = all.x, words[1] = all.y, words[2] = all.z, words[3] = all.w;

@@ -136,4 +136,26 @@ __device__ inline float BlockMax(float v) {
   return WarpMax(lane < static_cast<int>(blockDim.x / 32) ? part[lane] : -INFINITY);
 }
 
+// What blocks of attention compute with. Each is one rounding, so that the compiler does not fuse
+// in one kernel what it does not in another: generation and training promise the same bits.
+struct RoundedOnce {
+  static __device__ __forceinline__ float Max(float x, float y) { return fmaxf(x, y); }
+  static __device__ __forceinline__ float Mul(float x, float y) { return __fmul_rn(x, y); }
+  static __device__ __forceinline__ float Sub(float x, float y) { return __fsub_rn(x, y); }
+  static __device__ __forceinline__ float Div(float x, float y) { return __fdiv_rn(x, y); }
+  static __device__ __forceinline__ float MulAdd(float x, float y, float z) {
+    return __fmaf_rn(x, y, z);
+  }
+  static __device__ __forceinline__ float Exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
+  static __device__ __forceinline__ unsigned PackPair(float low, float high) {
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+  }
+};
+
 }  // namespace plumb::kernels
