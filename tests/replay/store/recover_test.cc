@@ -3,11 +3,15 @@
 #include "replay/store/recover.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <set>
+
+#include <rocksdb/env.h>
 
 #include "common/base/rng.h"
 #include "tests/replay/fixtures.h"
@@ -34,6 +38,45 @@ void Fill(const TempFolder& folder, uint64_t in_tables) {
   }
   std::filesystem::copy(folder / "live", folder / "store");
 }
+
+// RocksDB writes no table and removes no log while one of these is there: each of its background
+// threads waits. Made after the store, which starts the threads; gone before it is closed.
+class NothingInTheBackground {
+ public:
+  NothingInTheBackground() {
+    for (const auto pool : {rocksdb::Env::HIGH, rocksdb::Env::LOW, rocksdb::Env::BOTTOM})
+      busy_ += rocksdb::Env::Default()->GetBackgroundThreads(pool);
+    for (const auto pool : {rocksdb::Env::HIGH, rocksdb::Env::LOW, rocksdb::Env::BOTTOM}) {
+      for (int i = 0; i < rocksdb::Env::Default()->GetBackgroundThreads(pool); ++i)
+        rocksdb::Env::Default()->Schedule(&Wait, this, pool);
+    }
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return waiting_ == busy_; });
+  }
+  ~NothingInTheBackground() {
+    std::unique_lock lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return waiting_ == 0; });
+  }
+  NothingInTheBackground(const NothingInTheBackground&) = delete;
+  NothingInTheBackground& operator=(const NothingInTheBackground&) = delete;
+
+ private:
+  static void Wait(void* self) {
+    auto& held = *static_cast<NothingInTheBackground*>(self);
+    std::unique_lock lock(held.mutex_);
+    ++held.waiting_;
+    held.changed_.notify_all();
+    held.changed_.wait(lock, [&] { return held.released_; });
+    --held.waiting_;
+    held.changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int busy_ = 0, waiting_ = 0;
+  bool released_ = false;
+};
 
 std::string NewestLog(const std::string& store) {
   std::string newest;
@@ -138,33 +181,25 @@ TEST(RecoverTest, NewerLogsAreLeftOutAndReadForNames) {
   constexpr int kTokens = 3000;
   const auto group = [](uint64_t id) { return Answer(PlainLease(id), 0, "run", kTokens); };
   uint64_t groups = 0;
-  const auto logs = [&] {
+  const auto logs = [&](const char* of) {
     std::set<std::string> found;
-    for (const auto& entry : std::filesystem::directory_iterator(folder / "live")) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder / of)) {
       if (entry.path().extension() == ".log" && entry.file_size() > 0)
         found.insert(entry.path().filename());
     }
     return found;
   };
-  // A second log begins where RocksDB writes the first one's groups to a table. Once that is there
-  // it is ahead of the damage, and no copy up to it can be made: the copy has to be the faster one.
-  const auto has_table = [&] {
-    for (const auto& entry : std::filesystem::directory_iterator(folder / "store"))
-      if (entry.path().extension() == ".sst") return true;
-    return false;
-  };
-  for (int attempt = 0; attempt == 0 || (has_table() && attempt < 50); ++attempt) {
-    std::filesystem::remove_all(folder / "live");
-    std::filesystem::remove_all(folder / "store");
-    groups = 0;
+  {
+    // A second log begins where RocksDB writes the first one's groups to a table. Once that is there
+    // it is ahead of the damage, and no copy up to it can be made: it waits until the copy is there.
     auto store = Store::Open(folder / "live", {.run_id = "run", .write_buffer_mb = 1});
-    while (logs().size() < 2 && groups < 500) store->Insert(group(groups++));
+    const NothingInTheBackground held;
+    while (logs("live").size() < 2 && groups < 500) store->Insert(group(groups++));
     for (int more = 0; more < 3; ++more) store->Insert(group(groups++));
     std::filesystem::copy(folder / "live", folder / "store");
   }
-  ASSERT_FALSE(has_table());
-  ASSERT_EQ(logs().size(), 2u) << groups << " groups did not make a second log";
-  const std::string oldest = folder / ("store/" + *logs().begin());
+  ASSERT_EQ(logs("store").size(), 2u) << groups << " groups did not make a second log";
+  const std::string oldest = folder / ("store/" + *logs("store").begin());
   Flip(oldest, ReadFile(oldest).size() / 2, 0);
   const Recovery made = Recover(folder / "store", folder / "copy");
   EXPECT_EQ(made.damaged, oldest);
