@@ -25,6 +25,10 @@ function(plumb_library name)
   add_library(${name} STATIC ${ARG_SOURCES})
   plumb_options(${name})
   target_link_libraries(${name} PUBLIC ${ARG_LINK})
+  # Kernels stay apart: what the compiler makes of a loop shall not depend on the files beside it.
+  if(NOT name STREQUAL "plumb_kernels")
+    plumb_unity(${name})
+  endif()
   if(ARG_COLD)
     target_compile_options(${name} PRIVATE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
   endif()
@@ -86,6 +90,7 @@ function(plumb_test folder)
   endif()
   add_executable(${name}_test ${sources})
   plumb_options(${name}_test)
+  plumb_unity(${name}_test)
   target_compile_definitions(${name}_test PRIVATE
     PLUMB_SOURCE_DIR="${PROJECT_SOURCE_DIR}" PLUMB_BINARY_DIR="${PROJECT_BINARY_DIR}")
   # What is tested is in the libraries, optimised; the tests themselves only have to compile soon: a third off the whole build.

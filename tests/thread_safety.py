@@ -45,8 +45,17 @@ if proof.returncode == 0 or "requires holding mutex 'mu_'" not in proof.stderr:
     sys.exit("thread_safety: clang does not notice a member that is read without its mutex:\n" + proof.stderr)
 
 work = []
-for entry in json.loads((BUILD / "compile_commands.json").read_text()):
+
+
+def sources(entry):
+    """The sources of an entry: a unit of several includes them (cmake/PlumbUnity.cmake)."""
     path = pathlib.Path(entry["file"])
+    if path.suffix == ".cxx":
+        return [ROOT / name for name in re.findall(r'#include "(.+\.cc)"', path.read_text())]
+    return [path]
+
+
+for entry, path in [(e, p) for e in json.loads((BUILD / "compile_commands.json").read_text()) for p in sources(e)]:
     if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / "tests") or path.suffix != ".cc":
         continue
     header = path.with_suffix(".h")

@@ -19,7 +19,7 @@
 namespace plumb {
 
 using std::chrono::milliseconds;
-using Clock = std::chrono::steady_clock;
+using SteadyClock = std::chrono::steady_clock;
 
 Url ParseUrl(const std::string& text) {
   const auto refuse = [&](const std::string& why) {
@@ -118,7 +118,7 @@ class HttpClient::Impl {
       if (again) before = reply;
       // what follows on this connection cannot be trusted
       if (reply.failure != Failure::kNone) client_.stop();
-      if (!again || Clock::now() + pause >= deadline) {
+      if (!again || SteadyClock::now() + pause >= deadline) {
         for (size_t at; !options_.bearer.empty() &&
                         (at = reply.reason.find(options_.bearer)) != std::string::npos;) {
           reply.reason.replace(at, options_.bearer.size(), "***");
@@ -136,7 +136,7 @@ class HttpClient::Impl {
       pollfd waiting = {static_cast<int>(client_.socket()), POLLIN, 0};
       if (::poll(&waiting, 1, 0) != 0) client_.stop();
     }
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now());
     if (left.count() <= 0)
       return {Failure::kTimeout, "no answer from " + url_.shown + " within its deadline", ""};
     client_.set_connection_timeout(left);
@@ -171,7 +171,7 @@ class HttpClient::Impl {
               url_.shown + " sent more than " + std::to_string(options_.max_reply_bytes) + " bytes",
               ""};
     }
-    if (cut || (!result && Clock::now() >= deadline)) {
+    if (cut || (!result && SteadyClock::now() >= deadline)) {
       const bool connected = result.error() != httplib::Error::Connection &&
                              result.error() != httplib::Error::ConnectionTimeout;
       return {connected ? Failure::kTimeout : Failure::kUnavailable,
@@ -247,12 +247,12 @@ class HttpClient::Impl {
     while (!closing_) {
       if (!armed_) {
         changed_.wait(lock, [this]() PLUMB_REQUIRES(mu_) { return closing_ || armed_; });
-      } else if (Clock::now() < until_) {
+      } else if (SteadyClock::now() < until_) {
         changed_.wait_until(lock, until_);
       } else {
         cut_ = true;
         client_.stop();  // shuts the socket down under the call, which then fails
-        changed_.wait_until(lock, Clock::now() + milliseconds(50));
+        changed_.wait_until(lock, SteadyClock::now() + milliseconds(50));
       }
     }
   }

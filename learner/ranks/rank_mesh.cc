@@ -54,7 +54,7 @@ int MillisecondsTo(Clock::time_point deadline) {
 }
 
 // How long a wait may be that looks at `stop` in between.
-int Slice(Clock::time_point deadline, const std::function<bool()>& stop) {
+int WaitMs(Clock::time_point deadline, const std::function<bool()>& stop) {
   return stop ? std::min(MillisecondsTo(deadline), 20) : MillisecondsTo(deadline);
 }
 
@@ -132,7 +132,7 @@ bool ReadWhole(int descriptor, void* into, size_t bytes, Clock::time_point deadl
   auto* at = static_cast<char*>(into);
   while (bytes > 0) {
     pollfd poller{.fd = descriptor, .events = POLLIN, .revents = 0};
-    if (poll(&poller, 1, Slice(deadline, stop)) == 0) {
+    if (poll(&poller, 1, WaitMs(deadline, stop)) == 0) {
       if (Over(deadline, stop)) return false;
       continue;
     }
@@ -254,7 +254,7 @@ void RankMesh::Accept(const Listener& listener, const std::string& secret,
   for (;;) {
     ThrowIfStopped(stop);
     pollfd poller{.fd = listener.socket.get(), .events = POLLIN, .revents = 0};
-    const int ready = poll(&poller, 1, Slice(deadline, stop));
+    const int ready = poll(&poller, 1, WaitMs(deadline, stop));
     if (ready <= 0 && Clock::now() <= deadline) continue;
     if (ready == 0) {
       std::string missing;

@@ -143,7 +143,7 @@ std::vector<Row> FromRows(std::vector<RowFields>&& rows) {
 }
 
 // What rank 0's `make` comes to, as the others hear it; it goes on by `thrown`, where that is set.
-std::string Said(const std::function<std::string()>& make, std::exception_ptr& thrown) {
+std::string TextOrThrown(const std::function<std::string()>& make, std::exception_ptr& thrown) {
   try {
     return kValue + make();
   } catch (const learner::RankLost&) {
@@ -163,7 +163,7 @@ std::string Shared(learner::Ranks& ranks, const std::function<std::string()>& ma
     }
   }
   std::exception_ptr thrown;
-  const std::string said = Said(make, thrown);
+  const std::string said = TextOrThrown(make, thrown);
   ranks.Share(said);
   if (thrown) std::rethrow_exception(thrown);
   return said.substr(1);

@@ -44,7 +44,7 @@ std::vector<KeyTile> Planned(const PackedSource& p) {
 }
 
 template <int D>
-std::vector<float> Gradient(const PackedScene& s, int32_t blocks) {
+std::vector<float> BlockGradient(const PackedScene& s, int32_t blocks) {
   const auto qkv = Halves(s.qkv), dout = Halves(s.dout), out = Halves(s.out);
   std::vector<BFloat16> dqkv(qkv.size(), BFloat16{0xFFFF});
   std::vector<float> delta(s.lse.size(), NAN);
@@ -72,8 +72,8 @@ std::vector<float> Gradient(const PackedScene& s, int32_t blocks) {
   return gradient;
 }
 
-std::vector<float> Gradient(const PackedScene& s, int32_t blocks) {
-  return s.shape.d == 64 ? Gradient<64>(s, blocks) : Gradient<128>(s, blocks);
+std::vector<float> BlockGradient(const PackedScene& s, int32_t blocks) {
+  return s.shape.d == 64 ? BlockGradient<64>(s, blocks) : BlockGradient<128>(s, blocks);
 }
 
 class GradientBlocksTest : public ::testing::TestWithParam<bool> {
@@ -95,13 +95,13 @@ TEST_P(GradientBlocksTest, GradientsAreTheDefinitions) {
         Case{{2, 2, 128, {66}, {}, 0, 128}, 1}, Case{{2, 2, 64, {150, 20}, {}, 17, 16, true}, 2},
         Case{{7, 1, 64, {70, 80, 3}, {-1, 0, 0}, 90}, 1}}) {
     const PackedScene scene(c.shape);
-    scene.ExpectGradient(Gradient(scene, c.blocks), "blocks");
+    scene.ExpectGradient(BlockGradient(scene, c.blocks), "blocks");
   }
 }
 
 TEST_P(GradientBlocksTest, HowManyBlocksShareTheWorkChangesNoBits) {
   const PackedScene scene({3, 1, 64, {40, 130, 75}, {-1, 0, 0}});
-  ExpectSameBits(Gradient(scene, 3), Gradient(scene, 1), "three blocks");
+  ExpectSameBits(BlockGradient(scene, 3), BlockGradient(scene, 1), "three blocks");
 }
 
 TEST(KeyTiles, EachTokenIsInOneAndItsQueriesAreCounted) {

@@ -358,7 +358,7 @@ void CheckGradients(const std::vector<int32_t>& counts, int32_t n, int32_t ffn, 
 const std::vector<int32_t> kRows = {0, 1, 15, 63, 0, 129, 0};
 
 // Whether copies happen at once, and whether they come in boxes where they can.
-class WarpgroupTileTest : public testing::TestWithParam<std::pair<bool, bool>> {
+class WarpgroupTileTest : public ::testing::TestWithParam<std::pair<bool, bool>> {
  protected:
   void SetUp() override {
     WarpgroupChip::eager_copies = GetParam().first;
@@ -366,8 +366,8 @@ class WarpgroupTileTest : public testing::TestWithParam<std::pair<bool, bool>> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(Copies, WarpgroupTileTest,
-                         testing::Values(std::pair(false, false), std::pair(false, true),
-                                         std::pair(true, true)));
+                         ::testing::Values(std::pair(false, false), std::pair(false, true),
+                                           std::pair(true, true)));
 
 TEST_P(WarpgroupTileTest, RowsMeetTheirExpertsMatrix) {
   // Terms of part of a stage, of one, and of more than the ring has; columns of part of a tile, and

@@ -20,7 +20,8 @@ namespace plumb::kernels {
 namespace {
 
 constexpr KvFormat kFormats[] = {KvFormat::kInt8, KvFormat::kFp8, KvFormat::kInt4};
-constexpr int32_t kPageTokens = 8, kStride = 8;  // pages of a slot
+constexpr int32_t kPageTokens = 8;
+constexpr int32_t kStride = 8;  // pages of a slot
 
 class KvCudaTest : public ::testing::TestWithParam<DType> {
  protected:

@@ -14,7 +14,10 @@ namespace {
 PLUMB_KERNEL_SUITE(TaskRowsTest);
 
 // Two tasks of three tokens each, from 1000 on, 10 apart.
-constexpr int32_t kFirst = 1000, kStride = 10, kPerTask = 3, kTasks = 2;
+constexpr int32_t kFirst = 1000;
+constexpr int32_t kStride = 10;
+constexpr int32_t kPerTask = 3;
+constexpr int32_t kTasks = 2;
 
 TEST_P(TaskRowsTest, TokensOfTasksHaveTheirRowsAndOthersStay) {
   for (const int64_t width : {1, 37, 300}) {

@@ -10,8 +10,10 @@
 namespace plumb::kernels {
 namespace {
 
-constexpr int64_t kRows = 7, kWidth = 3;
-constexpr int32_t kGroups = 4, kTasks = 3;
+constexpr int64_t kRows = 7;
+constexpr int64_t kWidth = 3;
+constexpr int32_t kGroups = 4;
+constexpr int32_t kTasks = 3;
 constexpr size_t kElements = kRows * kGroups * kWidth;
 
 struct Numbers {

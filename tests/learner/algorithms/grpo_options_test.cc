@@ -13,13 +13,13 @@ namespace {
 using policy_model::Weights;
 using Metrics = std::map<std::string, double>;
 
-struct Rig {
+struct OptionsRig {
   Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
   policy_model::Transformer transformer{TinyShape(), Device::kCpu, DType::kFloat32};
   TrainStep train{transformer, 64};
   configs::Config config;
   std::vector<TrajectoryGroup> groups;
-  Rig() {
+  OptionsRig() {
     weights.Initialise(3, 0.2);
     groups = RandomGroups(3, 4, 9, train, weights, 0);
     config.rollout.max_new_tokens = 12;
@@ -48,7 +48,7 @@ double Apart(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 TEST(GrpoOptionsTest, AtARatioOfOneMostObjectivesAreThePolicyGradient) {
-  Rig rig;
+  OptionsRig rig;
   const auto clip = rig.Gradient();
   for (size_t o = 0; o < configs::kNames<Objective>.size(); ++o) {
     const auto objective = static_cast<Objective>(o);
@@ -67,7 +67,7 @@ TEST(GrpoOptionsTest, AtARatioOfOneMostObjectivesAreThePolicyGradient) {
 }
 
 TEST(GrpoOptionsTest, CovariancesLeaveTokensOut) {
-  Rig rig;
+  OptionsRig rig;
   const auto all = rig.Gradient();
   rig.config.algorithm.objective = Objective::kClipCov;
   rig.config.algorithm.cov_low = -100;
@@ -81,7 +81,7 @@ TEST(GrpoOptionsTest, CovariancesLeaveTokensOut) {
 }
 
 TEST(GrpoOptionsTest, CutAnswersDoNotTrain) {
-  Rig rig;
+  OptionsRig rig;
   rig.groups[0].trajectories[1].finish = FinishReason::kLength;
   rig.groups[2].trajectories[3].finish = FinishReason::kLength;
   const auto with = rig.Gradient();
@@ -96,7 +96,7 @@ TEST(GrpoOptionsTest, CutAnswersDoNotTrain) {
 }
 
 TEST(GrpoOptionsTest, AShareOfTheTokensTrains) {
-  Rig rig;
+  OptionsRig rig;
   const auto all = rig.Gradient();
   rig.config.algorithm.entropy_quantile = 0.25;
   Metrics metrics;
@@ -106,7 +106,7 @@ TEST(GrpoOptionsTest, AShareOfTheTokensTrains) {
 }
 
 TEST(GrpoOptionsTest, AnswersThatThePolicyLeftAreMasked) {
-  Rig rig;
+  OptionsRig rig;
   rig.config.algorithm.logprob_gate = 0;
   rig.config.algorithm.off_policy_sequence_mask = 0.5;
   Metrics metrics;
@@ -131,7 +131,7 @@ TEST(GrpoOptionsTest, AnswersThatThePolicyLeftAreMasked) {
 }
 
 TEST(GrpoOptionsTest, TheGreedyAnswerIsNotTrained) {
-  Rig rig;
+  OptionsRig rig;
   rig.config.algorithm.advantage = Advantage::kGreedy;
   const auto gradient = rig.Gradient();
   for (TrajectoryGroup& group : rig.groups)
@@ -143,7 +143,7 @@ TEST(GrpoOptionsTest, TheGreedyAnswerIsNotTrained) {
 }
 
 TEST(GrpoOptionsTest, EveryAdvantageTrains) {
-  Rig rig;
+  OptionsRig rig;
   const auto plain = rig.Gradient();
   for (size_t a = 0; a < configs::kNames<Advantage>.size(); ++a) {
     rig.config.algorithm.advantage = static_cast<Advantage>(a);
@@ -161,7 +161,7 @@ TEST(GrpoOptionsTest, EveryAdvantageTrains) {
 }
 
 TEST(GrpoOptionsTest, TheEntropyCoefficientMovesAndIsKept) {
-  Rig rig;
+  OptionsRig rig;
   rig.config.algorithm.entropy_target = 100;  // never met: it rises
   rig.config.algorithm.entropy_coef = 0.1;
   Optimizer optimizer(rig.weights, rig.config.optimizer);
@@ -176,7 +176,7 @@ TEST(GrpoOptionsTest, TheEntropyCoefficientMovesAndIsKept) {
 }
 
 TEST(GrpoOptionsTest, TheKlTimesTheRatioHasAnotherGradient) {
-  Rig rig;
+  OptionsRig rig;
   Weights other(TinyShape(), Device::kCpu, DType::kFloat32);
   other.Initialise(3, 0.2);
   RandomStream random(5, 5);  // near: the estimator's clamp is not met

@@ -34,7 +34,7 @@ ModelShape Mixture() {
 
 enum class Kind : uint8_t { kSft, kDpo, kGrpo };
 
-struct Life {
+struct ExpertLife {
   std::vector<std::map<std::string, double>> metrics;
   LearnerResult result;
 };
@@ -73,7 +73,7 @@ std::vector<PreferencePair> Pairs(int n, uint64_t seed) {
 
 void TrainOffline(Kind kind, const configs::Config& config, Weights& whole, Ranks* ranks,
                   Checkpoints& checkpoints, const LearnerHooks& hooks, bool resume, int ep,
-                  Life& life) {
+                  ExpertLife& life) {
   ExpertRanks experts(ranks, ep, ranks ? ranks->size() : 1);
   const auto share = MakeExpertShare(experts, whole, ModelShare::Whole::kComesAndGoes);
   Weights& weights = share ? share->weights() : whole;
@@ -99,9 +99,9 @@ void TrainOffline(Kind kind, const configs::Config& config, Weights& whole, Rank
                            optimizer, checkpoints, hooks, resume, ranks);
 }
 
-Life TrainAs(Kind kind, Ranks* ranks, int ep, const std::string& folder, int64_t steps,
-             bool resume) {
-  Life life;
+ExpertLife TrainAs(Kind kind, Ranks* ranks, int ep, const std::string& folder, int64_t steps,
+                   bool resume) {
+  ExpertLife life;
   configs::Config config;
   config.run.steps = steps;
   config.run.checkpoint_every = 2;
@@ -138,9 +138,9 @@ Life TrainAs(Kind kind, Ranks* ranks, int ep, const std::string& folder, int64_t
   return life;
 }
 
-std::vector<Life> Train(Kind kind, int size, int ep, const std::string& folder, int64_t steps = 4,
-                        bool resume = false) {
-  std::vector<Life> lives(static_cast<size_t>(size));
+std::vector<ExpertLife> Train(Kind kind, int size, int ep, const std::string& folder,
+                              int64_t steps = 4, bool resume = false) {
+  std::vector<ExpertLife> lives(static_cast<size_t>(size));
   AsRanks(size, [&](Ranks* ranks) {
     lives[static_cast<size_t>(ranks ? ranks->rank() : 0)] =
         TrainAs(kind, ranks, ep, folder, steps, resume);
@@ -165,9 +165,9 @@ bool OfOneRank(const std::string& name) {
 
 // `alike`: of as many ranks that share nothing but batches. They cut these as `lives` do, and so
 // lay as many tokens down of what neighbours begin with, which the load counts.
-void ExpectSame(Kind kind, const Life& one, const Life& alike, const std::vector<Life>& lives,
-                double bound) {
-  for (const Life& life : lives) {
+void ExpectSame(Kind kind, const ExpertLife& one, const ExpertLife& alike,
+                const std::vector<ExpertLife>& lives, double bound) {
+  for (const ExpertLife& life : lives) {
     ASSERT_EQ(life.metrics.size(), one.metrics.size());
     for (size_t step = 0; step < life.metrics.size(); ++step) {
       for (const auto& [name, of_one] : one.metrics[step]) {
@@ -187,7 +187,7 @@ void ExpectSame(Kind kind, const Life& one, const Life& alike, const std::vector
 
 void TrainWhatOneTrains(Kind kind, const std::vector<int>& sizes) {
   const testing::TempFolder folder;
-  const Life one = Train(kind, 1, 1, folder / "one")[0];
+  const ExpertLife one = Train(kind, 1, 1, folder / "one")[0];
   for (const int size : sizes) {
     const std::string name = std::to_string(size);
     const auto lives = Train(kind, size, 2, folder / name);
@@ -209,13 +209,13 @@ TEST(ExpertLoopTest, RanksLearnFromRolloutsWhatOneLearns) { TrainWhatOneTrains(K
 // Begun by four, gone on with by one, by four in one group, and by two without groups.
 TEST(ExpertLoopTest, AnyNumberOfRanksGoesOn) {
   const testing::TempFolder folder;
-  Life one = Train(Kind::kSft, 1, 1, folder / "one", 8)[0];
+  ExpertLife one = Train(Kind::kSft, 1, 1, folder / "one", 8)[0];
   const std::string run = folder / "run";
   size_t from = 0;
   for (const auto& [size, ep] : {std::pair(4, 2), {1, 1}, {4, 4}, {2, 1}}) {
     const auto lives =
         Train(Kind::kSft, size, ep, run, static_cast<int64_t>(from) + 2, /*resume=*/from > 0);
-    for (const Life& life : lives) {
+    for (const ExpertLife& life : lives) {
       ASSERT_EQ(life.metrics.size(), 2u) << size;
       for (size_t step = 0; step < 2; ++step) {
         const double loss = one.metrics[from + step].at("sft/loss");

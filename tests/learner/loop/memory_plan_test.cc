@@ -19,7 +19,7 @@ namespace {
 using configs::AlgorithmName;
 using policy_model::Weights;
 
-configs::Config Recipe(AlgorithmName name = AlgorithmName::kGrpo) {
+configs::Config PlanRecipe(AlgorithmName name = AlgorithmName::kGrpo) {
   configs::Config config;
   config.algorithm.name = name;
   config.optimizer.micro_batch_tokens = 256;
@@ -38,7 +38,7 @@ TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
     for (const bool lora : {false, true}) {
       for (const auto masters : {configs::Masters::kFloat32, configs::Masters::kNone}) {
         for (const auto moments : {configs::Moments::kFloat32, configs::Moments::kInt8}) {
-          configs::Config config = Recipe();
+          configs::Config config = PlanRecipe();
           config.model.dtype = dtype;
           config.optimizer.masters = masters;
           config.optimizer.moments = moments;
@@ -73,7 +73,7 @@ TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
 TEST(MemoryPlanTest, OffloadedStateIsTheHosts) {
   for (const auto masters : {configs::Masters::kFloat32, configs::Masters::kNone}) {
     for (const auto moments : {configs::Moments::kFloat32, configs::Moments::kInt8}) {
-      configs::Config config = Recipe(AlgorithmName::kPpo);
+      configs::Config config = PlanRecipe(AlgorithmName::kPpo);
       config.model.dtype = DType::kBFloat16;
       config.optimizer.masters = masters;
       config.optimizer.moments = moments;
@@ -102,7 +102,7 @@ TEST(MemoryPlanTest, OffloadedStateIsTheHosts) {
 
 // Codes of tokens and weights, and scales.
 TEST(MemoryPlanTest, ProductsInFp8TakeTheirOperands) {
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   const Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
   const int64_t without = BytesOf(PlanLearner(config, weights), "scratch");
   config.model.products = configs::Products::kFp8;
@@ -113,7 +113,7 @@ TEST(MemoryPlanTest, ProductsInFp8TakeTheirOperands) {
 TEST(MemoryPlanTest, AStageIsPlannedAsItIsHeld) {
   policy_model::ModelShape shape = TinyShape();
   shape.layers = 4;
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   const Weights whole = Weights::WithoutMemory(shape, Device::kCpu, DType::kFloat32);
   const MemoryPlan alone = PlanLearner(config, whole);
   config.run.parallel = "pp=2";
@@ -144,7 +144,7 @@ TEST(MemoryPlanTest, GradientsInBfloat16AreWhatTheOptimizerHolds) {
   for (const bool tied : {false, true}) {
     policy_model::ModelShape shape = TinyShape();
     shape.tied = tied;
-    configs::Config config = Recipe();
+    configs::Config config = PlanRecipe();
     config.model.dtype = DType::kBFloat16;
     config.optimizer.gradients = configs::Gradients::kBFloat16;
     Weights weights(shape, Device::kCpu, DType::kBFloat16);
@@ -183,18 +183,18 @@ TEST(MemoryPlanTest, ParametersAreThoseOfTheTensors) {
   Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
   const int64_t base = weights.base().table->parameters();
   ASSERT_LT(base, weights.flat().elements()) << "nothing is padded: this shows nothing";
-  MemoryPlan plan = PlanLearner(Recipe(), weights);
+  MemoryPlan plan = PlanLearner(PlanRecipe(), weights);
   EXPECT_EQ(what(plan, "weights"), count(base) + ", float32");
   EXPECT_EQ(what(plan, "gradients"), "float32, " + count(base) + " trained");
   policy_model::ModelShape scalar = TinyShape();
   scalar.scalar_head = true;
-  EXPECT_EQ(what(PlanLearner(Recipe(AlgorithmName::kPpo), weights), "critic"),
+  EXPECT_EQ(what(PlanLearner(PlanRecipe(AlgorithmName::kPpo), weights), "critic"),
             count(policy_model::TensorTable(scalar).parameters()) +
                 " with their masters, gradients and moments");
   weights.AddAdapter({.rank = 4}, 1);
   const int64_t adapter = weights.sets()[1]->table->parameters();
   ASSERT_LT(adapter, weights.sets()[1]->flat.elements());
-  plan = PlanLearner(Recipe(), weights);
+  plan = PlanLearner(PlanRecipe(), weights);
   EXPECT_EQ(what(plan, "weights"), count(base + adapter) + ", float32");
   EXPECT_EQ(what(plan, "gradients"), "float32, " + count(adapter) + " trained");
 }
@@ -202,7 +202,7 @@ TEST(MemoryPlanTest, ParametersAreThoseOfTheTensors) {
 TEST(MemoryPlanTest, TheLargestBatchIsTheRecipesOwn) {
   policy_model::ModelShape shape = TinyShape();
   shape.max_positions = 4096;
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   config.data.max_prompt_tokens = 100;
   config.rollout.max_new_tokens = 60;
   config.rollout.prompts_per_step = 32;
@@ -217,11 +217,11 @@ TEST(MemoryPlanTest, TheLargestBatchIsTheRecipesOwn) {
   shape.max_positions = 128;
   EXPECT_EQ(LargestBatch(config, shape).longest, 128);
 
-  config = Recipe(AlgorithmName::kDpo);
+  config = PlanRecipe(AlgorithmName::kDpo);
   shape.max_positions = 4096;
   config.preference.max_tokens = 200;
   EXPECT_EQ(LargestBatch(config, shape).tokens, 400) << "a pair is not parted";
-  config = Recipe(AlgorithmName::kSft);
+  config = PlanRecipe(AlgorithmName::kSft);
   config.sft.max_tokens = 20;
   config.sft.batch = 3;
   EXPECT_EQ(LargestBatch(config, shape).tokens, 60);
@@ -230,22 +230,22 @@ TEST(MemoryPlanTest, TheLargestBatchIsTheRecipesOwn) {
 TEST(MemoryPlanTest, OtherModelsAreCounted) {
   const Weights policy = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
   const int64_t n = policy.flat().elements();
-  EXPECT_EQ(BytesOf(PlanLearner(Recipe(), policy), "reference"), 0);
-  configs::Config kl = Recipe();
+  EXPECT_EQ(BytesOf(PlanLearner(PlanRecipe(), policy), "reference"), 0);
+  configs::Config kl = PlanRecipe();
   kl.algorithm.kl_coef = 0.1;
   EXPECT_EQ(BytesOf(PlanLearner(kl, policy), "reference"), 4 * n);
-  EXPECT_EQ(BytesOf(PlanLearner(Recipe(AlgorithmName::kDpo), policy), "reference"), 4 * n);
-  EXPECT_EQ(BytesOf(PlanLearner(Recipe(AlgorithmName::kSft), policy), "reference"), 0);
+  EXPECT_EQ(BytesOf(PlanLearner(PlanRecipe(AlgorithmName::kDpo), policy), "reference"), 4 * n);
+  EXPECT_EQ(BytesOf(PlanLearner(PlanRecipe(AlgorithmName::kSft), policy), "reference"), 0);
   Weights lora = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
   lora.AddAdapter({.rank = 4}, 1);
   EXPECT_EQ(BytesOf(PlanLearner(kl, lora), "reference"), 0) << "the base with the adapter off";
   kl.sft.steps = 3;
   EXPECT_EQ(BytesOf(PlanLearner(kl, lora), "reference"), 4 * lora.sets()[1]->flat.elements());
 
-  const MemoryPlan ppo = PlanLearner(Recipe(AlgorithmName::kPpo), policy);
+  const MemoryPlan ppo = PlanLearner(PlanRecipe(AlgorithmName::kPpo), policy);
   EXPECT_GT(BytesOf(ppo, "critic"), 15 * n);
   EXPECT_GT(BytesOf(ppo, "activations (critic)"), BytesOf(ppo, "activations") / 2);
-  configs::Config shared = Recipe(AlgorithmName::kPpo);
+  configs::Config shared = PlanRecipe(AlgorithmName::kPpo);
   shared.critic.mode = configs::CriticMode::kShared;
   EXPECT_EQ(BytesOf(PlanLearner(shared, policy), "critic"), 16 * 32);
 }
@@ -254,7 +254,7 @@ TEST(MemoryPlanTest, ALayerThatIsComputedAgainIsNotKept) {
   policy_model::ModelShape shape = TinyShape();
   shape.layers = 12;
   const Weights weights = Weights::WithoutMemory(shape, Device::kCpu, DType::kFloat32);
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   const int64_t all = BytesOf(PlanLearner(config, weights), "activations");
   config.optimizer.recompute = configs::Recompute::kLayer;
   EXPECT_LT(4 * BytesOf(PlanLearner(config, weights), "activations"), all);
@@ -263,7 +263,7 @@ TEST(MemoryPlanTest, ALayerThatIsComputedAgainIsNotKept) {
 // Ranks that hand over a part each wait for every checkpoint (StepLoop::WritesBeside): no copy.
 TEST(MemoryPlanTest, RanksThatKeepAPartOfACheckpointCopyNone) {
   const Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   config.run.steps = 100;
   for (const auto& [parallel, zero, wire, copies] :
        {std::tuple("", 1, configs::GradientWire::kFloat32, true),
@@ -287,7 +287,7 @@ TEST(MemoryPlanTest, RanksKeepAPartOfGradientsAndWeightsAndRoomsForLayers) {
   const Weights weights = Weights::WithoutMemory(shape, Device::kCpu, DType::kBFloat16);
   const int64_t n = weights.flat().elements(), layer = 65536;  // a layer, the head, the embedding
   ASSERT_EQ(n, 26 * layer);
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   config.algorithm.name = configs::AlgorithmName::kSft;
   config.run.parallel = "dp=2";
   const auto bytes = [&](int64_t zero, const std::string& kind) {
@@ -318,7 +318,7 @@ TEST(MemoryPlanTest, TheSumIsSaidByKind) {
 
 TEST(MemoryPlanTest, ATeacherIsItsWeightsAndAForward) {
   TeachingRig rig;
-  configs::Config config = Recipe();
+  configs::Config config = PlanRecipe();
   const std::string folder = rig.Folder("t", 64, 8);
   const Weights student =
       Weights::WithoutMemory(rig.weights.shape(), Device::kCpu, DType::kFloat32);

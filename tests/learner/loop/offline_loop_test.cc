@@ -26,7 +26,7 @@ std::vector<PreferencePair> Pairs(int n, uint64_t seed) {
   return out;
 }
 
-configs::Config Recipe(int64_t steps) {
+configs::Config OfflineRecipe(int64_t steps) {
   configs::Config config;
   config.run.steps = steps;
   config.run.checkpoint_every = 5;
@@ -60,7 +60,7 @@ LearnerResult RunTo(const configs::Config& config, const std::string& folder, bo
 
 TEST(OfflineLoop, AResumedRunEqualsTheUnbrokenOne) {
   testing::TempFolder folder;
-  const auto config = Recipe(24);  // nine epochs of 22 rows, cut in the middle of one
+  const auto config = OfflineRecipe(24);  // nine epochs of 22 rows, cut in the middle of one
   const LearnerResult whole = RunTo(config, folder / "whole", false);
   EXPECT_EQ(whole.steps, 24);
   ASSERT_TRUE(whole.before && whole.after && whole.before->loss && whole.after->loss);
@@ -85,7 +85,7 @@ TEST(OfflineLoop, AResumedRunEqualsTheUnbrokenOne) {
 
 TEST(OfflineLoop, AnotherSeedReferenceOrAnEmptyEpochIsRefused) {
   testing::TempFolder folder;
-  const auto config = Recipe(2);
+  const auto config = OfflineRecipe(2);
   RunTo(config, folder / "run", false);
   auto other = config;
   other.run.seed = 77;

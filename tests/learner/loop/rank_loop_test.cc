@@ -22,7 +22,7 @@ using policy_model::Weights;
 constexpr int64_t kSteps = 5;
 
 // What a rank's loop came to.
-struct Life {
+struct RankLife {
   std::vector<std::map<std::string, double>> metrics;
   LearnerResult result;
 };
@@ -33,7 +33,7 @@ struct Rank {
   std::unique_ptr<Transformer> transformer =
       std::make_unique<Transformer>(TinyShape(), Device::kCpu, DType::kFloat32);
   configs::Config config;
-  Life life;
+  RankLife life;
   LearnerHooks hooks;
   std::function<void(int64_t step)> after_step = [](int64_t) {};
 
@@ -151,10 +151,10 @@ std::vector<Case> Cases() {
 }
 
 // All lives, by rank. `prepare` is called before a rank trains.
-std::vector<Life> Train(
+std::vector<RankLife> Train(
     const Case& of, int size, const std::string& folder, bool resume = false,
     const std::function<void(Rank&, Ranks*)>& prepare = [](Rank&, Ranks*) {}) {
-  std::vector<Life> lives(static_cast<size_t>(size));
+  std::vector<RankLife> lives(static_cast<size_t>(size));
   AsRanks(size, [&](Ranks* ranks) {
     Rank rank;
     prepare(rank, ranks);
@@ -167,7 +167,7 @@ std::vector<Life> Train(
 TEST(RankLoop, TrainsWhatOneRankTrains) {
   for (const Case& each : Cases()) {
     const testing::TempFolder folder;
-    const Life one = Train(each, 1, folder / "one")[0];
+    const RankLife one = Train(each, 1, folder / "one")[0];
     ASSERT_EQ(one.metrics.size(), static_cast<size_t>(kSteps)) << each.name;
     const bool offline = each.name == "sft" || each.name == "dpo";
     for (const auto& [size, zero] :
@@ -176,7 +176,7 @@ TEST(RankLoop, TrainsWhatOneRankTrains) {
       const auto lives =
           Train(each, size, folder / (std::to_string(size) + std::to_string(zero)), false,
                 [zero = zero](Rank& rank, Ranks*) { rank.config.run.zero = zero; });
-      for (const Life& life : lives) {
+      for (const RankLife& life : lives) {
         ASSERT_EQ(life.metrics.size(), one.metrics.size()) << each.name;
         for (size_t step = 0; step < one.metrics.size(); ++step) {
           for (const auto& [name, value] : one.metrics[step]) {
@@ -214,7 +214,7 @@ TEST(RankLoop, AStopOfOneRankStopsAllAndTheyGoOnBitForBit) {
       return last && rank.life.metrics.size() == 3;
     };
   });
-  for (const Life& life : stopped) {
+  for (const RankLife& life : stopped) {
     EXPECT_TRUE(life.result.stopped_early);
     EXPECT_EQ(life.result.steps, 3);
   }
@@ -232,12 +232,12 @@ TEST(RankLoop, ACheckpointOfTwoRanksIsTakenUpByOneAndFour) {
        {std::pair(1, 0), {4, 0}, {1, 1}, {4, 1}, {2, 1}, {4, 2}, {4, 3}}) {
     const auto shared = [zero = zero](Rank& rank, Ranks*) { rank.config.run.zero = zero; };
     const testing::TempFolder folder;
-    const Life whole = Train(sft, 1, folder / "whole")[0];
+    const RankLife whole = Train(sft, 1, folder / "whole")[0];
     Train(sft, 2, folder / "c", false, [&](Rank& rank, Ranks* ranks) {
       shared(rank, ranks);
       rank.hooks.stop = [&rank] { return rank.life.metrics.size() == 3; };
     });
-    for (const Life& life : Train(sft, size, folder / "c", true, shared)) {
+    for (const RankLife& life : Train(sft, size, folder / "c", true, shared)) {
       EXPECT_EQ(life.result.first_step, 3);
       ASSERT_EQ(life.metrics.size(), 2u);
       for (size_t i = 0; i < 2; ++i) {
@@ -266,7 +266,7 @@ TEST(RankLoop, WhatIsSpreadOverRanksIsWholeInACheckpoint) {
       Train(of, 2, folder / "parts", false, with(1, 3));
       const auto parts = Train(of, 2, folder / "parts", true, with(1, 99));
       for (size_t rank = 0; rank < 2; ++rank) {
-        for (const Life* life : {&spread[rank], &parts[rank]}) {
+        for (const RankLife* life : {&spread[rank], &parts[rank]}) {
           EXPECT_EQ(life->result.weights_sha256, kept[rank].result.weights_sha256) << of.name;
           EXPECT_EQ(life->result.optimizer_sha256, kept[rank].result.optimizer_sha256) << of.name;
           EXPECT_EQ(life->result.model_sha256, kept[rank].result.model_sha256) << of.name;
@@ -309,7 +309,7 @@ TEST(RankLoop, WhatRoundingLostIsInACheckpoint) {
     // Taken up by others it is added at once: the next losses are about those of the unbroken run.
     const auto others = Train(sft, 4, folder / "others", true, with(GradientWire::kBFloat16, 99));
     const auto alone = Train(sft, 1, folder / "alone", true, with(GradientWire::kFloat32, 99));
-    for (const Life* life : {&others[0], &alone[0]}) {
+    for (const RankLife* life : {&others[0], &alone[0]}) {
       ASSERT_EQ(life->metrics.size(), 1u);
       EXPECT_NEAR(life->metrics[0].at("sft/loss"), whole[0].metrics[4].at("sft/loss"), 1e-5);
     }

@@ -32,7 +32,7 @@ ModelShape Shape() {
   return shape;
 }
 
-struct Life {
+struct StageLife {
   std::vector<std::map<std::string, double>> metrics;
   LearnerResult result;
 };
@@ -57,7 +57,7 @@ struct Rank {
   Weights whole{Shape(), Device::kCpu, DType::kFloat32};
   configs::Config config;
   LearnerHooks hooks;
-  Life life;
+  StageLife life;
 };
 
 // What run/roles/offline_roles.cc makes of a recipe.
@@ -156,10 +156,10 @@ std::vector<Case> Cases() {
           {"grpo", "policy/loss", TrainGrpo}};
 }
 
-std::vector<Life> Train(
+std::vector<StageLife> Train(
     const Case& of, int size, const std::string& parallel, const std::string& folder,
     bool resume = false, const std::function<void(Rank&)>& prepare = [](Rank&) {}) {
-  std::vector<Life> lives(static_cast<size_t>(size));
+  std::vector<StageLife> lives(static_cast<size_t>(size));
   AsRanks(size, [&](Ranks* ranks) {
     Rank rank(ranks, parallel);
     prepare(rank);
@@ -171,11 +171,11 @@ std::vector<Life> Train(
 
 void TrainsWhatOneRankTrains(const Case& each) {
   const testing::TempFolder folder;
-  const Life one = Train(each, 1, "", folder / "one")[0];
+  const StageLife one = Train(each, 1, "", folder / "one")[0];
   ASSERT_EQ(one.metrics.size(), static_cast<size_t>(kSteps)) << each.name;
   for (const auto& [size, parallel] : {std::pair(2, "pp=2"), {4, "pp=4"}, {4, "dp=2,pp=2"}}) {
-    const std::vector<Life> lives = Train(each, size, parallel, folder / parallel);
-    for (const Life& life : lives) {
+    const std::vector<StageLife> lives = Train(each, size, parallel, folder / parallel);
+    for (const StageLife& life : lives) {
       ASSERT_EQ(life.metrics.size(), one.metrics.size()) << each.name;
       for (size_t step = 0; step < one.metrics.size(); ++step) {
         for (const auto& [name, value] : one.metrics[step]) {
@@ -209,13 +209,13 @@ TEST(StageLoopTest, RolloutsTrainWhatOneRankTrains) { TrainsWhatOneRankTrains(Ca
 TEST(StageLoopTest, ACheckpointOfTwoStagesIsTakenUpByOneAndFour) {
   const Case sft = Cases()[0];
   const testing::TempFolder folder;
-  const Life whole = Train(sft, 1, "", folder / "whole")[0];
+  const StageLife whole = Train(sft, 1, "", folder / "whole")[0];
   for (const auto& [size, parallel] :
        {std::pair(1, ""), {4, "pp=4"}, {4, "dp=2,pp=2"}, {2, "pp=2"}}) {
     const std::string at = folder / (std::string("c") + parallel);
     Train(sft, 2, "pp=2", at, false,
           [](Rank& rank) { rank.hooks.stop = [&rank] { return rank.life.metrics.size() == 2; }; });
-    for (const Life& life : Train(sft, size, parallel, at, true)) {
+    for (const StageLife& life : Train(sft, size, parallel, at, true)) {
       EXPECT_EQ(life.result.first_step, 2);
       ASSERT_EQ(life.metrics.size(), 2u);
       for (size_t i = 0; i < 2; ++i) {

@@ -18,7 +18,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-class ModelConfig : public testing::Test {
+class ModelConfig : public ::testing::Test {
  protected:
   void SetUp() override { std::filesystem::create_directories(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -38,7 +38,7 @@ class ModelConfig : public testing::Test {
       EXPECT_NE(std::string(e.what()).find("config.json"), std::string::npos) << e.what();
     }
   }
-  const std::string folder_ = testing::TempDir() + "/model_config_" + std::to_string(getpid());
+  const std::string folder_ = ::testing::TempDir() + "/model_config_" + std::to_string(getpid());
   const Json llama_ = {
       {"model_type", "llama"},    {"hidden_act", "silu"},   {"hidden_size", 64},
       {"intermediate_size", 128}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},

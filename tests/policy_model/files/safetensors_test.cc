@@ -14,7 +14,7 @@
 namespace plumb::policy_model {
 namespace {
 
-class Safetensors : public testing::Test {
+class Safetensors : public ::testing::Test {
  protected:
   void SetUp() override { std::filesystem::create_directories(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -36,7 +36,7 @@ class Safetensors : public testing::Test {
       EXPECT_NE(std::string(e.what()).find(path), std::string::npos) << e.what();
     }
   }
-  const std::string folder_ = testing::TempDir() + "/safetensors_" + std::to_string(getpid());
+  const std::string folder_ = ::testing::TempDir() + "/safetensors_" + std::to_string(getpid());
 };
 
 TensorToWrite Counting(const std::string& name, DType dtype, std::vector<int64_t> shape,

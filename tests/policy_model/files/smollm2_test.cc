@@ -27,7 +27,7 @@ const char kModel[] = PLUMB_SOURCE_DIR "/models/SmolLM2-135M-Instruct";
 const char kGguf[] = PLUMB_SOURCE_DIR "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const char kData[] = PLUMB_SOURCE_DIR "/../shared/data";
 
-class SmolLm2 : public testing::Test {
+class SmolLm2 : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!std::filesystem::exists(std::string(kModel) + "/config.json")) {

@@ -190,8 +190,8 @@ TEST(RecoverTest, NewerLogsAreLeftOutAndReadForNames) {
     return found;
   };
   {
-    // A second log begins where RocksDB writes the first one's groups to a table. Once that is there
-    // it is ahead of the damage, and no copy up to it can be made: it waits until the copy is there.
+    // A second log begins where RocksDB writes the first one's groups to a table. Once that is
+    // there it is ahead of the damage, and no copy up to it can be made: it waits for the copy.
     auto store = Store::Open(folder / "live", {.run_id = "run", .write_buffer_mb = 1});
     const NothingInTheBackground held;
     while (logs("live").size() < 2 && groups < 500) store->Insert(group(groups++));

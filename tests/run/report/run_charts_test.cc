@@ -151,7 +151,7 @@ std::vector<std::string> Quoted(const std::string& page, const std::string& head
 
 TEST(RunChartsTest, WhatTheDocumentationNamesFirstIsDrawn) {
   const std::string page =
-      RealFileSystem().ReadFile(testing::SourcePath("docs/metrics.md"), size_t{1} << 20);
+      RealFileSystem().ReadFile(plumb::testing::SourcePath("docs/metrics.md"), size_t{1} << 20);
   const std::vector<std::string> names = Quoted(page, "## What to look at first");
   RunData rollouts, pairs, scores, demonstrations;
   size_t checked = 0;

@@ -190,7 +190,7 @@ TEST(ChatTemplate, EveryCutOfATemplateIsRefusedOrRenders) {
 }
 
 TEST(ChatTemplate, IsFoundInAModelFolder) {
-  const std::string folder = testing::TempDir() + "/chat_template_" + std::to_string(getpid());
+  const std::string folder = ::testing::TempDir() + "/chat_template_" + std::to_string(getpid());
   std::filesystem::create_directories(folder);
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder), nullptr);
   const auto write = [&](const char* name, const std::string& text) {

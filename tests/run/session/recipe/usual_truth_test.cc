@@ -10,7 +10,7 @@
 namespace plumb::run {
 namespace {
 
-using testing::TempFolder;
+using plumb::testing::TempFolder;
 
 TEST(UsualTruthTest, AUsualColumnIsTakenUnlessAnotherIsNamed) {
   const TempFolder temp;
