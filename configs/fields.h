@@ -321,7 +321,7 @@ void SftConfig::Visit(V& v) {
      AtLeast(-1)},
     heldout);
   v({"max_tokens", "tokens", "sft as the algorithm: longer sequences follow data.overlong",
-     "max_seq_length cutoff_len", AtLeast(2)},
+     "max_length max_seq_length cutoff_len", AtLeast(2)},
     max_tokens);
   v({"curriculum", "texts",
      "sft: \"source=share\" in order: demonstrations of that source (their column source) alone "

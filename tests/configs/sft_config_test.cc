@@ -32,6 +32,19 @@ TEST(SftConfigTest, NeedsNeitherRewardsNorRollouts) {
   EXPECT_EQ(ProblemsOf(kSft, {"policy.adapter=lora", "model.path=m", "sft.max_tokens=64"}), "");
 }
 
+// TRL's names, of its trainers for demonstrations then and now, and LLaMA-Factory's.
+TEST(SftConfigTest, RowsAreBoundedByEachNameOfTheirLength) {
+  for (const char* name : {"max_length", "max_seq_length", "cutoff_len"}) {
+    const Loaded loaded = ParseRecipe(kSft, "r.toml", {std::string("sft.") + name + "=64"});
+    EXPECT_EQ(loaded.config.sft.max_tokens, 64) << name;
+  }
+  EXPECT_NE(
+      ProblemsOf(kSft, {"max_length=64"})
+          .find("unknown key 'max_length': here it is sft.max_tokens or preference.max_tokens"),
+      std::string::npos)
+      << ProblemsOf(kSft, {"max_length=64"});
+}
+
 // Where several given options stand in a sentence, the one that it is about.
 TEST(SftConfigTest, TheOptionThatTheSentenceBeginsWithIsBlamed) {
   EXPECT_EQ(ProblemsOf(kSft, {"sft.steps=1", "run.steps=1"}).find("--set sft.steps=1: sft.steps "),
