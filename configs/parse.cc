@@ -12,6 +12,7 @@
 #include "common/base/text.h"
 #include "configs/checks/adapter_asked_for.h"
 #include "configs/checks/unread_options.h"
+#include "configs/checks/unusual_values.h"
 #include "configs/config.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
@@ -528,6 +529,7 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
   if (notes && problems.empty()) {
     parser.names_taken().Say(*notes);
     SayUnread(loaded.config, *notes);
+    SayUnusual(loaded.config, *notes);
   }
   DefaultOrigins defaults{loaded.origins, ""};
   loaded.config.Visit(defaults);
