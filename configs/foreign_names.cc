@@ -34,6 +34,9 @@ constexpr char kPacked[] =
     "sequences are always packed, without padding, up to optimizer.micro_batch_tokens";
 constexpr char kResume[] = "`plumb train --resume --out RUN` goes on with a run";
 constexpr char kWarmup[] = "it is optimizer.warmup_fraction, a share of run.steps";
+constexpr char kLearned[] =
+    "what the chat template writes for the answer is learned, and nothing else (docs/text.md)";
+constexpr char kQuantised[] = "model.dtype is float32 or bfloat16: weights are not quantised";
 constexpr char kPerToken[] = "it is experts.per_token";
 constexpr Elsewhere kElsewhere[] = {
     {"per_device_train_batch_size", kBatch},
@@ -106,6 +109,49 @@ constexpr Elsewhere kElsewhere[] = {
     {"remove_unused_columns", "every column of a row reaches its reward function"},
     {"lora_rank", kLoraOptions},
     {"lora_r", kLoraOptions},
+    {"reward_model_path",
+     "a reward model is a part, [[reward.parts]] with kind = \"reward_model\" and path = "
+     "\"FOLDER\""},
+    {"sft_model_path", "it is model.path"},
+    {"whiten_rewards",
+     "next to it is algorithm.reward_normalize = \"scale\", of algorithm.name = \"ppo\""},
+    {"missing_eos_penalty",
+     "an answer without an end is cut at rollout.max_new_tokens: a part of kind = \"length\" "
+     "scores "
+     "it lower, algorithm.mask_truncated = true leaves it out"},
+    {"cpo_alpha",
+     "it is the weight of \"sft\" in preference.losses = [\"simpo=1\", \"sft=0.5\"], of "
+     "algorithm.name = \"dpo\""},
+    {"rpo_alpha",
+     "it is the weight of \"sft\" in preference.losses = [\"sigmoid=1\", \"sft=1\"], of "
+     "algorithm.name = \"dpo\""},
+    {"precompute_ref_log_probs",
+     "the reference's log-probs are computed once; preference.reference_cache keeps them for other "
+     "runs, too"},
+    {"precompute_ref_batch_size", kBatch},
+    {"total_episodes",
+     "run.steps counts updates: N episodes are N / (rollout.prompts_per_step x "
+     "rollout.samples_per_prompt)"},
+    {"per_device_eval_batch_size", kBatch},
+    {"steps_per_generation",
+     "algorithm.minibatches is the number of updates of one batch of answers"},
+    {"num_generations_eval", "it is eval.samples"},
+    {"stop_token", "it is rollout.stop = [\"TEXT\"]; the model's end tokens always end an answer"},
+    {"generation_kwargs", "each of them is an option of [rollout]"},
+    {"shuffle_dataset", "it is data.shuffle"},
+    {"truncation_mode", "it is data.overlong = \"left\" or \"right\", the side that is cut"},
+    {"completion_only_loss", kLearned},
+    {"assistant_only_loss", kLearned},
+    {"dataset_text_field", "data.map names columns, text = \"COLUMN\""},
+    {"packing_strategy", kPacked},
+    {"activation_offloading", kRecompute},
+    {"push_to_hub", "nothing is sent anywhere: RUN/model is the folder that others read"},
+    {"vllm_server_host", kEngine},
+    {"vllm_server_base_url", kEngine},
+    {"vllm_tensor_parallel_size", "an actor that several GPUs share is rollout.tp"},
+    {"use_dora", "an adapter is LoRA, or with policy.rslora = true rsLoRA; there is no DoRA"},
+    {"load_in_4bit", kQuantised},
+    {"load_in_8bit", kQuantised},
     {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
 };
 

@@ -11,6 +11,7 @@
 #include "common/base/nearest.h"
 #include "common/base/text.h"
 #include "configs/checks/adapter_asked_for.h"
+#include "configs/checks/option_owners.h"
 #include "configs/checks/unread_options.h"
 #include "configs/checks/unusual_values.h"
 #include "configs/config.h"
@@ -85,7 +86,7 @@ class Parser {
     if (!homes.empty()) {
       std::string list;
       for (const std::string& home : OwnFirst({homes.begin(), homes.end()}, algorithm_))
-        list += (list.empty() ? "" : " or ") + home;
+        list += (list.empty() ? "" : " or ") + home + OwnersUnless(algorithm_, home);
       problems_.push_back(place + ": unknown key '" + key + "': here it is " + list);
       return;
     }

@@ -53,6 +53,11 @@ TEST(ForeignNamesTest, AKeyOfAnotherSystemIsToldWhereItIs) {
   for (const auto& [set, said] : {std::pair("num_train_epochs=2", "N x rows / batch"),
                                   {"metrics.wandb=true", "metrics.follow (wandb, trackio, mlflow)"},
                                   {"wandb_project=mine", "WANDB_PROJECT"},
+                                  {"algorithm.cpo_alpha=1", "preference.losses = [\"simpo=1\""},
+                                  {"reward_model_path=m", "kind = \"reward_model\""},
+                                  {"sft.assistant_only_loss=true", "docs/text.md"},
+                                  {"data.shuffle_dataset=false", "it is data.shuffle"},
+                                  {"sft.truncation_mode=keep_end", "data.overlong = \"left\""},
                                   {"reward.parts.0.function=f", "args = [\"function=NAME\"]"},
                                   {"reward.parts.0.module=f.py", "its path: path = \"reward.py\""}})
     EXPECT_NE(ProblemsOf(set).find(said), std::string::npos) << set << ": " << ProblemsOf(set);
