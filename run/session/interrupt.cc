@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,8 @@ constexpr size_t kMaxText = 160;
 constexpr size_t kMaxAdvice = 1024;  // names two paths
 
 std::atomic<int> signals{0};
+// When the newest that counted came, of SIGINT and of SIGTERM; ns since the machine began.
+std::atomic<int64_t> came[2] = {-kSameSignal.count(), -kSameSignal.count()};
 std::atomic<bool> stop_requested{false}, stop_at_once{false}, answer_stopped{false};
 std::atomic<int> busy_now{static_cast<int>(Busy::kNothingToKeep)};
 // The text of what the verb is busy with: written into the one that no handler reads, then made the
@@ -26,7 +29,8 @@ char advices[2][kMaxAdvice + 1] = {};  // in the same way
 std::atomic<int> current_advice{0};
 std::atomic<int> run_folder{-1};  // open, of a run
 
-static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free,
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free &&
+                  std::atomic<int64_t>::is_always_lock_free,
               "read by signal handlers");
 
 // One line on standard error by write alone, which a handler may call.
@@ -116,8 +120,23 @@ bool EndedAnAnswer(int number, Busy busy) {
   return true;
 }
 
+// Whether it is the one that came just before, sent twice. Handlers may run in two threads at once:
+// one of them counts.
+bool CameBefore(int number) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const int64_t at = int64_t{1'000'000'000} * now.tv_sec + now.tv_nsec;
+  std::atomic<int64_t>& newest = came[number == SIGTERM ? 1 : 0];
+  int64_t before = newest.load();
+  return at - before < kSameSignal.count() || !newest.compare_exchange_strong(before, at);
+}
+
 void OnSignal(int number) {
   const int error = errno;
+  if (CameBefore(number)) {
+    errno = error;
+    return;
+  }
   const Busy busy = static_cast<Busy>(busy_now.load());
   if (EndedAnAnswer(number, busy)) {
     errno = error;

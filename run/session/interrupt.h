@@ -19,7 +19,9 @@
 //                   before that has happened ends the program, as SIGTERM does.
 //   kSaving         a run writes a checkpoint or is about to: the second says so, and what comes
 //                   behind the checkpoint (kInOrder) is not waited for; a third ends it.
-// What is ended at once ends as if killed, with exit code 7.
+// What is ended at once ends as if killed, with exit code 7. Programs that end others send a signal
+// twice (`timeout` to its child and then to the group, a shell or a scheduler to both): one of the
+// same kind that comes within kSameSignal is no second.
 // Thread safety: NowBusy is called by one thread at a time; the others may be called by all. The
 // handlers only read and set atomics, write to standard error and end the process.
 #pragma once
@@ -42,6 +44,7 @@ enum class Busy : int {
 };
 
 inline constexpr std::chrono::seconds kGrace{1};
+inline constexpr std::chrono::nanoseconds kSameSignal = std::chrono::milliseconds{100};
 inline constexpr char kChatPrompt[] = "> ";  // what a terminal shows under kAsking
 
 // From here on SIGINT and SIGTERM do what is said above.

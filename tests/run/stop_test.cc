@@ -14,6 +14,7 @@
 #include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/memory/weights.h"
 #include "run/board/run_facts.h"
+#include "run/session/interrupt.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -133,6 +134,7 @@ void StopWhileAnswersAreAwaited(const std::string& roles) {
   const std::string said = "waits no longer for the answers of step " + std::to_string(steps + 1);
   // The learner's process says it beside what it saves.
   EXPECT_TRUE(Soon(program, [&] { return Has(Read(run + ".out"), said); })) << Read(run + ".out");
+  std::this_thread::sleep_for(kSameSignal);  // or it is the first, sent twice
   ::kill(program, SIGINT);
   EXPECT_EQ(CodeWithin(program, 8), 7) << Read(run + ".out");
   EXPECT_EQ(StateOf(run), RunState::kStopped);

@@ -47,7 +47,9 @@ class Child {
   }
   ~Child() { close(out_[0]); }
 
+  // Where one came before, it has been taken: late enough to count beside it.
   void Signal(int number = SIGINT) {
+    if (last_ != SteadyClock::time_point()) std::this_thread::sleep_for(kSameSignal);
     last_ = SteadyClock::now();
     ::kill(pid_, number);
   }
@@ -91,6 +93,7 @@ TEST(InterruptTest, WhoAsksTwiceWhileACheckpointIsSavedWaitsForNothingBehindIt) 
   Child child([] {
     NowBusy(Busy::kSaving);
     raise(SIGINT);
+    std::this_thread::sleep_for(kSameSignal);
     raise(SIGINT);
     NowBusy(Busy::kUpdating, "the end");
     Ready();
@@ -193,6 +196,28 @@ TEST(InterruptTest, AnUpdateEndsAtTheSecondWithWhatIsOnDisk) {
             "checkpoint, without one from the start\n");
 }
 
+// As `timeout` sends it, to its child and to the group.
+TEST(InterruptTest, ASignalThatIsSentTwiceIsOne) {
+  for (const int number : {SIGTERM, SIGINT}) {
+    Child child([number] {
+      NowBusy(Busy::kUpdating, "the end of step 3");
+      raise(number);
+      raise(number);
+      _exit(5);  // the step is done
+    });
+    const Ended ended = child.Wait();
+    EXPECT_EQ(ended.code, 5) << ended.said;
+    EXPECT_TRUE(ended.said.ends_with("Ctrl-C again ends at once\n")) << ended.said;
+  }
+  Child child([] {
+    NowBusy(Busy::kUpdating, "the end of step 3");
+    raise(SIGINT);
+    raise(SIGTERM);  // of another kind it is a second
+    _exit(5);
+  });
+  EXPECT_EQ(child.Wait().code, 7);
+}
+
 TEST(InterruptTest, ACheckpointIsWrittenToItsEndUnlessAskedAThirdTime) {
   for (const bool third : {false, true}) {
     Child child([] {
@@ -245,12 +270,13 @@ TEST(InterruptTest, ARunEndedAtOnceSaysHowItGoesOnAndLeavesItsMark) {
       NowBusy(busy, "the end of step 6");
       std::filesystem::rename(run, moved);
       Ready();
+      WaitFor(StopRequested());
+      Ready();
       Stuck();
     });
     child.Until("ready\n");
     child.Signal();
-    if (busy == Busy::kUpdating || busy == Busy::kSaving) child.Until("\n");
-    else std::this_thread::sleep_for(milliseconds(100));
+    child.Until("ready\n");
     EXPECT_FALSE(RealFileSystem().Exists(moved + "/" + kStoppedMark)) << "it may end in order";
     child.Signal();
     if (busy == Busy::kSaving) {
@@ -290,6 +316,8 @@ TEST(InterruptTest, CtrlCEndsAnAnswerAndNotAConversation) {
     NowBusy(Busy::kAnswering);
     if (AnswerStopped() || StopRequested()) _exit(4);  // a new answer is nobody's to stop yet
     Ready();
+    WaitFor(AnswerStopped());
+    Ready();
     Stuck();
   });
   child.Until("ready\n");
@@ -299,7 +327,7 @@ TEST(InterruptTest, CtrlCEndsAnAnswerAndNotAConversation) {
   EXPECT_EQ(child.Until("> "), "plumb: Ctrl-D leaves\n> ");
   child.Until("ready\n");
   child.Signal();
-  std::this_thread::sleep_for(milliseconds(50));
+  child.Until("ready\n");
   child.Signal();  // an answer that does not end
   EXPECT_EQ(child.Wait().code, 7);
 
