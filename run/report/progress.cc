@@ -26,6 +26,14 @@ std::string Fixed(double value, int digits) {
   return zero && number.starts_with('-') ? number.substr(1) : number;
 }
 
+// " (25 % cut)": of the answers, at the limit of their length. Few are not none, and nearly all not
+// all.
+std::string CutShare(double share) {
+  if (!(share > 0)) return "";
+  const double percent = std::clamp(std::round(share * 100), 1.0, share < 1 ? 99.0 : 100.0);
+  return " (" + Fixed(percent, 0) + " % cut)";
+}
+
 int Width(std::FILE* out) {
   winsize size{};
   return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 100;
@@ -99,7 +107,7 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
   const std::string kl =
       metrics.count("objective/kl") ? "  kl " + Fixed(value("objective/kl"), 4) : "";
   return head + "  reward " + measured("reward/mean", 3) + kl + "  length " +
-         measured("response_length/mean", 1) + tail;
+         measured("response_length/mean", 1) + CutShare(value("response_length/clipped")) + tail;
 }
 
 void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) {

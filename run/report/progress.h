@@ -24,8 +24,8 @@ class Progress {
   ~Progress();  // leaves the terminal on a fresh line
 
   void Phase(const std::string& name);
-  // Step `step` is done (0-based); uses reward/mean, objective/kl, response_length/mean,
-  // perf/tokens_per_s, time/step.
+  // Step `step` is done (0-based); uses reward/mean, objective/kl, response_length/mean and
+  // clipped, perf/tokens_per_s, time/step.
   void Step(int64_t step, const std::map<std::string, double>& metrics);
   // So many updates of a warm start of `of` at most are done. Said as often as steps are.
   void WarmStart(int64_t done, int64_t of, double loss);

@@ -102,6 +102,21 @@ TEST(ProgressTest, TheKlIsThatFromTheReferenceOrNone) {
   EXPECT_NE(below.find("reward -0.500  kl -0.0500  "), std::string::npos) << below;
 }
 
+// Answers that are cut get no end and often no score: who sees it raises rollout.max_new_tokens.
+TEST(ProgressTest, TheShareOfAnswersThatWereCutIsSaidWhereThereIsOne) {
+  const auto shown = [](double share) {
+    auto metrics = kMetrics;
+    metrics["response_length/clipped"] = share;
+    return Written(2, false, [&](Progress& p) { p.Step(0, metrics); });
+  };
+  for (const auto& [share, said] : {std::pair(0.25, "length 12.5 (25 % cut)  4321 tok/s"),
+                                    {0.001, "length 12.5 (1 % cut)  "},
+                                    {0.999, "length 12.5 (99 % cut)  "},
+                                    {1.0, "length 12.5 (100 % cut)  "},
+                                    {0.0, "length 12.5  4321 tok/s"}})
+    EXPECT_NE(shown(share).find(said), std::string::npos) << share << ": " << shown(share);
+}
+
 TEST(ProgressTest, WhatIsSavedIsSaidAndCountedInWhatIsLeft) {
   const std::string file = Written(31, false, [](Progress& p) {
     p.time_left().Sizes(3'000'000'000, 1'000'000'000);
