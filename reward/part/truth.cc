@@ -62,7 +62,7 @@ std::string Keys(const Json& object) {
 std::vector<std::string> Truths(const Prompt& prompt, std::string* why, bool quoted) {
   const std::string& truth = prompt.ground_truth;
   if (truth.find_first_not_of(" \t\r\n") == std::string::npos) {
-    *why = kNone;
+    *why = std::string(kNone) + TruthAdvice(prompt);
     return {};
   }
   if (truth.front() != '[' && truth.front() != '{') return {truth};
@@ -105,6 +105,31 @@ std::vector<std::string> References(const Prompt& prompt, const std::string& col
   if (out && !out->empty()) return *out;
   *why = "the row's column '" + column + "' is no text and no list of texts to compare with";
   return {};
+}
+
+std::vector<std::string> UsualTruths(const Prompt& prompt) {
+  const Json columns = Parsed(prompt.extra_json);
+  std::vector<std::string> out;
+  if (!columns.is_object()) return out;
+  const auto filled = [](const Json& value) {
+    if (value.is_string())
+      return value.get_ref<const std::string&>().find_first_not_of(" \t\r\n") != std::string::npos;
+    return value.is_number() || value.is_boolean() || (value.is_array() && !value.empty());
+  };
+  for (const char* name :
+       {"answer", "solution", "solutions", "reference_answer", "expected_answer", "final_answer",
+        "correct_answer", "gold_answer", "gold", "reference", "target", "answers", "expected"}) {
+    const auto column = columns.find(name);
+    if (column != columns.end() && filled(*column)) out.emplace_back(name);
+  }
+  return out;
+}
+
+std::string TruthAdvice(const Prompt& prompt) {
+  const std::vector<std::string> columns = UsualTruths(prompt);
+  if (columns.empty()) return "";
+  return "; the column '" + columns[0] + "' looks like one: data.map = { answer = \"" + columns[0] +
+         "\" }";
 }
 
 std::string_view Compared(std::string_view completion, const std::vector<std::string>& truths) {

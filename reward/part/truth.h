@@ -26,6 +26,13 @@ std::vector<std::string> Truths(const Prompt& prompt, std::string* why, bool quo
 std::vector<std::string> References(const Prompt& prompt, const std::string& column,
                                     std::string* why);
 
+// Columns of the row in which something stands and that usually hold the right answer, where none
+// is named (data.map.answer); the likeliest first.
+std::vector<std::string> UsualTruths(const Prompt& prompt);
+// Of a prompt without a ground truth: "; the column 'solution' looks like one: data.map = { answer
+// = "solution" }". Empty: none does.
+std::string TruthAdvice(const Prompt& prompt);
+
 // What of `completion` is compared with them: what stands behind its thinking
 // (reward/maths/answer.h), nothing where that does not end; all of it if one of them has </think>
 // itself.

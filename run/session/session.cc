@@ -18,6 +18,7 @@
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "replay/datasets/rows/tiny_texts.h"
+#include "reward/part/truth.h"
 #include "reward/rules/rules.h"
 #include "run/session/generated_sums.h"
 #include "run/session/offline_source.h"
@@ -382,28 +383,32 @@ void CheckTruths(const configs::Config& config, PromptData& data) {
   const auto& parts = config.reward.parts;
   const auto part = std::find_if(parts.begin(), parts.end(), reward::ComparesWithTruth);
   if (part == parts.end()) return;
-  const auto without = std::count_if(data.train.begin(), data.train.end(), [](const Prompt& p) {
+  const auto lacks = [](const Prompt& p) {
     return p.ground_truth.find_first_not_of(" \t\r\n") == std::string::npos;
-  });
+  };
+  const auto without = std::count_if(data.train.begin(), data.train.end(), lacks);
   if (without == 0) return;
+  const Prompt& first = *std::find_if(data.train.begin(), data.train.end(), lacks);
+  const std::string likely = reward::TruthAdvice(first);
   const std::string asks = "reward part '" + (part->name.empty() ? part->kind : part->name) +
                            "' (kind = \"" + part->kind + "\") compares with it";
   if (without < std::ssize(data.train)) {
     data.notes.push_back(std::to_string(without) + " of " + std::to_string(data.train.size()) +
                          " prompts have no ground truth, and " + asks +
-                         ": their answers get no score");
+                         ": their answers get no score" + likely);
     return;
   }
-  const Json columns = Json::parse(data.train.front().extra_json, nullptr, false);
+  const Json columns = Json::parse(first.extra_json, nullptr, false);
   std::string names;
   if (columns.is_object()) {
     for (const auto& [name, value] : columns.items()) names += (names.empty() ? "" : ", ") + name;
   }
   throw Error(ErrorCode::kInvalidArgument,
-              "no row has a ground truth, and " + asks +
-                  ", so that no answer would get a score: name its column, data.map = { answer = "
-                  "\"COLUMN\" }" +
-                  (names.empty() ? "" : " (the first row also has: " + names + ")") +
+              "no row has a ground truth, and " + asks + ", so that no answer would get a score" +
+                  (!likely.empty()
+                       ? likely
+                       : ": name its column, data.map = { answer = \"COLUMN\" }" +
+                             (names.empty() ? "" : " (the first row also has: " + names + ")")) +
                   ", or take another reward part",
               config.data.train);
 }

@@ -121,13 +121,21 @@ TEST(BadInputTest, RowsWithoutTheGroundTruthThatAPartComparesWith) {
       "no row has a ground truth, and reward part 'correct' (kind = \"answer\") compares");
   ExpectRefused(temp, set, "data.map = { answer = \"COLUMN\" } (the first row also has: sum)");
   RealFileSystem().WriteFileAtomic(data,
+                                   "{\"prompt\": \"1+1=\", \"solution\": \"2\"}\n"
+                                   "{\"prompt\": \"1+2=\", \"solution\": \"3\"}\n");
+  ExpectRefused(temp, set,
+                "so that no answer would get a score; the column 'solution' looks like one: "
+                "data.map = { answer = \"solution\" }, or take another reward part");
+  RealFileSystem().WriteFileAtomic(data,
                                    "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n"
-                                   "{\"prompt\": \"1+2=\"}\n");
+                                   "{\"prompt\": \"1+2=\", \"target\": \"3\"}\n");
   std::vector<std::string> more;
   for (const std::string& s : set) more.insert(more.end(), {"--set", s});
   const CliOutput some = Train(temp / "some", 1, more);
   EXPECT_TRUE(Has(some.out, "1 of 2 prompts have no ground truth, and reward part 'correct'"))
       << some.out << some.err;
+  EXPECT_TRUE(Has(some.out, "their answers get no score; the column 'target' looks like one"))
+      << some.out;
 }
 
 // A store is taken for its prompts, and one without any says so.

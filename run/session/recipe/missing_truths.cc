@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "reward/part/reward.h"
+#include "reward/part/truth.h"
 #include "reward/scorer.h"
 
 namespace plumb::run {
@@ -25,13 +26,15 @@ bool Lacks(const Prompt& prompt, const std::string& name) {
 std::string MissingTruths(const std::string& part, const std::vector<std::string>& truths,
                           std::span<const Prompt* const> prompts) {
   for (const std::string& name : truths) {
-    const auto lacking = std::count_if(prompts.begin(), prompts.end(),
-                                       [&](const Prompt* p) { return Lacks(*p, name); });
+    const auto lacks = [&](const Prompt* p) { return Lacks(*p, name); };
+    const auto lacking = std::count_if(prompts.begin(), prompts.end(), lacks);
     if (lacking == 0) continue;
+    const Prompt& first = **std::find_if(prompts.begin(), prompts.end(), lacks);
     return std::to_string(lacking) + " of " + std::to_string(prompts.size()) +
            (prompts.size() == 1 ? " prompt has" : " prompts have") +
            " no ground truth, which reward part '" + part + "' takes as '" + name +
-           "': it scores their answers with nothing to compare them with";
+           "': it scores their answers with nothing to compare them with" +
+           reward::TruthAdvice(first);
   }
   return "";
 }

@@ -16,8 +16,9 @@
 
 namespace plumb::run {
 
-// "1 of 2 prompts have no ground truth, which reward part 'mine' takes as 'answer': ..."; empty:
-// each prompt has what `truths` (RewardFunction::truths) name, as a column or as its ground truth.
+// "1 of 2 prompts have no ground truth, which reward part 'mine' takes as 'answer': ...", with the
+// column that looks like one (reward/part/truth.h); empty: each prompt has what `truths`
+// (RewardFunction::truths) name, as a column or as its ground truth.
 std::string MissingTruths(const std::string& part, const std::vector<std::string>& truths,
                           std::span<const Prompt* const> prompts);
 

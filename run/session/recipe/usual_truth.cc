@@ -1,9 +1,6 @@
 #include "run/session/recipe/usual_truth.h"
 
 #include <algorithm>
-
-#include <nlohmann/json.hpp>
-
 #include "common/base/error.h"
 #include "reward/part/truth.h"
 
@@ -23,16 +20,16 @@ bool AllTruths(const std::vector<Prompt>& prompts) {
 std::string UsualTruth(const std::vector<Prompt>& prompts) {
   const auto none = [](const Prompt& p) { return p.ground_truth.empty(); };
   if (!std::all_of(prompts.begin(), prompts.end(), none)) return "";
-  for (const char* name :
-       {"solution", "solutions", "reference_answer", "expected_answer", "final_answer",
-        "correct_answer", "gold_answer", "gold", "reference", "target", "answers", "expected"}) {
-    const auto has = [&](const Prompt& p) {
-      const auto columns = nlohmann::json::parse(p.extra_json, nullptr, /*allow_exceptions=*/false);
-      return columns.is_object() && columns.contains(name) && !columns[name].is_null();
-    };
-    if (!prompts.empty() && std::all_of(prompts.begin(), prompts.end(), has)) return name;
+  if (prompts.empty()) return "";
+  std::vector<std::string> all = reward::UsualTruths(prompts.front());
+  for (const Prompt& prompt : prompts) {
+    if (all.empty()) return "";
+    const std::vector<std::string> here = reward::UsualTruths(prompt);
+    std::erase_if(all, [&](const std::string& name) {
+      return std::find(here.begin(), here.end(), name) == here.end();
+    });
   }
-  return "";
+  return all.empty() ? "" : all.front();
 }
 
 replay::ImportedPrompts ImportWithTruths(const std::string& file, replay::ImportOptions options,

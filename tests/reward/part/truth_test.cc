@@ -56,6 +56,23 @@ TEST(Truths, WhatIsNoTextSaysWhy) {
   EXPECT_NE(why(Row(R"(["a",null])", R"({"answer":["a",null]})")).find("nulls"), std::string::npos);
 }
 
+// What stands in a column that nobody named is told to whoever has nothing to compare with.
+TEST(Truths, AColumnThatLooksLikeTheRightAnswerIsNamed) {
+  const auto why = [](const std::string& columns) {
+    std::string why;
+    EXPECT_TRUE(Truths(Row("", columns), &why).empty()) << columns;
+    return why;
+  };
+  EXPECT_EQ(why(R"({"prompt":"1+1","solution":"2"})"),
+            "the prompt has no ground truth to compare with; the column 'solution' looks like one: "
+            "data.map = { answer = \"solution\" }");
+  EXPECT_EQ(UsualTruths(Row("", R"({"gold":2,"final_answer":["2"],"answer":" "})")),
+            (Texts{"final_answer", "gold"}));
+  for (const char* none :
+       {"", R"({"prompt":"1+1","topic":"sums"})", R"({"solution":null,"answer":"","gold":[]})"})
+    EXPECT_EQ(why(none), "the prompt has no ground truth to compare with") << none;
+}
+
 TEST(References, TruthOrColumn) {
   Prompt prompt = Row(
       "",

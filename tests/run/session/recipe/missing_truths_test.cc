@@ -27,7 +27,14 @@ TEST(MissingTruthsTest, AColumnOrTheGroundTruthWillDo) {
       MissingTruths("mine", {"solution"}, all)
           .starts_with("2 of 4 prompts have no ground truth, which reward part 'mine' takes "
                        "as 'solution'"));
-  EXPECT_TRUE(MissingTruths("mine", {"answer"}, all).starts_with("3 of 4"));
+  const std::string answer = MissingTruths("mine", {"answer"}, all);
+  EXPECT_TRUE(answer.starts_with("3 of 4")) << answer;
+  EXPECT_TRUE(
+      answer.ends_with("; the column 'solution' looks like one: data.map = { answer = "
+                       "\"solution\" }"))
+      << answer;
+  EXPECT_TRUE(MissingTruths("mine", {"answer"}, std::span(all).last(2))
+                  .ends_with("nothing to compare them with"));
 }
 
 TEST(MissingTruthsTest, RewardTestAndARunSayItOnceAtTheStart) {

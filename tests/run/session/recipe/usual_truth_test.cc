@@ -25,6 +25,10 @@ TEST(UsualTruthTest, AUsualColumnIsTakenUnlessAnotherIsNamed) {
   write("{\"prompt\": \"1+1=\", \"solution\": \"3\", \"answer\": \"2\"}\n");
   EXPECT_EQ(ImportWithTruths(file, {}, said).prompts.at(0).ground_truth, "2");
   EXPECT_EQ(said, "");
+  write(
+      "{\"prompt\": \"1+1=\", \"solution\": \"\", \"gold\": \"2\"}\n"
+      "{\"prompt\": \"1+1=\", \"solution\": \"2\", \"gold\": \"2\"}\n");
+  EXPECT_EQ(UsualTruth(replay::ImportPrompts(file, {}).prompts), "gold") << "the others are empty";
   write("{\"prompt\": \"1+1=\", \"topic\": \"sums\"}\n");
   EXPECT_THROW(ImportWithTruths(file, {}, said), Error);
 }
