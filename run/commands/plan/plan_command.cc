@@ -21,6 +21,7 @@
 #include "run/roles/thread_count.h"
 #include "run/roles/time_plan.h"
 #include "run/session/recipe/recipe_check.h"
+#include "run/session/recipe/row_check.h"
 #include "run/session/session.h"
 #include "run/session/stages/stage_plan.h"
 
@@ -160,6 +161,16 @@ void PlanRing(const PlanArguments& arguments, const configs::Config& config,
   std::printf("%s\n", out.dump(1).c_str());
 }
 
+void Note(const std::string& text) { std::fprintf(stderr, "plumb: note: %s\n", text.c_str()); }
+
+// What the reward parts need of the machine that trains, which may be another.
+void NoteSurroundings(const configs::Config& config) {
+  if (!config.run.stages.empty() || !PartProblems(config.reward, Surroundings::kIgnored).empty())
+    return;
+  for (const std::string& problem : PartProblems(config.reward, Surroundings::kNeeded))
+    Note("a run on this machine is refused: " + problem);
+}
+
 // What one recipe would take, without a run.
 struct OnePlan {
   RunMemory memory;
@@ -174,6 +185,7 @@ struct OnePlan {
 
 OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
   const Card* card = arguments.gpu.empty() ? nullptr : &FindCard(arguments.gpu);
+  NoteSurroundings(config);
   if (card != nullptr) {
     config.run.device = "cuda";
     if (config.run.memory_gb == 0) config.run.memory_gb = card->memory_gb;
@@ -186,6 +198,9 @@ OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
   const int64_t ranks = configs::ReadParallel(config.run.parallel).ranks();
   const std::optional<RunMemory> actors = PlanActors(
       config, session->shape(), ranks, FreeMemory(config, configs::ActorDevice(config, ranks)));
+  if (memory.fits() && (!actors || actors->fits())) {  // or that is what a run says first
+    if (const std::string unread = CheckRows(*session); !unread.empty()) Note(unread);
+  }
   const bool automatic = config.optimizer.recompute == configs::Recompute::kAuto;
   if (device->is_cpu()) {
     if (const std::string many = TooManyThreads(config, ProcessorsAllowed()); !many.empty())
@@ -219,6 +234,14 @@ OnePlan PlanOne(configs::Config config, const PlanArguments& arguments) {
   return {memory, actors, text, nullptr};
 }
 
+OnePlan PlanStage(const std::vector<Stage>& stages, size_t which, const PlanArguments& arguments) {
+  try {
+    return PlanOne(WithFirstModel(stages, which), arguments);
+  } catch (const Error& error) {  // as training says it
+    throw Error(error.code(), StageName(stages, which) + ": " + error.what());
+  }
+}
+
 // The stages of a recipe one after the other, each with a model like the one that the first begins
 // with: those that they will have are not there yet.
 void PlanEachStage(const configs::Loaded& recipe, const PlanArguments& arguments) {
@@ -226,7 +249,7 @@ void PlanEachStage(const configs::Loaded& recipe, const PlanArguments& arguments
   nlohmann::ordered_json all = nlohmann::ordered_json::array();
   std::vector<OnePlan> plans;
   for (size_t i = 0; i < stages.size(); ++i) {
-    OnePlan plan = PlanOne(WithFirstModel(stages, i), arguments);
+    OnePlan plan = PlanStage(stages, i, arguments);
     if (arguments.json) {
       plan.json["stage"] = stages[i].name;
       all.push_back(std::move(plan.json));
@@ -265,7 +288,10 @@ void AddPlanCommand(CLI::App& app) {
   CLI::App* planned = app.add_subcommand("plan",
                                          "What a recipe's run would take of memory, by kind, "
                                          "whether that fits, and of time, by phase");
-  planned->add_option("recipe", plan->recipe, "TOML file; its model's weights are not read")
+  planned
+      ->add_option("recipe", plan->recipe,
+                   "TOML file; its rows are read as a run reads them, its model's weights "
+                   "are not")
       ->required();
   planned->add_option("--set", plan->overrides, "section.key=value, any number of times")
       ->allow_extra_args(false);
