@@ -25,13 +25,13 @@
 #include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
 #include "run/models/answer_eval.h"
+#include "run/models/eval_advice.h"
 #include "run/models/line_file.h"
 #include "run/models/pair_eval.h"
 #include "run/models/perplexity_eval.h"
 #include "run/report/count_progress.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/recipe/usual_truth.h"
-#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -129,10 +129,7 @@ Plan PlanOf(const EvalArguments& a, configs::Config asked, const ModelFolder& mo
     throw Error(ErrorCode::kInvalidArgument,
                 whole_recipe ? std::string("the recipe has no data.eval: name a file of prompts")
                              : "name a file of prompts, or \"arithmetic\"" +
-                                   (PlaceOf(a.model) == Place::kRun
-                                        ? "; --recipe " + RunFolder{a.model}.config() +
-                                              " asks the run's own held-out prompts as it does"
-                                        : ""),
+                                   (PlaceOf(a.model) == Place::kRun ? OwnMeasure(a.model) : ""),
                 "eval");
   }
   if (dataset == kArithmetic) {
@@ -324,7 +321,7 @@ int EvalAnswers(const EvalArguments& a) {
   std::string rows = a.dataset.empty() ? plan.config.data.eval : a.dataset;
   rows += ": " + plan.ledger;
   if (!plan.judged && PlaceOf(a.model) == Place::kRun)  // which trained by rewards of its own
-    rows += "; judged by the rule \"answer\" (--rewards " + a.model + "/config.toml: by the run's)";
+    rows += "; judged by the rule \"answer\"" + OtherMeasure(a.model);
   if (!a.json) std::fprintf(stderr, "%s\n", rows.c_str());
   std::vector<std::string> end_tokens;
   for (const int32_t id : model.shape.eos_tokens)

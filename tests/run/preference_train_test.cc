@@ -115,8 +115,14 @@ TEST(PreferenceTrainTest, ASecondRunFindsTheReferencesLogprobs) {
 
 TEST(PreferenceTrainTest, ARewardModelLearnsAndIsSavedForUse) {
   const TempFolder temp;
-  const auto run = RunPlumb(Line(temp, "reward_model", temp / "rm", 40));
+  std::vector<std::string> line = Line(temp, "reward_model", temp / "rm", 40);
+  std::erase(line, "--quiet");
+  const auto run = RunPlumb(line);
   ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_NE(run.out.find(" eval " + (temp / "rm") + " PAIRS.jsonl --pairs\n"), std::string::npos)
+      << run.out;
+  const auto measured = RunPlumb({"eval", temp / "rm", temp / "pairs.jsonl", "--pairs"});
+  EXPECT_EQ(measured.code, 0) << "what the run says to try: " << measured.err;
   EXPECT_GT(Summary(temp / "rm")["eval"]["after"]["accuracy"].get<double>(), 0.9);
   const auto config =
       nlohmann::json::parse(RealFileSystem().ReadFile(temp / "rm/model/config.json", 1 << 16));

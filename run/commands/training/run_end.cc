@@ -113,9 +113,9 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     const bool scores = session.config().algorithm.name == configs::AlgorithmName::kRewardModel;
     if (!r.stopped_early && r.saved && spoilt.empty()) {
       std::printf("model:  %s\n", session.folder().model().c_str());
-      if (!scores)
-        std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
-                    session.folder().path.c_str());
+      std::printf(scores ? "try:    %s eval %s PAIRS.jsonl --pairs\n"
+                         : "try:    %s generate %s --prompt '...'\n",
+                  ProgramCall().c_str(), session.folder().path.c_str());
       if (session.config().policy.adapter != configs::Adapter::kNone) {
         std::printf(
             "also:   a LoRA adapter as PEFT reads it; %s convert %s DIR makes a whole model\n",
