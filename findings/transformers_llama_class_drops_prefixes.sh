@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# transformers 5.23.0: in a folder of a Llama whose tokenizer.json puts a "▁" in front of words (Llama 2, TinyLlama, Vicuna)
+# transformers 5.23.0: in a folder of a Llama whose tokenizer.json puts a "▁" in front of words (as that of Llama 2 does)
 # AutoTokenizer gives other ids than that file: the first word behind a special token loses its "▁", so each turn of a chat begins otherwise.
 #
 # The class LlamaTokenizer takes vocabulary and merges from the file, and in the place of its normalizer a pre-tokenizer of its own:
