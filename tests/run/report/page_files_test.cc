@@ -16,11 +16,11 @@
 namespace plumb::run {
 namespace {
 
-using testing::TempFolder;
+using plumb::testing::TempFolder;
 
 TEST(PageFilesTest, AreTheFilesAsTheyStand) {
   const auto file = [](const char* name) {
-    return RealFileSystem().ReadFile(testing::SourcePath(std::string("run/report/") + name),
+    return RealFileSystem().ReadFile(plumb::testing::SourcePath(std::string("run/report/") + name),
                                      size_t{1} << 20);
   };
   EXPECT_EQ(ChartsScript(), file("charts.js"));
@@ -86,8 +86,8 @@ TEST(PageInABrowserTest, DrawsEveryCurveOnScreensOfBothSizes) {
     WriteReport(folder.path(), folder / "report.html");
     const std::string log = folder / "log";
     const int status = std::system(("timeout 120 python3 '" +
-                                    testing::SourcePath("tests/run/report/check_page.py") + "' '" +
-                                    (folder / "report.html") + "' >'" + log + "' 2>&1")
+                                    plumb::testing::SourcePath("tests/run/report/check_page.py") +
+                                    "' '" + (folder / "report.html") + "' >'" + log + "' 2>&1")
                                        .c_str());
     const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     const std::string said = RealFileSystem().ReadFile(log, size_t{1} << 20);

@@ -11,7 +11,7 @@
 namespace plumb::run {
 namespace {
 
-using testing::TempFolder;
+using plumb::testing::TempFolder;
 
 void Put(const std::string& path, const std::string& text) {
   RealFileSystem().WriteFileAtomic(path, text);

@@ -46,7 +46,7 @@ class EqualScoresTest : public ::testing::Test {
     return lines.size() == 1 ? lines.front() : "";
   }
 
-  const testing::TempFolder temp_;
+  const plumb::testing::TempFolder temp_;
 };
 
 constexpr char kTrl[] = "def mine(prompts, completions, **columns):\n  return [0] * 3\n";
