@@ -230,8 +230,12 @@ class Parser {
   }
 
   void Convert(const toml::node& node, const std::string& key, std::string& out) {
-    if (const auto v = node.value_exact<std::string>()) out = *v;
-    else Wrong(node, key, "a string in quotes");
+    const auto v = node.value_exact<std::string>();
+    if (!v) return Wrong(node, key, "a string in quotes");
+    // Behind it a path would be cut, and another file taken.
+    if (v->find('\0') != std::string::npos)
+      problems_.push_back(Place(node.source()) + ": " + key + " holds the character NUL (\\u0000)");
+    else out = *v;
   }
   // TRL's log_completions is true or false: all answers, or what is logged anyway.
   void Convert(const toml::node& node, const std::string& key, SampleLog& out) {

@@ -73,20 +73,22 @@ class OfflineLoop : public StepLoop {
 
 }  // namespace
 
+void CheckOfflineBatch(const configs::Config& config, int64_t batch, int64_t rows) {
+  if (batch <= rows) return;
+  const std::string section =
+      config.algorithm.name == configs::AlgorithmName::kSft ? "sft" : "preference";
+  throw Error(ErrorCode::kInvalidArgument,
+              section + ".batch = " + std::to_string(batch) +
+                  " is more than the rows to train on, of which there are " + std::to_string(rows) +
+                  " besides those that " + section + ".heldout holds back: lower " + section +
+                  ".batch or " + section + ".heldout, or add rows to data.train");
+}
+
 LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& options,
                          OfflineObjective& objective, policy_model::Weights& weights,
                          Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
                          bool resume, Ranks* ranks) {
-  if (objective.size() < options.batch) {
-    const std::string section =
-        config.algorithm.name == configs::AlgorithmName::kSft ? "sft" : "preference";
-    throw Error(ErrorCode::kInvalidArgument,
-                section + ".batch = " + std::to_string(options.batch) +
-                    " is more than the rows to train on, of which there are " +
-                    std::to_string(objective.size()) + " besides those that " + section +
-                    ".heldout holds back: lower " + section + ".batch or " + section +
-                    ".heldout, or add rows to data.train");
-  }
+  CheckOfflineBatch(config, options.batch, objective.size());
   return OfflineLoop(config, options, objective, weights, optimizer, checkpoints, hooks, ranks)
       .Run(resume);
 }

@@ -32,6 +32,9 @@ struct OfflineOptions {
   policy_model::Transformer* transformer = nullptr;
 };
 
+// Throws kInvalidArgument where an update takes more rows than there are to train on.
+void CheckOfflineBatch(const configs::Config& config, int64_t batch, int64_t rows);
+
 // Uses run.steps, run.seed, run.checkpoint_every, eval.every and the learning-rate schedule of
 // `config`. `weights` are those of step 0; `resume` replaces them by the newest verified
 // checkpoint's, when there is one.

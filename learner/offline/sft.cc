@@ -15,17 +15,20 @@ constexpr double kNewLow = 0.98;  // of the lowest held-out loss before
 
 }  // namespace
 
+void CheckWarmStartBatch(const configs::SftConfig& options, int64_t rows) {
+  if (options.batch <= rows) return;
+  throw Error(ErrorCode::kInvalidArgument, "sft.batch is " + std::to_string(options.batch) +
+                                               " but there are only " + std::to_string(rows) +
+                                               " demonstrations; lower sft.batch or add data");
+}
+
 SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
                  const configs::SftConfig& options, uint64_t seed,
                  std::span<const Demonstration> train_data, std::span<const Demonstration> heldout,
                  const std::function<bool(const SftStep&, const SftResult&)>& on_step,
                  const SftResult& done) {
   const auto n = static_cast<int64_t>(train_data.size());
-  if (options.batch > n) {
-    throw Error(ErrorCode::kInvalidArgument, "sft.batch is " + std::to_string(options.batch) +
-                                                 " but there are only " + std::to_string(n) +
-                                                 " demonstrations; lower sft.batch or add data");
-  }
+  CheckWarmStartBatch(options, n);
   const LrOptions lr{.schedule = options.lr_schedule,
                      .peak = options.learning_rate,
                      .warmup_fraction = options.warmup_fraction,

@@ -39,6 +39,9 @@ struct SftResult {
   int64_t without_new_low = 0;
 };
 
+// Throws kInvalidArgument where a batch of a warm start is larger than its data.
+void CheckWarmStartBatch(const configs::SftConfig& options, int64_t rows);
+
 // Runs updates until there are options.steps over shuffled epochs of `train_data` (order keyed by
 // seed). A batch larger than the data is an error. Fewer where options.patience held-out losses in
 // a row were no new low: the loss is flat, more updates would only learn the demonstrations by

@@ -306,8 +306,11 @@ void RocksFolder::Reopen() {
     throw Error(
         ErrorCode::kNoSpace,
         "the disk is still full (" + SizeText(static_cast<int64_t>(space.available)) + " free, " +
-            SizeText(static_cast<int64_t>(needed)) +
-            " needed to go on); nothing was stored: free some space, writing goes on by itself",
+            SizeText(static_cast<int64_t>(needed)) + " needed to go on); nothing was stored: " +
+            (space.capacity < needed
+                 ? "its file system, of " + SizeText(static_cast<int64_t>(space.capacity)) +
+                       ", is too small for a store; move the run's folder to another and resume"
+                 : "free some space, writing goes on by itself"),
         path_);
   }
   std::unique_lock lock(open_mu_);

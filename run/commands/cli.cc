@@ -10,6 +10,7 @@
 #include "common/base/nearest.h"
 #include "common/base/output_path.h"
 #include "common/base/program_call.h"
+#include "common/text/columns.h"
 #include "configs/foreign_names.h"
 #include "configs/option_names.h"
 #include "environment/doors/environment_host.h"
@@ -48,6 +49,17 @@ int ExitCodeOf(const Error& error) {
 }
 
 namespace {
+
+// Names from files stand in errors: a terminal obeys nothing of them.
+std::string PrintableLines(const std::string& text) {
+  std::string out;
+  for (size_t from = 0; from <= text.size();) {
+    const size_t end = std::min(text.find('\n', from), text.size());
+    out += (from > 0 ? "\n" : "") + PrintableLine(std::string_view(text).substr(from, end - from));
+    from = end + 1;
+  }
+  return out;
+}
 
 // The innermost verb that was given, and its name with those around it.
 std::pair<const CLI::App*, std::string> GivenVerb(const CLI::App& root) {
@@ -335,7 +347,7 @@ int RunCli(int argc, char** argv) {
       const bool by_set = verb->get_option_no_throw("--map") == nullptr &&
                           verb->get_option_no_throw("--set") != nullptr;
       const std::string what = by_set ? MapAdviceBySet(e.what()) : e.what();
-      std::fprintf(stderr, "plumb: error: %s\n", AsCalled(what).c_str());
+      std::fprintf(stderr, "plumb: error: %s\n", PrintableLines(AsCalled(what)).c_str());
     }
     return ExitCodeOf(e);
   } catch (const std::exception& e) {

@@ -3,11 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -15,7 +13,9 @@
 #include <memory>
 
 #include "common/base/file.h"
+#include "common/base/files/scratch_folder.h"
 #include "common/base/output_path.h"
+#include "common/text/columns.h"
 #include "common/text/template/chat_template.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "replay/datasets/exporter.h"
@@ -36,26 +36,6 @@ struct ImportArguments {
   std::string store, form, model;
   std::vector<std::string> map;
   bool quiet = false;
-};
-
-class TemporaryFolder {
- public:
-  TemporaryFolder()
-      : path_((std::filesystem::temp_directory_path() / "plumb_data_XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr)
-      throw Error(ErrorCode::kIo, std::string("could not make a folder: ") + std::strerror(errno),
-                  path_);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 // The files of an import, called as people call them in all that is said about them.
@@ -127,7 +107,7 @@ void PrintReport(const replay::ImportReport& report, const replay::ImportRequest
                 file.format.c_str(),
                 replay::KindName(replay::KindOf(*replay::FormOfName(file.format))));
     for (size_t i = 0; i < file.samples.size(); ++i)
-      std::printf("  row %zu: %s\n", i + 1, file.samples[i].c_str());
+      std::printf("  row %zu: %s\n", i + 1, PrintableLine(file.samples[i]).c_str());
     std::printf("  %s\n", file.Describe().c_str());
     for (const std::string& note : file.notes.Describe()) std::printf("  note: %s\n", note.c_str());
     for (const std::string& example : file.examples)
@@ -277,9 +257,9 @@ void RunExport(ExportArguments& a, CliResult& result) {
                 "rows are written as JSON lines or Parquet: call it .jsonl, .jsonl.gz or .parquet",
                 request.out);
   }
-  std::unique_ptr<TemporaryFolder> folder;
+  std::unique_ptr<ScratchFolder> folder;
   if (standard_output) {
-    folder = std::make_unique<TemporaryFolder>();
+    folder = std::make_unique<ScratchFolder>(TemporaryFolder() / "plumb-data");
     request.out = folder->path() + "/rows";
   }
   const auto form = replay::ExportFormOfName(a.form);

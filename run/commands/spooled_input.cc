@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/files/scratch_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -29,7 +30,7 @@ bool CanBeReadOnce(const std::string& path) {
 SpooledInput::SpooledInput(const std::string& path)
     : name_(path == "-" ? "standard input" : path), file_(path) {
   if (!CanBeReadOnce(path)) return;
-  std::string name = (std::filesystem::temp_directory_path() / "plumb_input_XXXXXX").string();
+  std::string name = (TemporaryFolder() / "plumb_input_XXXXXX").string();
   descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
   if (descriptor_ < 0) ThrowFileError(errno, "could not make a file", name);
   ::unlink(name.c_str());

@@ -38,7 +38,7 @@ PreferenceData ReadPairs(const PairEvalOptions& options) {
   config.preference.max_tokens = std::numeric_limits<int64_t>::max();  // the model's positions
   const auto session = Session::WithoutRun(config, /*scalar_head=*/true);
   // Pairs go through a store, as in training; this one is nobody's.
-  const ScratchFolder scratch(std::filesystem::temp_directory_path() / "plumb-pairs");
+  const ScratchFolder scratch(TemporaryFolder() / "plumb-pairs");
   const auto store = replay::Store::Open(scratch.path() + "/store");
   PreferenceData data = LoadPreferences(*session, *store, /*skip_untokenizable=*/true);
   for (std::string& note : data.notes) {  // in the words of a run, which this is not

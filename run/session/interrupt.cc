@@ -181,7 +181,10 @@ void NowBusy(Busy busy, const std::string& with) {
   memcpy(texts[other], with.data(), n);
   texts[other][n] = '\0';
   current_text.store(other);
-  if (busy == Busy::kAnswering) answer_stopped.store(false);
+  if (busy == Busy::kAnswering) {
+    answer_stopped.store(false);
+    for (std::atomic<int64_t>& newest : came) newest.store(-kSameSignal.count());  // of the prompt
+  }
   busy_now.store(static_cast<int>(busy));
   // Who asked twice while a checkpoint was saved waits for that, and for nothing behind it.
   if (busy == Busy::kInOrder && signals.load() >= 2) SayAndEnd("stopped");

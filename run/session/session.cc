@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/record/task_tokens.h"
+#include "common/text/columns.h"
 #include "common/text/template/transcript.h"
 #include "configs/paths.h"
 #include "environment/environments.h"
@@ -401,7 +402,8 @@ void CheckTruths(const configs::Config& config, PromptData& data) {
   const Json columns = Json::parse(first.extra_json, nullptr, false);
   std::string names;
   if (columns.is_object()) {
-    for (const auto& [name, value] : columns.items()) names += (names.empty() ? "" : ", ") + name;
+    for (const auto& [name, value] : columns.items())
+      names += (names.empty() ? "" : ", ") + PrintableLine(name);
   }
   throw Error(ErrorCode::kInvalidArgument,
               "no row has a ground truth, and " + asks + ", so that no answer would get a score" +

@@ -46,6 +46,13 @@ TEST(ConfigTest, UnknownKeyNamesTheNearest) {
   EXPECT_NE(problems.find("did you mean 'rollout.temperature'"), std::string::npos) << problems;
 }
 
+// A path would end there, and another file be taken.
+TEST(ConfigTest, ATextWithTheCharacterNulIsRefused) {
+  const std::string problems = ProblemsOf("[data]\ntrain = \"a\\u0000b\"\n");
+  EXPECT_NE(problems.find("r.toml:2: data.train holds the character NUL"), std::string::npos)
+      << problems;
+}
+
 TEST(ConfigTest, AllProblemsAtOnce) {
   const std::string problems = ProblemsOf(R"([run]
 steps = "many"

@@ -1,32 +1,23 @@
 // A folder for a while: this user's alone (0700), removed with all that is in it.
 //
-// Thread safety: one thread. Ownership: the folder. Errors: kIo where none can be made.
+// Purpose: what passes through files. One that a killed program left is removed by the next of the
+// same beginning. Thread safety: one thread. Ownership: the folder. Errors: kIo where none can be
+// made.
 #pragma once
 
-#include <stdlib.h>
-
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <string>
 
-#include "common/base/error.h"
-
 namespace plumb {
+
+// Where they are made: TMPDIR, or /tmp. Throws kIo where that is no folder.
+std::filesystem::path TemporaryFolder();
 
 class ScratchFolder {
  public:
   // "beginning-XXXXXX".
-  explicit ScratchFolder(const std::filesystem::path& beginning)
-      : path_(beginning.string() + "-XXXXXX") {
-    if (::mkdtemp(path_.data()) == nullptr)
-      throw Error(ErrorCode::kIo,
-                  std::string("cannot make a temporary folder: ") + std::strerror(errno), path_);
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
+  explicit ScratchFolder(const std::filesystem::path& beginning);
+  ~ScratchFolder();
   ScratchFolder(const ScratchFolder&) = delete;
   ScratchFolder& operator=(const ScratchFolder&) = delete;
 
@@ -34,6 +25,7 @@ class ScratchFolder {
 
  private:
   std::string path_;
+  int held_ = -1;  // open and locked for as long as the folder is in use
 };
 
 }  // namespace plumb

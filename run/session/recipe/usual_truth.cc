@@ -1,6 +1,7 @@
 #include "run/session/recipe/usual_truth.h"
 
 #include <algorithm>
+
 #include "common/base/error.h"
 #include "reward/part/truth.h"
 

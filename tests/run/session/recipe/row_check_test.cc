@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <stdlib.h>
+
 #include <filesystem>
 
 #include "common/base/file.h"
@@ -28,6 +30,7 @@ std::string ErrorOf(const CliOutput& output) {
 TEST(RowCheckTest, RowsThatARunRefusesAreRefusedInTheSameWords) {
   const TempFolder temp;
   const std::string rows = temp / "rows.jsonl", recipe = temp / "r.toml",
+                    warm = temp / "warm.jsonl",
                     model = "[model]\nvocabulary = \"bytes\"\nmax_positions = 256\n",
                     online =
                         "[rollout]\nprompts_per_step = 2\nmax_new_tokens = 8\n"
@@ -41,7 +44,18 @@ TEST(RowCheckTest, RowsThatARunRefusesAreRefusedInTheSameWords) {
       {"{\"prompt\": \"a\", \"answer\": \"1\"}\n", online, "has only 1 usable row"},
       {"{\"colour\": \"red\"}\n", online, "colour"},
       {"{\"prompt\": \"a\", \"answer\": \"1\"}\n", "[algorithm]\nname = \"dpo\"\n", ""},
-      {"{\"colour\": \"red\"}\n", "[algorithm]\nname = \"sft\"\n", ""}};
+      {"{\"colour\": \"red\"}\n", "[algorithm]\nname = \"sft\"\n", ""},
+      {"{\"prompt\": \"a\", \"completion\": \"b\"}\n",
+       "[algorithm]\nname = \"sft\"\n[sft]\nbatch = 4\nheldout = 0\n", "sft.batch = 4 is more"},
+      {"{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n",
+       "[algorithm]\nname = \"dpo\"\n[preference]\nbatch = 4\nheldout = 0\n",
+       "preference.batch = 4 is more"},
+      {"{\"prompt\": \"a\", \"answer\": \"1\"}\n{\"prompt\": \"b\", \"answer\": \"2\"}\n",
+       online + "[sft]\nsteps = 1\nbatch = 4\ndata = \"" + warm + "\"\n",
+       "sft.batch is 4 but there are only"}};
+  RealFileSystem().WriteFileAtomic(warm,
+                                   "{\"prompt\": \"a\", \"completion\": \"b\"}\n"
+                                   "{\"prompt\": \"c\", \"completion\": \"d\"}\n");
   for (const Case& one : cases) {
     RealFileSystem().WriteFileAtomic(rows, one.rows);
     RealFileSystem().WriteFileAtomic(recipe,
@@ -71,6 +85,27 @@ TEST(RowCheckTest, WhatIsNotLookedAtIsSaid) {
       << plan.err;
   EXPECT_TRUE(Has(plan.err, "note: a run on this machine is refused: ") &&
               Has(plan.err, "PLUMB_TEST_NO_SUCH_VARIABLE"))
+      << plan.err;
+}
+
+// A run makes its store in its own folder; a plan may have none to write to.
+TEST(RowCheckTest, WithoutAFolderForTemporaryFilesAPlanIsMadeAndSaysWhatItDidNotSee) {
+  const TempFolder temp;
+  const std::string rows = temp / "rows.jsonl", recipe = temp / "r.toml";
+  RealFileSystem().WriteFileAtomic(rows,
+                                   "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"c\"}\n");
+  RealFileSystem().WriteFileAtomic(
+      recipe, "[model]\nvocabulary = \"bytes\"\nmax_positions = 256\n[data]\ntrain = \"" + rows +
+                  "\"\n[algorithm]\nname = \"dpo\"\n[preference]\nbatch = 1\nheldout = 0\n");
+  const char* before = std::getenv("TMPDIR");
+  const std::string kept = before ? before : "";
+  ::setenv("TMPDIR", "/nowhere at all", 1);
+  const CliOutput plan = RunPlumb({"plan", recipe, "--no-time"});
+  if (before) ::setenv("TMPDIR", kept.c_str(), 1);
+  else ::unsetenv("TMPDIR");
+  EXPECT_EQ(plan.code, 0) << plan.err;
+  EXPECT_TRUE(Has(plan.err, "note: the rows were not looked at") &&
+              Has(plan.err, "TMPDIR = /nowhere at all"))
       << plan.err;
 }
 
