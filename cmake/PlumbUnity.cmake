@@ -1,5 +1,5 @@
 # plumb_unity(target): compiles several sources of a library or test as one unit. Headers are read and templates made once a unit
-# instead of once a file: a build from nothing takes half the time, an object after an edit some seconds more.
+# instead of once a file: about half the processor time where it was measured (docs/benchmarks.md), and some seconds more behind an edit.
 #
 # Two sources that give one name to something of their own (a helper, a constant, an alias of another type) cannot share a
 # unit, so the names that begin at the left margin are looked up here: a source goes to the first unit that has room and none of its

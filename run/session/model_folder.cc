@@ -138,8 +138,8 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape,
   // The post-processor decides; add_bos_token of tokenizer_config.json says nothing beside a
   // tokenizer.json.
   if (!tokenizer.surroundings().front.empty()) return true;
-  // Models of earlier builds have the built-in vocabulary without a post-processor. A vocabulary of
-  // 100,000, which nlohmann's parser takes a minute for, is not read to see that it is another.
+  // Models of earlier builds have the built-in vocabulary without a post-processor. A large
+  // one is not read to see that it is another: nlohmann's parser is quadratic in it.
   const auto known = Tokenizer::BuiltIn("arithmetic");
   if (tokenizer.size() > 2 * known->size()) return false;
   const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);

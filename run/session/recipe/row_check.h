@@ -15,8 +15,8 @@ namespace plumb::run {
 // Larger files are not read for a plan, which is to take seconds.
 inline constexpr int64_t kRowsLookedAt = 32'000'000;  // bytes
 
-// Reads them and throws what a run would throw. What was not looked at, as a sentence; empty:
-// everything was.
+// Reads them and throws what a run would throw. Why none were looked at, as a sentence (a file that
+// is too large, no room for temporary files); empty: all were.
 std::string CheckRows(const Session& session);
 
 }  // namespace plumb::run

@@ -88,6 +88,20 @@ TEST(RowCheckTest, WhatIsNotLookedAtIsSaid) {
       << plan.err;
 }
 
+// A terminal obeys nothing of a file.
+TEST(RowCheckTest, ColumnsThatHoldControlCharactersAreShownAsPictures) {
+  const TempFolder temp;
+  const std::string rows = temp / "rows.jsonl", recipe = temp / "r.toml";
+  RealFileSystem().WriteFileAtomic(rows, "{\"prompt\": \"a\", \"\\u001b[31mgolden\": 1}\n");
+  RealFileSystem().WriteFileAtomic(recipe, "[model]\nvocabulary = \"bytes\"\n[data]\ntrain = \"" +
+                                               rows +
+                                               "\"\n[rollout]\nprompts_per_step = 1\n"
+                                               "[[reward.parts]]\nkind = \"answer\"\n");
+  const CliOutput plan = RunPlumb({"plan", recipe, "--no-time"});
+  EXPECT_EQ(plan.code, 2) << plan.err;
+  EXPECT_TRUE(Has(plan.err, "\u241b[31mgolden") && !Has(plan.err, "\x1b")) << plan.err;
+}
+
 // A run makes its store in its own folder; a plan may have none to write to.
 TEST(RowCheckTest, WithoutAFolderForTemporaryFilesAPlanIsMadeAndSaysWhatItDidNotSee) {
   const TempFolder temp;
