@@ -67,6 +67,7 @@ FetchedPolicy::~FetchedPolicy() {
     stopping_ = true;
   }
   changed_.notify_all();
+  source_->Stop();
   thread_.join();
 }
 

@@ -83,7 +83,7 @@ class FetchedPolicy : public Policy {
   FetchedPolicy(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                 WeightSource* source)
       : FetchedPolicy(policy_model::Weights(shape, stream, dtype), source) {}
-  // Waits for a fetch that goes on.
+  // Stops the source and waits for the fetch that goes on.
   ~FetchedPolicy() override;
   PolicyVersion current() const override { return current_; }
   int64_t version() const override { return current_.version; }
@@ -136,6 +136,7 @@ class RemoteWeightSource : public WeightSource {
   bool Read(const Digest& set, std::span<std::byte> into) override;
   std::optional<std::string> Lend(const Digest& set) override;
   void Return(const Digest& set) override;
+  void Stop() override { client_.Close(); }
 
  private:
   RpcClient client_;

@@ -36,6 +36,8 @@ const Payload& Came() {
   return came;
 }
 
+Error Ended() { return Error(ErrorCode::kUnavailable, "the actor ends: no weights are fetched"); }
+
 std::string ClientKey(const weight_wire::Place& place) { return place.endpoint + " " + place.key; }
 
 }  // namespace
@@ -64,6 +66,18 @@ std::vector<std::string> BlockSource::TakeComplaints() {
 std::map<std::string, int64_t> BlockSource::counters() const {
   MutexLock lock(mu_);
   return counters_;
+}
+
+void BlockSource::Stop() {
+  learner_.Close();
+  MutexLock lock(mu_);
+  stopped_ = true;
+  for (const auto& [key, client] : clients_) client->Close();
+}
+
+void BlockSource::CheckStopped() const {
+  MutexLock lock(mu_);
+  if (stopped_) throw Ended();
 }
 
 void BlockSource::Count(const char* name, int64_t n) {
@@ -136,6 +150,8 @@ BlockSource::Answer BlockSource::Ask(const weight_wire::Place* place,
   const auto asked = Clock::now();
   try {
     if (place) {
+      MutexLock lock(mu_);
+      if (stopped_) throw Ended();
       auto& own = clients_[ClientKey(*place)];
       if (!own) {
         RpcClientOptions rpc = rpc_;
@@ -266,6 +282,7 @@ bool BlockSource::Read(const Digest& digest, std::span<std::byte> into) {
     const size_t before = std::exchange(next, missing(next));
     if (next > before) progress = Clock::now();
     const bool fine = answer.got == Got::kSome && !wrong;
+    CheckStopped();  // a place that is silent because of that is not to blame
     if (compares) {
       if (fine && here.rate() > kMuchFaster * pace.rate()) {
         Leave(places[place], "it is slow: " + pace.text() + ", the next one " + here.text(), false);

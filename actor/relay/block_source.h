@@ -50,6 +50,7 @@ class BlockSource : public WeightSource {
 
   std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) override;
   bool Read(const Digest& set, std::span<std::byte> into) override;
+  void Stop() override;
 
   // Where to ask before the learner, nearest first, and whether others ask here.
   void SetPlaces(std::vector<weight_wire::Place> places, bool hands_on);
@@ -89,16 +90,16 @@ class BlockSource : public WeightSource {
             std::span<std::byte> into, bool hands_on);
   void Leave(const weight_wire::Place& place, const std::string& why, bool complain);
   void Count(const char* name, int64_t n);
+  void CheckStopped() const;  // throws
 
   const RpcClientOptions rpc_;
   const BlockSourceOptions options_;
   RpcClient learner_;
   // The fetching thread's.
   std::optional<WeightOffer> offer_;
-  std::map<std::string, Kept> kept_;                           // by the set's name
-  std::map<std::string, std::unique_ptr<RpcClient>> clients_;  // by endpoint and key
-  uint32_t most_ = 1;     // blocks of the next question: as many as come in good time
-  int64_t versions_ = 0;  // that were begun
+  std::map<std::string, Kept> kept_;  // by the set's name
+  uint32_t most_ = 1;                 // blocks of the next question: as many as come in good time
+  int64_t versions_ = 0;              // that were begun
 
   mutable Mutex mu_;
   std::vector<weight_wire::Place> places_ PLUMB_GUARDED_BY(mu_);
@@ -106,6 +107,9 @@ class BlockSource : public WeightSource {
   std::vector<std::string> complaints_ PLUMB_GUARDED_BY(mu_);
   std::map<std::string, int64_t> counters_ PLUMB_GUARDED_BY(mu_);
   bool hands_on_ PLUMB_GUARDED_BY(mu_) = false;
+  bool stopped_ PLUMB_GUARDED_BY(mu_) = false;
+  // By endpoint and key; made, used and given up by the fetching thread.
+  std::map<std::string, std::unique_ptr<RpcClient>> clients_ PLUMB_GUARDED_BY(mu_);
 };
 
 }  // namespace plumb::actor

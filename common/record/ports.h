@@ -142,6 +142,10 @@ class WeightSource {
   // (kernels/device/lent_memory.h), which is given back at once. nullopt: it has to be read.
   virtual std::optional<std::string> Lend(const Digest& /*set*/) { return std::nullopt; }
   virtual void Return(const Digest& /*set*/) {}
+  // From any thread: who waits above, and who asks later, is answered soon, with kUnavailable. For
+  // an end that must not wait for a learner that has gone; a source whose answers never take long
+  // needs none.
+  virtual void Stop() {}
 };
 
 // Reference log-probs computed once, keyed by (model digest, sequence digest).

@@ -365,6 +365,32 @@ struct FakeServer {
   std::unique_ptr<RpcServer> server;
 };
 
+// The learner is there and says nothing any more, in the middle of a fetch: the actor's end is not
+// held up by the minute that it would have.
+TEST(FetchedPolicy, ItsEndDoesNotWaitForALearnerThatHasGone) {
+  const testing::TempFolder folder;
+  std::atomic<bool> asked{false};
+  std::vector<RpcResponder> kept;
+  const policy_model::Weights weights = TinyWeights(1);
+  const std::vector<ServedSet> sets = SetsOf(weights);
+  const RpcServer server(folder.Ipc("weights"), [&](const RpcRequest& request,
+                                                    RpcResponder responder) {
+    if (request.verb == weight_wire::kAwaitVerb)
+      return responder.Reply(weight_wire::EncodeOffer(OfferOf({1, weights.ComputeDigest()}, sets)));
+    if (request.verb != weight_wire::kBytesVerb) return responder.Fail({ErrorCode::kNotFound, ""});
+    kept.push_back(responder);
+    asked = true;
+  });
+  RemoteWeightSource remote(server.endpoint());
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &remote);
+    while (!asked) std::this_thread::sleep_for(milliseconds(1));
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(30'000));
+  EXPECT_THROW(remote.Await({}, After(milliseconds(60'000))), Error);
+}
+
 TEST(RemoteWeightSource, AwaitsAndReadsOrSaysWhyNot) {
   const testing::TempFolder folder;
   FakeServer server(folder);

@@ -137,6 +137,9 @@ class RpcClient {
   void CallInto(std::string_view verb, Payload payload, std::span<std::byte> into,
                 Deadline deadline);
 
+  // Calls in progress and all later ones end at once, with kUnavailable.
+  void Close();
+
   // calls, resent, pieces, deadlines, dropped_malformed, dropped_checksum, dropped_late,
   // thread_errors.
   std::map<std::string, uint64_t> counters() const;

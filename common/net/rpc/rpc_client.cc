@@ -44,7 +44,7 @@ class RpcClient::Impl {
   }
 
   ~Impl() {
-    FailAll(Error(ErrorCode::kUnavailable, "the client was closed while calls waited", endpoint_));
+    Close();
     loop_.Stop();
     std::unique_lock lock(mu_);
     answered_.wait(lock, [&] { return callers_ == 0; });
@@ -61,6 +61,7 @@ class RpcClient::Impl {
     call->deadline = deadline;
     call->into = into;
     std::unique_lock lock(mu_);
+    if (closed_) throw Closed();
     const uint64_t id = call->frame.id = next_id_++;
     pending_[id] = call;
     ++callers_;
@@ -94,6 +95,14 @@ class RpcClient::Impl {
                     std::to_string(MsBetween(begin, now)) + " ms; " + heard + part +
                     "; the connection: " + loop_.socket.state(),
                 endpoint_);
+  }
+
+  void Close() {
+    {
+      std::lock_guard lock(mu_);
+      closed_ = true;
+    }
+    FailAll(Closed());
   }
 
   std::map<std::string, uint64_t> counters() const { return loop_.counters(); }
@@ -130,6 +139,10 @@ class RpcClient::Impl {
     call.answered = true;
     call.error = std::move(error);
     answered_.notify_all();
+  }
+
+  Error Closed() const {
+    return Error(ErrorCode::kUnavailable, "the client was closed while calls waited", endpoint_);
   }
 
   void FailAll(const Error& error) {
@@ -284,7 +297,8 @@ class RpcClient::Impl {
 
   std::mutex mu_;
   std::condition_variable answered_;
-  std::map<uint64_t, std::shared_ptr<Pending>> pending_;  // guarded by mu_, as the next three
+  std::map<uint64_t, std::shared_ptr<Pending>> pending_;  // guarded by mu_, as the next four
+  bool closed_ = false;
   uint64_t next_id_ = 1;
   int callers_ = 0;
   TimePoint heard_{};
@@ -313,6 +327,7 @@ void RpcClient::CallInto(std::string_view verb, Payload payload, std::span<std::
                          Deadline deadline) {
   impl_->Call(verb, std::move(payload), deadline, into);
 }
+void RpcClient::Close() { impl_->Close(); }
 std::map<std::string, uint64_t> RpcClient::counters() const { return impl_->counters(); }
 
 }  // namespace plumb

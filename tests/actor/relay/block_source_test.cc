@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <map>
+#include <memory>
 #include <thread>
 
 #include "actor/relay/weight_relay.h"
@@ -302,6 +303,42 @@ TEST(BlockSource, TheNextPlaceIsTheOneAbove) {
   EXPECT_EQ(learner.sent(), int64_t{kBytes});
   EXPECT_EQ(child.TakeComplaints(), std::vector<std::string>{"nobody"});
   EXPECT_EQ(child.counters().at("actor/weights_elsewhere"), 1);
+}
+
+// Whoever ends waits neither for a place nor for the learner, and blames nobody.
+TEST(BlockSource, StopEndsAReadAtOnce) {
+  for (const bool at_a_place : {true, false}) {
+    const TempFolder folder;
+    auto learner = std::make_unique<Learner>(folder.Ipc("l"));
+    learner->Publish(1, {{"base", Some(1)}});
+    std::atomic<bool> asked{false};
+    std::vector<RpcResponder> kept;
+    const RpcServer silent("tcp://127.0.0.1:*", [&](const RpcRequest&, RpcResponder responder) {
+      kept.push_back(std::move(responder));
+      asked = true;
+    });
+    BlockSourceOptions options = Quick();
+    options.silence = milliseconds(60'000);
+    BlockSource child(folder.Ipc("l"), {}, options);
+    const auto offer = child.Await({}, After(milliseconds(10'000)));
+    ASSERT_TRUE(offer);
+    if (at_a_place)
+      child.SetPlaces({{.name = "silent", .endpoint = silent.endpoint(), .key = {}}}, false);
+    else learner.reset();
+    const auto begin = std::chrono::steady_clock::now();
+    std::thread reads([&] {
+      Bytes into(kBytes);
+      EXPECT_THROW(child.Read(offer->sets[0].digest, into), Error);
+    });
+    if (at_a_place) {
+      while (!asked) std::this_thread::sleep_for(milliseconds(1));
+    }
+    child.Stop();
+    reads.join();
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(30'000)) << at_a_place;
+    EXPECT_TRUE(child.TakeComplaints().empty());
+    EXPECT_EQ(child.counters().at("actor/weights_elsewhere"), 0);
+  }
 }
 
 // Only what has changed comes, from the learner and from a parent, and of a set that is not trained

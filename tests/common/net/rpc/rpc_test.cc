@@ -145,6 +145,24 @@ TEST(Rpc, DeadlineNamesTheServerAndTheVerb) {
   }
 }
 
+TEST(Rpc, AClosedClientKeepsNobodyWaiting) {
+  testing::TempFolder folder;
+  RpcClient client(folder.Ipc("nobody"));
+  const auto call = [&] {
+    try {
+      client.Call("lease", "", After(milliseconds(60'000)));
+      ADD_FAILURE() << "nobody is there";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kUnavailable) << e.what();
+    }
+  };
+  std::thread waits(call);
+  while (client.counters()["calls"] == 0) std::this_thread::sleep_for(milliseconds(1));
+  client.Close();
+  waits.join();
+  call();
+}
+
 TEST(Rpc, ServerThatStartsLateOrAgainIsFoundAndGetsTheRequestAgain) {
   testing::TempFolder folder;
   RpcClient client(folder.Ipc("again"), {.times = FastTimes()});
