@@ -272,9 +272,14 @@ std::string List(const Loaded& loaded, const ListingOptions& options) {
       return std::string_view(r.key).substr(r.key.rfind('.') + 1).starts_with(options.only);
     };
     const auto begins = [&](const Row& r) { return r.key.starts_with(options.only); };
+    // "beta": what other systems call so, too.
+    const std::vector<std::string> called = OptionsNamed(options.only);
+    const auto means = [&](const Row& r) {
+      return named(r) || std::find(called.begin(), called.end(), r.key) != called.end();
+    };
     // "learning_rate": of whichever section.
     if (std::any_of(rows.begin(), rows.end(), begins)) std::erase_if(rows, std::not_fn(begins));
-    else std::erase_if(rows, std::not_fn(named));
+    else std::erase_if(rows, std::not_fn(means));
     if (rows.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "there is no section and no option that begins with '" + options.only + "'" +

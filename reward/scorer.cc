@@ -193,8 +193,8 @@ std::vector<std::pair<std::string, std::string>> GroupScorer::Digests() const {
   return digests;
 }
 
-std::vector<std::vector<std::string>> GroupScorer::Truths() const {
-  std::vector<std::vector<std::string>> truths;
+std::vector<std::vector<TruthName>> GroupScorer::Truths() const {
+  std::vector<std::vector<TruthName>> truths;
   for (const Part& part : parts_) truths.push_back(part.function->truths());
   return truths;
 }

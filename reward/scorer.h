@@ -85,7 +85,7 @@ class GroupScorer : public Scorer {
   // name -> digest of each part, for the run's records.
   std::vector<std::pair<std::string, std::string>> Digests() const;
   // RewardFunction::truths of each part, in the same order.
-  std::vector<std::vector<std::string>> Truths() const;
+  std::vector<std::vector<TruthName>> Truths() const;
 
  private:
   struct Part {

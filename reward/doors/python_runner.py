@@ -273,6 +273,12 @@ def truths_of(function, style):
     return [name for name in names if name in parameters(function) and name not in CONSTANTS]
 
 
+def required_of(function, truths):
+    """Those that it has no value of its own for."""
+    there = parameters(function)
+    return [name for name in truths if there[name].default is inspect.Parameter.empty]
+
+
 def why(error):
     """In one line: what, and where in the user's own files."""
     if isinstance(error, SystemExit):
@@ -313,7 +319,9 @@ def main():
     except BaseException as error:  # SystemExit of a script that is no module, too
         say({"error": why(error)})
         return 3
-    say({"ready": True, "truths": truths_of(function, style)})
+    truths = truths_of(function, style)
+    # verl's functions name the ground truth whether they look at it or not.
+    say({"ready": True, "truths": truths, "required": required_of(function, truths) if style == "trl" else []})
     run = {"trl": trl, "verl": verl, "openrlhf": openrlhf}[style]
     group = []
     for line in sys.stdin:

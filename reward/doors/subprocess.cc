@@ -57,8 +57,12 @@ class ProgramWorker : public Worker {
       if (hello.is_object() && hello.contains("ready")) {
         truths_.clear();  // of a start before this one
         if (const auto named = hello.find("truths"); named != hello.end() && named->is_array()) {
+          const Json required = hello.value("required", Json::array());
           for (const Json& name : *named) {
-            if (name.is_string()) truths_.push_back(name);
+            if (!name.is_string()) continue;
+            const bool has_to_be =
+                std::find(required.begin(), required.end(), name) != required.end();
+            truths_.push_back({.name = name, .required = has_to_be});
           }
         }
         return std::nullopt;
@@ -73,7 +77,7 @@ class ProgramWorker : public Worker {
   }
 
   // What its greeting named as such (RewardFunction::truths); after Begin().
-  const std::vector<std::string>& truths() const { return truths_; }
+  const std::vector<TruthName>& truths() const { return truths_; }
 
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline,
                               bool* broke) override {
@@ -166,7 +170,7 @@ class ProgramWorker : public Worker {
   const HostOptions options_;
   const bool greets_, tokens_;
   ChildProcess child_;
-  std::vector<std::string> truths_;
+  std::vector<TruthName> truths_;
   uint64_t next_id_ = 0;
   uint64_t logged_ = 0;
 };
@@ -242,7 +246,7 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec,
   const auto make = [command, options, spec](int) {
     return std::make_unique<ProgramWorker>(command, options, spec);
   };
-  std::vector<std::string> truths;
+  std::vector<TruthName> truths;
   if (spec.greets) {
     Deadline ignored = After(options.start_grace);
     const auto first = make(0);

@@ -87,7 +87,7 @@ class WorkerPool {
 class PooledFunction : public RewardFunction {
  public:
   PooledFunction(std::string name, std::string digest, PoolOptions pool,
-                 WorkerPool::Factory factory, std::vector<std::string> truths = {})
+                 WorkerPool::Factory factory, std::vector<TruthName> truths = {})
       : name_(std::move(name)),
         digest_(std::move(digest)),
         truths_(std::move(truths)),
@@ -95,7 +95,7 @@ class PooledFunction : public RewardFunction {
   const std::string& name() const override { return name_; }
   const std::string& digest() const override { return digest_; }
   bool slow() const override { return true; }
-  std::vector<std::string> truths() const override { return truths_; }
+  std::vector<TruthName> truths() const override { return truths_; }
   std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
     return pool_.Run(group, deadline);
   }
@@ -103,7 +103,7 @@ class PooledFunction : public RewardFunction {
  private:
   const std::string name_;
   const std::string digest_;
-  const std::vector<std::string> truths_;
+  const std::vector<TruthName> truths_;
   WorkerPool pool_;
 };
 

@@ -55,6 +55,14 @@ class FunctionDisabled : public Error {
       : Error(ErrorCode::kInvalidArgument, message, where) {}
 };
 
+// A name under which a function asks for what the row says is right: a column or, where the row has
+// no such column, the ground truth.
+struct TruthName {
+  std::string name;
+  bool required = false;  // the function has no value of its own for it
+  bool operator==(const TruthName&) const = default;
+};
+
 class RewardFunction {
  public:
   virtual ~RewardFunction() = default;
@@ -68,10 +76,8 @@ class RewardFunction {
   virtual std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) = 0;
   // True if Score() waits for another process: the scorer then runs it beside the others.
   virtual bool slow() const { return false; }
-  // Names under which it asks for what the row says is right: a column or, where the row has no
-  // such column, the ground truth. Empty: it asks for none, or it is not known (rules:
-  // ComparesWithTruth).
-  virtual std::vector<std::string> truths() const { return {}; }
+  // Empty: it asks for none, or it is not known (rules: ComparesWithTruth).
+  virtual std::vector<TruthName> truths() const { return {}; }
 };
 
 // The prompt as a reward function sees it: Prompt::text, or the messages as a JSON array of {role,

@@ -24,6 +24,7 @@
 #include "run/commands/stages/train_stages.h"
 #include "run/session/recipe/recipe_check.h"
 #include "run/session/recipe_proposal.h"
+#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -59,9 +60,11 @@ void Show(const ShowArguments& a) {
     none.data.train = "arithmetic";
     return none;
   };
+  const std::string of_run = RunFolder{a.recipe}.config();
+  const std::string recipe = RealFileSystem().Exists(of_run) ? of_run : a.recipe;
   const configs::Loaded loaded =
-      CheckedRecipe(a.recipe, a.overrides, no_files, nullptr, Surroundings::kIgnored);
-  for (const std::string& missing : configs::MissingFiles(loaded.config, a.recipe))
+      CheckedRecipe(recipe, a.overrides, no_files, nullptr, Surroundings::kIgnored);
+  for (const std::string& missing : configs::MissingFiles(loaded.config, recipe))
     std::fprintf(stderr, "note: %s\n", missing.c_str());
   if (a.toml) {
     if (!a.only.empty() || a.changed)
@@ -147,7 +150,7 @@ void AddConfigCommand(CLI::App& app, CliResult&) {
 
   auto show = std::make_shared<ShowArguments>();
   CLI::App* shown = config->add_subcommand("show", "Options with value, origin, unit and advice");
-  shown->add_option("recipe", show->recipe, "TOML file")->required();
+  shown->add_option("recipe", show->recipe, "TOML file, or the folder of a run")->required();
   shown->add_option("section", show->only,
                     "only options that begin so, e.g. optimizer, rollout.max or learning_rate");
   shown->add_option("--set", show->overrides, "section.key=value")->allow_extra_args(false);

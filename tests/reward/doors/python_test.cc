@@ -91,7 +91,8 @@ TEST_F(PythonReward, OpenRlhf) {
 TEST_F(PythonReward, ARowWithoutAnAnswerHasNoneAndTheFunctionSaysThatItTakesOne) {
   const std::string file = "tests/reward/python/functions/trl_inclusion.py";
   GroupScorer scorer(Config(file), TestHost());
-  EXPECT_EQ(scorer.Truths(), (std::vector<std::vector<std::string>>{{"answer"}}));
+  EXPECT_EQ(scorer.Truths(),
+            (std::vector<std::vector<TruthName>>{{{"answer", /*required=*/true}}}));
   TrajectoryGroup with = TestGroup({"it is 12", "no"}, "12"), without = TestGroup({"it is 12"}, "");
   ASSERT_EQ(scorer.ScoreGroup(with), Outcome::kScored) << with.trajectories[0].unscored_reason;
   EXPECT_EQ(with.trajectories[0].reward, 1);
@@ -103,7 +104,7 @@ TEST_F(PythonReward, ARowWithoutAnAnswerHasNoneAndTheFunctionSaysThatItTakesOne)
   EXPECT_TRUE(truths(file, {R"(kwargs={"answer": ["4"]})"}).empty()) << "the recipe gives it";
   EXPECT_TRUE(truths("tests/reward/python/functions/trl_api.py", {"function=half_of"}).empty());
   EXPECT_EQ(truths("examples/rewards/verl_reward.py", {}),
-            (std::vector<std::string>{"ground_truth"}));
+            (std::vector<TruthName>{{"ground_truth", /*required=*/false}}));
 }
 
 // The same functions, called by their own framework's rules in a plain Python: every bit of every

@@ -53,10 +53,23 @@ TEST(ConfigShowTest, FitsTheWidthAndShowsAPart) {
   for (const char* option : {"optimizer.learning_rate = 0.003", "sft.learning_rate", "critic."})
     EXPECT_TRUE(Has(rates.out, option)) << rates.out;
   EXPECT_FALSE(Has(rates.out, "optimizer.beta1")) << rates.out;
+  const auto called = RunPlumb({"config", "show", recipe, "beta"});
+  EXPECT_TRUE(Has(called.out, "algorithm.kl_coef")) << "as TRL calls it: " << called.out;
   const auto misspelt = RunPlumb({"config", "show", recipe, "optimser"});
   EXPECT_EQ(misspelt.code, 2);
   EXPECT_TRUE(Has(misspelt.err, "did you mean 'optimizer'?")) << misspelt.err;
   EXPECT_EQ(RunPlumb({"config", "show", recipe, "run", "--toml"}).code, 2);
+}
+
+TEST(ConfigShowTest, ARunsFolderStandsForItsRecipe) {
+  const TempFolder temp;
+  EXPECT_EQ(RunPlumb({"config", "show", temp.path()}).code, 2);
+  RealFileSystem().WriteFileAtomic(temp / "config.toml",
+                                   "[run]\nsteps = 7\n[data]\ntrain = \"arithmetic\"\n"
+                                   "[[reward.parts]]\nkind = \"answer\"\n");
+  const auto shown = RunPlumb({"config", "show", temp.path(), "run.steps"});
+  EXPECT_EQ(shown.code, 0) << shown.err;
+  EXPECT_TRUE(Has(shown.out, "run.steps = 7")) << shown.out;
 }
 
 // What is no recipe is told what it is, not that it is no TOML.

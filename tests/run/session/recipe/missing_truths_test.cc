@@ -22,18 +22,18 @@ TEST(MissingTruthsTest, AColumnOrTheGroundTruthWillDo) {
   null.extra_json = R"({"solution": null})";
   const std::vector<const Prompt*> all = {&with, &column, &null, &without};
   EXPECT_EQ(MissingTruths("mine", {}, all), "");
-  EXPECT_EQ(MissingTruths("mine", {"solution"}, std::span(all).first(2)), "");
+  EXPECT_EQ(MissingTruths("mine", {{"solution"}}, std::span(all).first(2)), "");
   EXPECT_TRUE(
-      MissingTruths("mine", {"solution"}, all)
+      MissingTruths("mine", {{"solution"}}, all)
           .starts_with("2 of 4 prompts have no ground truth, which reward part 'mine' takes "
                        "as 'solution'"));
-  const std::string answer = MissingTruths("mine", {"answer"}, all);
+  const std::string answer = MissingTruths("mine", {{"answer"}}, all);
   EXPECT_TRUE(answer.starts_with("3 of 4")) << answer;
   EXPECT_TRUE(
       answer.ends_with("; the column 'solution' looks like one: data.map = { answer = "
                        "\"solution\" }"))
       << answer;
-  EXPECT_TRUE(MissingTruths("mine", {"answer"}, std::span(all).last(2))
+  EXPECT_TRUE(MissingTruths("mine", {{"answer"}}, std::span(all).last(2))
                   .ends_with("nothing to compare them with"));
 }
 
@@ -79,6 +79,18 @@ TEST(MissingTruthsTest, RewardTestAndARunSayItOnceAtTheStart) {
       << testing::Read(temp / "run.out");
   const std::string run = testing::Read(temp / "run.out");
   EXPECT_TRUE(Has(run, "1 of 2 prompts have no ground truth, which reward part 'correct'")) << run;
+
+  // Where none has one, a parameter without a default is what the run cannot do without.
+  RealFileSystem().WriteFileAtomic(data,
+                                   "{\"prompt\": \"1+1=\", \"solution\": \"2\"}\n"
+                                   "{\"prompt\": \"1+2=\", \"solution\": \"3\"}\n");
+  EXPECT_NE(std::system((train + " --overwrite > " + (temp / "run.out") + " 2>&1").c_str()), 0);
+  const std::string refused = testing::Read(temp / "run.out");
+  EXPECT_TRUE(Has(refused,
+                  "reward part 'correct': no row has a ground truth or a column 'answer', and the "
+                  "function takes it as a parameter without a default; the column 'solution' looks "
+                  "like one: data.map = { answer = \"solution\" }"))
+      << refused;
 }
 
 }  // namespace
