@@ -56,6 +56,16 @@ std::string PrintableLine(std::string_view text) {
   return out;
 }
 
+std::string PrintableLines(std::string_view text) {
+  std::string out;
+  for (size_t from = 0; from <= text.size();) {
+    const size_t end = std::min(text.find('\n', from), text.size());
+    out += (from > 0 ? "\n" : "") + PrintableLine(text.substr(from, end - from));
+    from = end + 1;
+  }
+  return out;
+}
+
 std::string Shortened(std::string_view text, int columns) {
   if (columns <= 0) return "";
   int used = 0;

@@ -17,6 +17,8 @@ int ColumnsOf(std::string_view text);  // a byte that is not UTF-8 takes one
 // U+23CE), those that turn the direction of writing and bytes that are not UTF-8 become U+FFFD, and
 // variation selectors, about whose width terminals disagree, are left out.
 std::string PrintableLine(std::string_view text);
+// The same of each of several lines: of errors and notes, in which names from files stand.
+std::string PrintableLines(std::string_view text);
 
 // Exactly `columns` wide: what is longer is cut and ends in an ellipsis, what is shorter gets
 // blanks behind it (in front where `right`). REQUIRES: a printable line.

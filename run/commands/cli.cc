@@ -50,17 +50,6 @@ int ExitCodeOf(const Error& error) {
 
 namespace {
 
-// Names from files stand in errors: a terminal obeys nothing of them.
-std::string PrintableLines(const std::string& text) {
-  std::string out;
-  for (size_t from = 0; from <= text.size();) {
-    const size_t end = std::min(text.find('\n', from), text.size());
-    out += (from > 0 ? "\n" : "") + PrintableLine(std::string_view(text).substr(from, end - from));
-    from = end + 1;
-  }
-  return out;
-}
-
 // The innermost verb that was given, and its name with those around it.
 std::pair<const CLI::App*, std::string> GivenVerb(const CLI::App& root) {
   const CLI::App* at = &root;

@@ -103,15 +103,16 @@ std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string&
 
 void PrintReport(const replay::ImportReport& report, const replay::ImportRequest& request) {
   for (const replay::FileLedger& file : report.files) {
-    std::printf("%s: %s, form %s (%s)\n", file.file.c_str(), file.container.c_str(),
+    std::printf("%s: %s, form %s (%s)\n", PrintableLine(file.file).c_str(), file.container.c_str(),
                 file.format.c_str(),
                 replay::KindName(replay::KindOf(*replay::FormOfName(file.format))));
     for (size_t i = 0; i < file.samples.size(); ++i)
       std::printf("  row %zu: %s\n", i + 1, PrintableLine(file.samples[i]).c_str());
     std::printf("  %s\n", file.Describe().c_str());
-    for (const std::string& note : file.notes.Describe()) std::printf("  note: %s\n", note.c_str());
+    for (const std::string& note : file.notes.Describe())
+      std::printf("  note: %s\n", PrintableLines(note).c_str());
     for (const std::string& example : file.examples)
-      std::printf("  rejected %s\n", example.c_str());
+      std::printf("  rejected %s\n", PrintableLines(example).c_str());
     const int64_t rejected = file.TotalRejected();
     if (rejected > static_cast<int64_t>(file.examples.size())) {
       std::printf("  ... and %lld more%s\n",
@@ -230,7 +231,7 @@ void PrintReport(std::FILE* to, const std::string& name, const replay::ExportRep
                : request.form == replay::ExportForm::kTrl   ? "answers"
                                                             : "prompts");
   for (const std::string& example : report.examples)
-    std::fprintf(to, "  not the same: %s\n", example.c_str());
+    std::fprintf(to, "  not the same: %s\n", PrintableLines(example).c_str());
 }
 
 void CopyToStandardOutput(const std::string& path) {

@@ -18,6 +18,7 @@
 #include "common/base/log.h"
 #include "common/base/size_text.h"
 #include "common/record/task_tokens.h"
+#include "common/text/columns.h"
 #include "configs/batch_ramp.h"
 #include "kernels/device/device_memory.h"
 #include "run/report/recipe_values.h"
@@ -110,7 +111,7 @@ void Observer::AddCounters(std::map<std::string, int64_t> counters,
 }
 
 void Observer::Note(const std::string& text) {
-  const std::string line = MapAdviceBySet(text);  // a run has a recipe
+  const std::string line = PrintableLines(MapAdviceBySet(text));  // a run has a recipe
   LogInfo(line);
   if (Progress* shown = Shown()) shown->Line(line);
 }

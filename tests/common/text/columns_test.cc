@@ -28,6 +28,11 @@ TEST(ColumnsTest, ALineFromOutsideSteersNothing) {
   EXPECT_EQ(PrintableLine("\u2764\uFE0F"), "\u2764") << "its width is a matter of opinion";
 }
 
+TEST(ColumnsTest, SeveralLinesStaySo) {
+  EXPECT_EQ(PrintableLines("a\x1b\n\nb\r"), "a\u241B\n\nb\u240D");
+  EXPECT_EQ(PrintableLines(""), "");
+}
+
 TEST(ColumnsTest, CutsAndPadsToTheColumn) {
   EXPECT_EQ(Shortened("abcdef", 6), "abcdef");
   EXPECT_EQ(Shortened("abcdef", 5), "abcd\u2026");

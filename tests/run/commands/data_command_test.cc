@@ -218,6 +218,21 @@ TEST(DataCommandTest, NotesWhatWasPassedOver) {
   EXPECT_FALSE(Has(mapped.out, "note:")) << mapped.out;
 }
 
+// A column may be called by what a terminal would obey.
+TEST(DataCommandTest, NamesFromAFileSteerNoTerminal) {
+  const TempFolder temp;
+  const std::string file =
+      Write(temp / "rows.jsonl",
+            "{\"prompt\": \"p\", \"answer\": \"1\"}\n"
+            "{\"\\u001b[2Jprompt\": \"p\", \"x\\u001b[31m\": \"1\"}\n"
+            "{\"prompt\": [{\"role\": \"\\u001b[2Jx\", \"content\": \"a\"}]}\n");
+  const auto imported =
+      RunPlumb({"data", "import", file, "--store", temp / "store", "--dataset", "d"});
+  EXPECT_TRUE(Has(imported.out, "rejected")) << imported.out;
+  EXPECT_TRUE(Has(imported.out, "\u241B[2J")) << imported.out;
+  EXPECT_FALSE(Has(imported.out + imported.err, "\x1b")) << imported.out;
+}
+
 TEST(DataCommandTest, WhatIsReadIsNeverWrittenOver) {
   const TempFolder temp;
   const std::string rows = "{\"prompt\": \"p\"}\nbroken\n", store = temp / "store";
