@@ -1,7 +1,5 @@
 #include "run/agents/agent_server.h"
 
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <charconv>
 #include <utility>
@@ -13,12 +11,13 @@
 
 #include <functional>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "common/base/json/strict_json.h"
 #include "common/record/json_text.h"
 #include "run/agents/agent_reply.h"
+#include "run/board/web_listener.h"
 #include "run/serve/answer_request.h"
+#include "run/serve/request_body.h"
 #endif
 
 namespace plumb::run {
@@ -29,7 +28,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::chrono::seconds kReadTimeout{30}, kWriteTimeout{30};
 constexpr std::chrono::milliseconds kMostWait{60'000};  // of a fetch
 constexpr size_t kSpareThreads = 16;
 
@@ -66,12 +64,15 @@ struct AgentServer::Impl {
   const AgentServerOptions options;
   const bool loopback;
   httplib::Server http;
-  std::thread thread;
-  int port = 0;
-  socket_t listener = -1;  // the library's
+  WebListener listener;
 
   Impl(AgentDoor& d, const Tokenizer& t, AgentServerOptions o)
-      : door(d), tokenizer(t), options(std::move(o)), loopback(IsLoopback(options.host)) {}
+      : door(d),
+        tokenizer(t),
+        options(std::move(o)),
+        loopback(IsLoopback(options.host)),
+        listener(http, {.threads = static_cast<size_t>(options.threads) + kSpareThreads,
+                        .max_body = options.max_body * kMostRefused}) {}
 
   static void Refuse(httplib::Response& reply, const ApiError& error) {
     reply.status = error.status;
@@ -95,30 +96,13 @@ struct AgentServer::Impl {
     }
   }
 
-  // A body is read here, by pieces: the library's own bound does not hold for one in chunks.
-  std::string Body(const httplib::ContentReader& read, httplib::Response& reply) const {
-    std::string body;
-    bool fits = true;
-    const bool whole = read([&](const char* data, size_t n) {
-      fits = body.size() + n <= options.max_body;
-      if (fits) body.append(data, n);
-      return fits;
-    });
-    if (whole && fits) return body;
-    reply.set_header("Connection", "close");  // the rest stays unread
-    if (fits && reply.status != 413)
-      throw ApiError{400, "the body did not arrive as a whole", "", "bad_body"};
-    throw ApiError{413, "the body has more than " + std::to_string(options.max_body) + " bytes", "",
-                   "body_too_large"};
-  }
-
   using Post =
       std::function<void(const httplib::Request&, const std::string& body, httplib::Response&)>;
   void OnPost(const std::string& path, const Post& answer) {
     http.Post(path, [this, answer](const httplib::Request& request, httplib::Response& reply,
                                    const httplib::ContentReader& read) {
       Guarded(request, reply, [&] {
-        const std::string body = Body(read, reply);
+        const std::string body = ReadRequestBody(read, reply, options.max_body);
         answer(request, body, reply);
       });
     });
@@ -206,21 +190,6 @@ struct AgentServer::Impl {
   }
 
   void Set() {
-    http.new_task_queue = [this] {
-      return new httplib::ThreadPool(static_cast<size_t>(options.threads) + kSpareThreads);
-    };
-    http.set_payload_max_length(options.max_body);
-    http.set_read_timeout(kReadTimeout);
-    http.set_write_timeout(kWriteTimeout);
-    http.set_keep_alive_timeout(1);  // an idle client holds a thread for so long
-    http.set_keep_alive_max_count(100000);
-    http.set_tcp_nodelay(true);
-    // Not the library's own: two servers would share one port.
-    http.set_socket_options([this](socket_t socket) {
-      listener = socket;
-      const int yes = 1;
-      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    });
     http.set_error_handler(
         httplib::Server::Handler([](const httplib::Request& request, httplib::Response& reply) {
           if (!reply.body.empty()) return;
@@ -260,37 +229,19 @@ AgentServer::AgentServer(AgentDoor& door, const Tokenizer& tokenizer, AgentServe
     : impl_(std::make_unique<Impl>(door, tokenizer, std::move(options))) {
   Impl& s = *impl_;
   s.Set();
-  if (s.options.port == 0) s.port = s.http.bind_to_any_port(s.options.host);
-  else if (s.http.bind_to_port(s.options.host, s.options.port)) s.port = s.options.port;
-  if (s.port <= 0) {
-    throw Error(ErrorCode::kConflict,
-                "cannot listen at " + s.options.host + ":" + std::to_string(s.options.port) +
-                    ": the port is taken (each actor of a machine needs its own: leave it empty), "
-                    "or the address is not one of this machine",
-                "environment.listen");
-  }
-  ::listen(s.listener, 1024);  // the library lets five wait
-  s.thread = std::thread([&s] { s.http.listen_after_bind(); });
-  while (!s.http.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  s.listener.Start(s.options.host, s.options.port, /*waiting=*/1024,
+                   "each actor of a machine needs its own: leave environment.listen empty");
 }
 
 AgentServer::~AgentServer() {
   impl_->door.Close();
-  impl_->http.stop();
-  impl_->thread.join();
+  impl_->listener.Stop();
 }
 
-int AgentServer::port() const { return impl_->port; }
+int AgentServer::port() const { return impl_->listener.port(); }
 const std::string& AgentServer::key() const { return impl_->options.key; }
 
-std::string AgentServer::url() const {
-  const std::string& host = impl_->options.host;
-  const bool all = host == "0.0.0.0" || host == "::";
-  const std::string name = all                                   ? "localhost"
-                           : host.find(':') != std::string::npos ? "[" + host + "]"
-                                                                 : host;
-  return "http://" + name + ":" + std::to_string(impl_->port);
-}
+std::string AgentServer::url() const { return UrlOf(impl_->options.host, port()); }
 
 #else
 

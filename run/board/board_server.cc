@@ -103,13 +103,18 @@ struct BoardServer::Impl {
   httplib::Server http;
   std::atomic<bool> stop{false};
   std::atomic<int> readers{0};
-  WebListener listener{http};
+  WebListener listener;
 
   Impl(RunCatalog& catalog, BoardOptions o)
       : runs(catalog),
         options(std::move(o)),
         loopback(IsLoopback(options.host)),
-        names(OwnNames(options, loopback)) {}
+        names(OwnNames(options, loopback)),
+        // each reader of events keeps one thread busy; nothing is ever sent to it
+        listener(http, {.threads = static_cast<size_t>(options.max_readers) + 8,
+                        .max_body = 1024,
+                        .read = std::chrono::seconds(5),
+                        .write = std::chrono::seconds(10)}) {}
 
   static void Say(httplib::Response& reply, int status, const std::string& what) {
     reply.status = status;
@@ -126,16 +131,6 @@ struct BoardServer::Impl {
 
   void Set() {
     http.set_default_headers(Safe());
-    // each reader of events keeps one busy
-    http.new_task_queue = [this] {
-      return new httplib::ThreadPool(static_cast<size_t>(options.max_readers) + 8);
-    };
-    http.set_payload_max_length(1024);  // nothing is ever sent to it
-    http.set_read_timeout(5);
-    http.set_write_timeout(10);
-    http.set_keep_alive_timeout(1);  // what an idle browser may hold up the end by
-    http.set_keep_alive_max_count(10000);
-    http.set_tcp_nodelay(true);
     http.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& reply) {
       if (!HostAllowed(request.get_header_value("Host"), loopback, names)) {
         Say(reply, 421,

@@ -23,7 +23,14 @@ std::string UrlOf(const std::string& host, int port) {
 
 #ifdef PLUMB_HTTPLIB
 
-WebListener::WebListener(httplib::Server& http) : http_(http) {
+WebListener::WebListener(httplib::Server& http, const WebLimits& limits) : http_(http) {
+  http_.new_task_queue = [threads = limits.threads] { return new httplib::ThreadPool(threads); };
+  http_.set_payload_max_length(limits.max_body);
+  http_.set_read_timeout(limits.read);
+  http_.set_write_timeout(limits.write);
+  http_.set_keep_alive_timeout(1);  // an idle client holds a thread, and the end, for so long
+  http_.set_keep_alive_max_count(100'000);
+  http_.set_tcp_nodelay(true);
   // Not the library's own options: two servers would share one port, and each answer half of the
   // questions.
   http_.set_socket_options([this](socket_t socket) {
@@ -33,13 +40,14 @@ WebListener::WebListener(httplib::Server& http) : http_(http) {
   });
 }
 
-void WebListener::Start(const std::string& host, int port, int waiting) {
+void WebListener::Start(const std::string& host, int port, int waiting, const std::string& advice) {
   if (port == 0) port_ = http_.bind_to_any_port(host);
   else if (http_.bind_to_port(host, port)) port_ = port;
   if (port_ <= 0)
     throw Error(ErrorCode::kConflict,
                 "cannot listen there: the port is taken, or the address is not one of this "
-                "machine; --port 0 takes a free port",
+                "machine; " +
+                    advice,
                 host + ":" + std::to_string(port));
   // The library lets five connections wait; many that come at once would each lose a second or
   // more before they try again.

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "common/base/size_text.h"
 #ifdef PLUMB_HTTPLIB
 #include <httplib.h>
 
@@ -19,6 +18,7 @@
 #include "run/board/web_listener.h"
 #include "run/serve/answer_reply.h"
 #include "run/serve/answer_request.h"
+#include "run/serve/request_body.h"
 #include "run/serve/serve_metrics.h"
 #include "run/serve/token_scorer.h"
 #endif
@@ -36,7 +36,6 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLook{200};
 constexpr std::chrono::seconds kReadTimeout{30}, kWriteTimeout{30};
 constexpr size_t kSpareThreads = 32;  // of what is quick: health, metrics, refusals
-constexpr size_t kMostRefused = 16;   // bodies too large are read to so many times the limit
 
 std::string DumpedJson(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -68,7 +67,7 @@ struct ApiServer::Impl {
   std::atomic<uint64_t> asked{0};
   ServedReplies replies;
   httplib::Server http;
-  WebListener listener{http};
+  WebListener listener;
 
   Impl(const ServedModels& m, BatchEngine& e, ApiOptions o)
       : models(m),
@@ -77,7 +76,11 @@ struct ApiServer::Impl {
         options(std::move(o)),
         loopback(IsLoopback(options.host)),
         names(options.names),
-        first_key(uint64_t{std::random_device()()} << 32 | std::random_device()()) {
+        first_key(uint64_t{std::random_device()()} << 32 | std::random_device()()),
+        listener(http, {.threads = static_cast<size_t>(e.options().max_requests) + kSpareThreads,
+                        .max_body = options.max_body * kMostRefused,
+                        .read = kReadTimeout,
+                        .write = kWriteTimeout}) {
     char own[256] = {};
     if (!loopback && gethostname(own, sizeof own - 1) == 0) names.emplace_back(own);
     names.push_back(options.host);
@@ -131,7 +134,6 @@ struct ApiServer::Impl {
     });
   }
 
-  // A body is read here, by pieces: the library's own bound does not hold for one in chunks.
   std::string Body(const httplib::Request& request, const httplib::ContentReader& read,
                    httplib::Response& reply) const {
     const std::string type = request.get_header_value("Content-Type");
@@ -140,25 +142,7 @@ struct ApiServer::Impl {
       throw ApiError{415, "the body has to be JSON: send \"Content-Type: application/json\"", "",
                      "wrong_type"};
     }
-    std::string body;
-    size_t bytes = 0;
-    const bool whole = read([&](const char* data, size_t n) {
-      bytes += n;
-      if (bytes <= options.max_body) body.append(data, n);
-      return bytes <= options.max_body * kMostRefused;
-    });
-    if (bytes > options.max_body || reply.status == 413) {
-      reply.set_header("Connection", "close");
-      throw ApiError{413,
-                     "the body has more than " + LimitText(static_cast<int64_t>(options.max_body)) +
-                         " (--max-body-mb)",
-                     "", "body_too_large"};
-    }
-    if (!whole) {
-      reply.set_header("Connection", "close");
-      throw ApiError{400, "the body did not arrive as a whole", "", "bad_body"};
-    }
-    return body;
+    return ReadRequestBody(read, reply, options.max_body, " (--max-body-mb)");
   }
 
   void Post(const std::string& path,
@@ -363,16 +347,6 @@ struct ApiServer::Impl {
   }
 
   void Set() {
-    http.new_task_queue = [this] {
-      return new httplib::ThreadPool(static_cast<size_t>(engine.options().max_requests) +
-                                     kSpareThreads);
-    };
-    http.set_payload_max_length(options.max_body * kMostRefused);
-    http.set_read_timeout(kReadTimeout);
-    http.set_write_timeout(kWriteTimeout);
-    http.set_keep_alive_timeout(1);  // an idle client holds a thread for so long
-    http.set_keep_alive_max_count(100000);
-    http.set_tcp_nodelay(true);
     http.set_default_headers({{"X-Content-Type-Options", "nosniff"}});
     // What the library says by itself.
     http.set_error_handler(

@@ -91,11 +91,14 @@ class House {
     while (!door->closed()) {
       for (const AgentEvent& event : door->Poll(After(std::chrono::milliseconds(50)))) {
         if (event.kind == AgentEvent::Kind::kEnded) door->End(event.episode);
+        {
+          MutexLock lock(mu_);
+          if (event.kind == AgentEvent::Kind::kEnded) ended_[event.episode] = event;
+          else (event.kind == AgentEvent::Kind::kCall ? calls_ : left_).push_back(event.call);
+          heard_.notify_all();
+        }
+        // Last: whoever has the answer looks at once at what was heard.
         if (event.kind == AgentEvent::Kind::kCall) door->Answer(AnswerOf(event.call));
-        MutexLock lock(mu_);
-        if (event.kind == AgentEvent::Kind::kEnded) ended_[event.episode] = event;
-        else (event.kind == AgentEvent::Kind::kCall ? calls_ : left_).push_back(event.call);
-        heard_.notify_all();
       }
     }
   }
