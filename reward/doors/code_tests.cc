@@ -25,7 +25,7 @@ constexpr std::chrono::milliseconds kJudgeGrace{5000};  // to end its tests once
 
 struct Setup {
   std::vector<std::string> judge, candidate;  // command lines
-  std::chrono::milliseconds timeout{10000}, start_grace{20000};
+  std::chrono::milliseconds timeout{10000}, start_grace{60000};
   std::string column;  // of the tests; empty: the known ones
   bool all = false;
 };

@@ -36,7 +36,7 @@ struct HostOptions {
   // VocabularyDigest of the policy, for workers that are sent tokens; empty: there is none
   std::string vocabulary;
   // more time for the greeting, or for the first answer of a program
-  std::chrono::milliseconds start_grace{20000};
+  std::chrono::milliseconds start_grace{60000};
 };
 
 // The whole command line of a host: namespaces, host, limits. `what` is {"--so" | "--exec", path}.

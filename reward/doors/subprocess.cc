@@ -73,7 +73,10 @@ class ProgramWorker : public Worker {
       child_.Kill();
       return why.substr(0, 2000);
     }
-    return "did not get ready: " + Ended(&failure, "", 0, 0);
+    return "did not get ready: " +
+           Ended(&failure, "",
+                 "its imports took more than the " +
+                     std::to_string(options_.start_grace.count() / 1000) + " s for a start");
   }
 
   // What its greeting named as such (RewardFunction::truths); after Begin().
@@ -126,7 +129,9 @@ class ProgramWorker : public Worker {
     }
     if (failure != Failure::kNone) {
       *broke = true;
-      const std::string why = Ended(&failure, detail, count - open.size(), count);
+      const std::string why = Ended(&failure, detail,
+                                    std::to_string(count - open.size()) + " of " +
+                                        std::to_string(count) + " answers within its deadline");
       return Fail(count, failure, why);
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
@@ -146,13 +151,13 @@ class ProgramWorker : public Worker {
     return std::vector<PartScore>(count, PartScore::Failed(failure, why));
   }
 
-  std::string Ended(Failure* failure, const std::string& detail, size_t answered, size_t count) {
+  // `late`: what is said of one that ran out of time.
+  std::string Ended(Failure* failure, const std::string& detail, const std::string& late) {
     std::string why;
     switch (*failure) {
       case Failure::kTimeout:
         child_.Kill();
-        why = std::to_string(answered) + " of " + std::to_string(count) +
-              " answers within its deadline; the process group was killed";
+        why = late + "; the process group was killed";
         break;
       case Failure::kCrash: why = child_.EndReason(failure); break;
       case Failure::kOutputCap:

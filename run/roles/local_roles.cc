@@ -115,6 +115,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& given) {
   const ThreadShares threads = ThreadSharesOf(config, start.options.ranks_here);
   Failure failure(start.memory);
   std::atomic<bool> ended{false};
+  start.observer.Doing("the reward parts are started");
   RewardLoop rewards(session, "reward-0", table,
                      static_cast<size_t>(4 * config.rollout.prompts_per_step));
   const auto actor_ends = [&] {

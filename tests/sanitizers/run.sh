@@ -13,6 +13,7 @@ rm -rf "$reports" && mkdir -p "$reports"
 # unknown to TSan (thread.supp). A size that nobody has is an exception, as without a sanitizer; tests fork and go on. GCC 13 (its bug
 # 110027) lays vectors of 64 bytes askew into the stack that ASan keeps for use after return, and the processor refuses the access.
 export ASAN_OPTIONS="detect_stack_use_after_return=0:detect_container_overflow=0:detect_leaks=1:strict_string_checks=1:check_initialization_order=1:allocator_may_return_null=1:log_path=$reports/asan"
+export LSAN_OPTIONS="suppressions=$here/leak.supp:print_suppressions=0"
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$reports/ubsan"
 export TSAN_OPTIONS="suppressions=$here/thread.supp:print_suppressions=0:halt_on_error=0:exitcode=66:second_deadlock_stack=1:allocator_may_return_null=1:die_after_fork=0:log_path=$reports/tsan"
 export GOMP_SPINCOUNT=1000

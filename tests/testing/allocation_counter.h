@@ -85,9 +85,13 @@ __attribute__((noinline)) void Count() {
   inside = false;
 }
 
-__attribute__((noinline)) void* Get(size_t n) {
+__attribute__((noinline)) void* GetOrNull(size_t n) noexcept {
   Count();
-  void* p = std::malloc(n == 0 ? 1 : n);
+  return std::malloc(n == 0 ? 1 : n);
+}
+
+__attribute__((noinline)) void* Get(size_t n) {
+  void* p = GetOrNull(n);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
@@ -124,6 +128,13 @@ inline void PrintAllocations(const char* what) {
 
 __attribute__((noinline)) void* operator new(size_t n) { return NotTail(Get(n)); }
 __attribute__((noinline)) void* operator new[](size_t n) { return NotTail(Get(n)); }
+// All forms: one that were the library's would be freed by ours.
+__attribute__((noinline)) void* operator new(size_t n, const std::nothrow_t&) noexcept {
+  return NotTail(GetOrNull(n));
+}
+__attribute__((noinline)) void* operator new[](size_t n, const std::nothrow_t&) noexcept {
+  return NotTail(GetOrNull(n));
+}
 __attribute__((noinline)) void* operator new(size_t n, std::align_val_t a) {
   return NotTail(GetAligned(n, a));
 }
@@ -134,6 +145,8 @@ void operator delete(void* p) noexcept { Put(p); }
 void operator delete[](void* p) noexcept { Put(p); }
 void operator delete(void* p, size_t) noexcept { Put(p); }
 void operator delete[](void* p, size_t) noexcept { Put(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { Put(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { Put(p); }
 void operator delete(void* p, std::align_val_t) noexcept { Put(p); }
 void operator delete[](void* p, std::align_val_t) noexcept { Put(p); }
 void operator delete(void* p, size_t, std::align_val_t) noexcept { Put(p); }

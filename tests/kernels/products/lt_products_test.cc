@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "kernels/device/recorded_work.h"
 #include "kernels/products/product_timing.h"
@@ -16,10 +17,12 @@ namespace {
 // What these tests time is not left in the user's cache.
 class CacheOfTests : public ::testing::Environment {
  public:
-  void SetUp() override { setenv("XDG_CACHE_HOME", folder_.path().c_str(), 1); }
+  void SetUp() override { setenv("XDG_CACHE_HOME", folder_.emplace().path().c_str(), 1); }
+  // Not with the environment, which outlives what a folder is removed by.
+  void TearDown() override { folder_.reset(); }
 
  private:
-  const testing::TempFolder folder_;
+  std::optional<testing::TempFolder> folder_;
 };
 const auto* const kCache = ::testing::AddGlobalTestEnvironment(new CacheOfTests);
 

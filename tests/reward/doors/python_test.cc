@@ -87,6 +87,25 @@ TEST_F(PythonReward, OpenRlhf) {
   EXPECT_EQ(group.trajectories[0].rewards[1].value, 12) << "queries are prompt and answer";
 }
 
+TEST_F(PythonReward, AFileThatIsNotReadInTimeIsToldWhatTookIt) {
+  const testing::TempFolder folder;
+  const std::string file = folder / "slow.py";
+  RealFileSystem().WriteFileAtomic(
+      file, "import time\ntime.sleep(60)\n\n\ndef f(completions): return [0]\n");
+  HostOptions host = TestHost();
+  host.start_grace = std::chrono::seconds(1);
+  configs::RewardConfig config = Config("");
+  config.parts[0].path = file;
+  try {
+    const GroupScorer scorer(config, host);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("did not get ready: its imports took more than the 1 s for a start"),
+              std::string::npos)
+        << e.message();
+  }
+}
+
 // "" is in every text: a row without an answer gave each of its answers the full score.
 TEST_F(PythonReward, ARowWithoutAnAnswerHasNoneAndTheFunctionSaysThatItTakesOne) {
   const std::string file = "tests/reward/python/functions/trl_inclusion.py";
@@ -371,9 +390,7 @@ TEST_F(PythonReward, InstalledFunctionsOfTrlVerlAndOpenRlhf) {
         TestPart("python", c["file"], {"function=" + function, std::string("python=") + python})};
     config.parts[0].memory_mb = 65536;  // torch
     config.retries = 0;
-    HostOptions host = TestHost();
-    host.start_grace = std::chrono::seconds(60);
-    GroupScorer scorer(config, host);
+    GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup(c["completions"], c["ground_truth"]);
     group.lease.prompt.text = c["chat"] ? "" : "What is it?";
     if (c["chat"]) group.lease.prompt.messages = {{"user", "What is it?"}};
@@ -409,6 +426,7 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
         Case{"leaves", "exit", "exit(0)"}, Case{"leaves_hard", "exit", "exit code 0"},
         Case{"hangs", "timeout", "the part's timeout_s = 1 is the limit"},
         Case{"greedy", "memory", "MemoryError"}}) {
+    if (!kMemoryLimited && std::string(c.kind) == "memory") continue;
     Notices notices;
     auto config = Config("tests/reward/python/hostile.py", {std::string("function=") + c.function});
     if (std::string(c.kind) == "timeout") config.parts[0].timeout_s = 1;
