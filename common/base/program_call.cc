@@ -16,6 +16,17 @@ std::string& Typed() {
   return typed;
 }
 
+fs::path OwnFile() {
+  std::error_code none;
+  return fs::read_symlink("/proc/self/exe", none);
+}
+
+// As it was called so far: one that is replaced while it runs is called " (deleted)".
+fs::path& FileAtStart() {
+  static fs::path file = OwnFile();
+  return file;
+}
+
 bool Same(const fs::path& a, const fs::path& b) {
   std::error_code none;
   return fs::equivalent(a, b, none);
@@ -23,7 +34,10 @@ bool Same(const fs::path& a, const fs::path& b) {
 
 }  // namespace
 
-void CalledAs(const std::string& argv0) { Typed() = argv0; }
+void CalledAs(const std::string& argv0) {
+  Typed() = argv0;
+  FileAtStart();
+}
 
 std::string CallOf(const std::string& program, const std::string& path, const std::string& from,
                    const std::string& typed) {
@@ -44,7 +58,7 @@ std::string CallOf(const std::string& program, const std::string& path, const st
 
 std::string ProgramCall() {
   std::error_code none;
-  const fs::path program = fs::read_symlink("/proc/self/exe", none);
+  const fs::path& program = FileAtStart();
   const fs::path here = fs::current_path(none);
   if (program.empty()) return "plumb";
   const char* path = std::getenv("PATH");

@@ -129,7 +129,8 @@ class Cursor {
     if (v.element > kDouble)
       Corrupt("a list of values of unknown type " + std::to_string(v.element));
     if (v.count > kMaxElements || v.count > (bytes_.size() - at_) / least)
-      Corrupt("an array of " + std::to_string(v.count) + " values");
+      Corrupt("an array of " + std::to_string(v.count) + " values does not fit into a file of " +
+              std::to_string(bytes_.size()) + " bytes: truncated or damaged");
     v.bytes = bytes_.subspan(at_);
     if (size > 0) {
       at_ += v.count * size;

@@ -149,6 +149,8 @@ void RunFacts::Refresh(int64_t last_step) {
     }
     state_ = RunState::kFailed;
     if (Changed(log)) reason_ = ReasonIn(TailOf(log, kLogTail));
+    if (reason_.empty() && summary_.is_null() && Look(folder_.summary()).bytes >= 0)
+      reason_ = "summary.json cannot be read";
     return;
   }
   reason_.clear();

@@ -46,9 +46,11 @@ void Watch(const std::string& run, double hertz) {
     const Place place = PlaceOf(run);
     const bool unknown = place == Place::kNothing || place == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                unknown ? "no run here: give the folder that `plumb train` wrote, with run.json or "
-                          "metrics.jsonl in it"
-                        : NotWhatIsWanted(run, "a run's folder"),
+                place == Place::kNothing ? "there is no such folder"
+                : unknown
+                    ? "no run here: give the folder that `plumb train` wrote, with run.json or "
+                      "metrics.jsonl in it"
+                    : NotWhatIsWanted(run, "a run's folder"),
                 run);
   }
   NowBusy(Busy::kInOrder);

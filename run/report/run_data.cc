@@ -224,9 +224,10 @@ RunData LoadRun(const std::string& folder) {
     const Place place = PlaceOf(folder);
     const bool unknown = place == Place::kNothing || place == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                unknown ? "no run here: config.toml, metrics.jsonl and summary.json are all "
-                          "missing; give the folder that `plumb train` wrote"
-                        : NotWhatIsWanted(folder, "a run's folder"),
+                place == Place::kNothing ? "there is no such folder"
+                : unknown ? "no run here: config.toml, metrics.jsonl and summary.json are all "
+                            "missing; give the folder that `plumb train` wrote"
+                          : NotWhatIsWanted(folder, "a run's folder"),
                 folder);
   }
   ReadMetrics(folder, data);

@@ -219,10 +219,10 @@ double Rate(double operations, double one, double two) {
 
 std::string BusyText(double fastest, double middling, double ratio) {
   if (ratio < kBusy) return "";
-  char text[160];
+  char text[240];
   std::snprintf(text, sizeof text,
-                "; the machine is busy: training measured between %.3g and %.3g GFLOP/s, of which "
-                "the fastest counts; a run beside others takes longer",
+                "; the machine is busy: passes of training, heads included, came to %.3g to %.3g "
+                "GFLOP/s, of which the fastest counts; a run beside others takes longer",
                 middling / 1e9, fastest / 1e9);
   return text;
 }

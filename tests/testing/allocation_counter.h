@@ -91,7 +91,8 @@ __attribute__((noinline)) void* GetOrNull(size_t n) noexcept {
 }
 
 __attribute__((noinline)) void* Get(size_t n) {
-  void* p = GetOrNull(n);
+  Count();  // from here: it leaves out as many frames as there are
+  void* p = std::malloc(n == 0 ? 1 : n);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }

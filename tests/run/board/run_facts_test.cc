@@ -109,6 +109,7 @@ TEST(RunFactsTest, ChangesOfResumesAndHostileFiles) {
   EXPECT_EQ(facts.Changes()[0]["option"], "optimizer.learning_rate");
   EXPECT_TRUE(facts.summary().is_null());
   EXPECT_EQ(facts.state(), RunState::kFailed);
+  EXPECT_EQ(facts.reason(), "summary.json cannot be read");
   EXPECT_EQ(TextOf(folder / "changes.jsonl", 10), "") << "more than may be read";
   EXPECT_EQ(TextOf("/dev/zero", 10), "") << "no regular file";
 }

@@ -52,6 +52,11 @@ TEST(BoardCommandTest, ServesUntilASignalAndSaysWhere) {
 TEST(BoardCommandTest, SaysWhatIsNotThere) {
   const TempFolder temp;
   EXPECT_EQ(RunPlumb({"board", temp / "none"}).code, 3);
+  for (const char* verb : {"watch", "report"}) {
+    const auto none = RunPlumb({verb, temp / "none"});
+    EXPECT_EQ(none.code, 3);
+    EXPECT_TRUE(Has(none.err, "there is no such folder")) << none.err;
+  }
   const auto output = RunPlumb({"watch", temp.path()});
   EXPECT_EQ(output.code, 3);
   EXPECT_TRUE(Has(output.err, "no run here"));

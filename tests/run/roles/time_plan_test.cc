@@ -119,7 +119,7 @@ TEST(TimePlanTest, MeasuringIsShortAndSaysWhatItSaw) {
   const std::clock_t begin = std::clock();  // of the processor: others take nothing of it
   const Speeds speeds = MeasureSpeeds(Recipe(), shape, Device::kCpu, {});
   const double took = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-  EXPECT_LT(took, 12) << "19 s where passes are as long for a large model as for a small one: "
+  EXPECT_LT(took, 16) << "19 s where passes are as long for a large model as for a small one: "
                       << speeds.source;
   EXPECT_GE(speeds.middling, 1) << "no measurement is faster than the fastest";
   EXPECT_EQ(Has(speeds.source, "machine is busy"), speeds.middling >= 1.5) << speeds.source;
@@ -128,7 +128,9 @@ TEST(TimePlanTest, MeasuringIsShortAndSaysWhatItSaw) {
 TEST(TimePlanTest, ABusyMachineIsNamedWithWhatWasMeasured) {
   EXPECT_EQ(BusyText(64e9, 60e9, 64.0 / 60), "");
   const std::string busy = BusyText(64e9, 2e9, 32);
-  EXPECT_TRUE(Has(busy, "the machine is busy: training measured between 2 and 64 GFLOP/s")) << busy;
+  EXPECT_TRUE(
+      Has(busy, "the machine is busy: passes of training, heads included, came to 2 to 64 GFLOP/s"))
+      << busy;
 }
 
 // State that comes from the host's memory and goes back takes as long as the link does, where that
