@@ -42,6 +42,7 @@ void LayerVisits::Sort(std::byte* by_rank, std::byte* by_expert, int64_t bytes,
   for (size_t i = 0; i < count_.size(); ++i) {
     int64_t& first = at[i % static_cast<size_t>(here_)];
     const int64_t n = count_[i] * bytes;
+    if (n == 0) continue;  // of a rank without a visit there may be no memory at all
     std::byte* const expert = by_expert + first * bytes;
     if (to_expert) std::memcpy(expert, by_rank, static_cast<size_t>(n));
     else std::memcpy(by_rank, expert, static_cast<size_t>(n));

@@ -26,7 +26,8 @@ std::unique_ptr<Group> MakeGroup(uint64_t id, int32_t prompt, int32_t samples, i
   auto g = std::make_unique<Group>();
   g->request.id = id;
   for (int32_t i = 0; i < prompt; ++i)
-    g->request.tokens.push_back(1 + static_cast<int32_t>(kinds >> (i / 6) & 1));
+    g->request.tokens.push_back(1 +
+                                static_cast<int32_t>(uint64_t{kinds} >> std::min(i / 6, 63) & 1));
   g->request.num_samples = samples;
   g->request.limit = limit;
   g->result.samples.resize(static_cast<size_t>(samples));
