@@ -16,14 +16,12 @@ std::string& Typed() {
   return typed;
 }
 
-fs::path OwnFile() {
-  std::error_code none;
-  return fs::read_symlink("/proc/self/exe", none);
-}
-
-// As it was called so far: one that is replaced while it runs is called " (deleted)".
-fs::path& FileAtStart() {
-  static fs::path file = OwnFile();
+// Looked up once, for a file that is replaced while it runs is called "... (deleted)" from then on.
+const fs::path& FileAtStart() {
+  static const fs::path file = [] {
+    std::error_code none;
+    return fs::read_symlink("/proc/self/exe", none);
+  }();
   return file;
 }
 

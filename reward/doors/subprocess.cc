@@ -75,8 +75,8 @@ class ProgramWorker : public Worker {
     }
     return "did not get ready: " +
            Ended(&failure, "",
-                 "its imports took more than the " +
-                     std::to_string(options_.start_grace.count() / 1000) + " s for a start");
+                 "its start, with all that it imports, took more than " +
+                     std::to_string(options_.start_grace.count() / 1000) + " s");
   }
 
   // What its greeting named as such (RewardFunction::truths); after Begin().

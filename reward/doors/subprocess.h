@@ -33,10 +33,10 @@ struct ProgramSpec {
   std::string path;  // found already
   std::vector<std::string> args;
   std::string digest;
-  bool greets =
-      false;  // its first line is {"ready":true}, with "truths":[names] and,
-              // among them, "required":[names] of RewardFunction::truths, or {"error":"why"}: then
-              // a part that cannot start is an Error of construction
+  // Its first line is {"ready":true}, with "truths":[names] and, among them, "required":[names] of
+  // RewardFunction::truths, or {"error":"why"}: then a part that cannot start is an Error of
+  // construction.
+  bool greets = false;
   bool tokens = false;  // requests have what TokenFields writes, too
 };
 std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec,

@@ -43,14 +43,11 @@ void Board(const BoardArguments& a) {
 
 void Watch(const std::string& run, double hertz) {
   if (!IsRunFolder(run)) {
-    const Place place = PlaceOf(run);
-    const bool unknown = place == Place::kNothing || place == Place::kFolder;
+    const bool unknown = PlaceOf(run) == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                place == Place::kNothing ? "there is no such folder"
-                : unknown
-                    ? "no run here: give the folder that `plumb train` wrote, with run.json or "
-                      "metrics.jsonl in it"
-                    : NotWhatIsWanted(run, "a run's folder"),
+                unknown ? "no run here: give the folder that `plumb train` wrote, with run.json or "
+                          "metrics.jsonl in it"
+                        : NotWhatIsWanted(run, "a run's folder"),
                 run);
   }
   NowBusy(Busy::kInOrder);

@@ -221,13 +221,11 @@ RunData LoadRun(const std::string& folder) {
   data.config = ReadIfThere(folder + "/config.toml");
   const auto summary = ReadIfThere(folder + "/summary.json");
   if (!data.config && !summary && !RealFileSystem().Exists(folder + "/metrics.jsonl")) {
-    const Place place = PlaceOf(folder);
-    const bool unknown = place == Place::kNothing || place == Place::kFolder;
+    const bool unknown = PlaceOf(folder) == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                place == Place::kNothing ? "there is no such folder"
-                : unknown ? "no run here: config.toml, metrics.jsonl and summary.json are all "
-                            "missing; give the folder that `plumb train` wrote"
-                          : NotWhatIsWanted(folder, "a run's folder"),
+                unknown ? "no run here: config.toml, metrics.jsonl and summary.json are all "
+                          "missing; give the folder that `plumb train` wrote"
+                        : NotWhatIsWanted(folder, "a run's folder"),
                 folder);
   }
   ReadMetrics(folder, data);

@@ -55,7 +55,7 @@ TEST(BoardCommandTest, SaysWhatIsNotThere) {
   for (const char* verb : {"watch", "report"}) {
     const auto none = RunPlumb({verb, temp / "none"});
     EXPECT_EQ(none.code, 3);
-    EXPECT_TRUE(Has(none.err, "there is no such folder")) << none.err;
+    EXPECT_TRUE(Has(none.err, "there is nothing here")) << none.err;
   }
   const auto output = RunPlumb({"watch", temp.path()});
   EXPECT_EQ(output.code, 3);

@@ -69,4 +69,9 @@ TEST(RequestBody, OneThatIsCutIsNotTaken) {
 
 }  // namespace
 }  // namespace plumb::run
+
+#else
+
+TEST(RequestBody, NeedsAWebServer) { GTEST_SKIP() << "NOT TESTED: this build has no cpp-httplib"; }
+
 #endif
